@@ -1,0 +1,134 @@
+//! The cases of the comparison: ports, tunnels and the VLAN that the packets are in.
+
+use std::net::Ipv4Addr;
+
+use clap::ValueEnum;
+use weft_core::key::PortId;
+use weft_core::snapshot::{BridgeId, Path, PortKind, PortSpec, TunnelKeys, TunnelSpec};
+use weft_core::vlan::{PriorityTags, VlanMode, VlanSet};
+use weft_wire::{Mac, OfPort, TunnelKind, Vid};
+
+/// What the switch does with the packets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum Case {
+    /// Receive and free, no switching.
+    Bare,
+    /// One bridge, NORMAL, between two ports that trunk all VLANs.
+    L2,
+    /// From an access port to a trunk.
+    Push,
+    /// From a trunk to an access port.
+    Pop,
+    /// From an access port into a VXLAN tunnel.
+    VxlanEncap,
+    /// From the underlay, out of a VXLAN tunnel.
+    VxlanDecap,
+    /// From an access port into a GRE tunnel.
+    GreEncap,
+    /// From the underlay, out of a GRE tunnel.
+    GreDecap,
+    /// From an access port, unknown destination, to two trunks.
+    Flood2,
+}
+
+/// Where the packets come in.
+pub const IN: PortId = PortId(0);
+/// Where they leave.
+pub const OUT: PortId = PortId(1);
+/// Where a flood's copies leave.
+pub const SECOND_OUT: PortId = PortId(2);
+/// The tunnel, in the cases with one.
+pub const TUNNEL: PortId = PortId(3);
+/// The one bridge.
+pub const BRIDGE: BridgeId = BridgeId(0);
+/// The tenant's VLAN.
+pub const VLAN: Vid = Vid::from_tci(100);
+/// ... and its key in the tunnels.
+pub const VNI: u32 = 100;
+/// Both ends of the tunnels.
+pub const LOCAL: Ipv4Addr = Ipv4Addr::new(172, 31, 1, 1);
+/// See [`LOCAL`].
+pub const REMOTE: Ipv4Addr = Ipv4Addr::new(172, 31, 1, 2);
+
+impl Case {
+    /// The VLAN of the packets on the bridge.
+    pub fn vlan(self) -> Vid {
+        if self == Case::L2 { Vid::NONE } else { VLAN }
+    }
+
+    /// The port that all destinations are behind; `None` in a flood.
+    pub fn known(self) -> Option<PortId> {
+        match self {
+            Case::Flood2 => None,
+            Case::VxlanEncap | Case::GreEncap => Some(TUNNEL),
+            _ => Some(OUT),
+        }
+    }
+
+    /// How many packets leave for one that comes in.
+    pub fn copies(self) -> u64 {
+        if self == Case::Flood2 { 2 } else { 1 }
+    }
+
+    /// The ports of the case.
+    pub fn ports(self) -> Vec<PortSpec> {
+        let (access, trunk) = (|| VlanMode::Access(VLAN), || VlanMode::Trunk(VlanSet::from_iter([VLAN])));
+        let everything = || VlanMode::Trunk(VlanSet::all());
+        let uplink =
+            |id, name| PortSpec { bridge: None, kind: PortKind::Uplink, ..port(id, name, everything()) };
+        let tunnel =
+            |kind| PortSpec { kind: PortKind::Tunnel(tunnel(kind)), ..port(TUNNEL, "tun0", everything()) };
+        match self {
+            Case::Bare | Case::L2 => vec![port(IN, "in", everything()), port(OUT, "out", everything())],
+            Case::Push => vec![port(IN, "in", access()), port(OUT, "out", trunk())],
+            Case::Pop => vec![port(IN, "in", trunk()), port(OUT, "out", access())],
+            Case::Flood2 => {
+                vec![port(IN, "in", access()), port(OUT, "out", trunk()), port(SECOND_OUT, "out2", trunk())]
+            }
+            Case::VxlanEncap => {
+                vec![port(IN, "in", access()), uplink(OUT, "out"), tunnel(TunnelKind::Vxlan)]
+            }
+            Case::GreEncap => vec![port(IN, "in", access()), uplink(OUT, "out"), tunnel(TunnelKind::Gre)],
+            Case::VxlanDecap => {
+                vec![uplink(IN, "in"), port(OUT, "out", access()), tunnel(TunnelKind::Vxlan)]
+            }
+            Case::GreDecap => vec![uplink(IN, "in"), port(OUT, "out", access()), tunnel(TunnelKind::Gre)],
+        }
+    }
+}
+
+/// A port of the bridge.
+pub fn port(id: PortId, name: &str, vlan: VlanMode) -> PortSpec {
+    PortSpec {
+        id,
+        ofport: OfPort(id.0 + 1),
+        name: name.into(),
+        bridge: Some(BRIDGE),
+        vlan,
+        priority_tags: PriorityTags::Never,
+        protected: false,
+        up: true,
+        kind: PortKind::Device,
+    }
+}
+
+/// The tunnel of the case, its next hop known.
+pub fn tunnel(kind: TunnelKind) -> TunnelSpec {
+    TunnelSpec {
+        kind,
+        local: LOCAL,
+        remote: REMOTE,
+        key: TunnelKeys::Map(None),
+        ttl: 64,
+        tos: Some(0),
+        df: true,
+        udp_port: 4789,
+        checksum: false,
+        path: Path::Ready {
+            uplink: OUT,
+            source: Mac([2, 0, 0, 0, 1, 1]),
+            destination: Mac([2, 0, 0, 0, 1, 2]),
+            mtu: 1600,
+        },
+    }
+}

@@ -1,0 +1,12 @@
+//! What weft's benches share: the switch in each case of the comparison, and the packets that it is fed.
+//!
+//! * [`case`]: what the switch does with the packets, as `benches/peer/cases.py` has it for Open vSwitch.
+//! * [`switch`]: one worker, driven by hand, between a replay port and null ports.
+//! * [`frames`]: packets without a pcap file.
+
+pub mod case;
+pub mod frames;
+pub mod switch;
+
+/// What a bench ends with when it can't be run.
+pub type Failure = Box<dyn std::error::Error>;

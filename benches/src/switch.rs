@@ -1,0 +1,101 @@
+//! One worker between a replay port and null ports, driven by hand: no thread, no device, no system call.
+
+use std::time::{Duration, Instant};
+
+use weft_core::datapath::Datapath;
+use weft_core::fdb::Fdb;
+use weft_core::shared::Now;
+use weft_core::snapshot::{BridgeSpec, Model};
+use weft_core::table::{Rule, Table};
+use weft_core::worker::Worker;
+use weft_io::FramePool;
+use weft_io::null::NullQueue;
+use weft_io::replay::ReplayQueue;
+
+use crate::Failure;
+use crate::case::{BRIDGE, Case, IN, OUT, SECOND_OUT, TUNNEL, VLAN, VNI};
+use crate::frames;
+
+/// The FDB's secret: always the same, so that two runs do the same.
+const SECRET: [u64; 2] = [0x9e37_79b9_7f4a_7c15, 0xc2b2_ae3d_27d4_eb4f];
+/// Entries that the FDB has room for.
+pub const FDB_LIMIT: u32 = 131_072;
+/// How many rounds share a look at the clock.
+const ROUNDS_PER_LOOK: u32 = 1024;
+
+/// A whole switch. See the module's text.
+#[derive(Debug)]
+pub struct Switch {
+    /// The control thread's side.
+    pub datapath: Datapath,
+    worker: Worker,
+    case: Case,
+    start: Instant,
+    now: Now,
+    turn: u32,
+}
+
+impl Switch {
+    /// A switch that does what `case` says with what `replay` delivers; all destinations are known, if any is.
+    pub fn new(case: Case, replay: ReplayQueue) -> Result<Self, Failure> {
+        let pool = FramePool::new(FramePool::DEFAULT_FRAMES)?;
+        let (mut datapath, mut workers) = Datapath::new(pool, 1)?;
+        let worker = workers.pop().ok_or("no worker")?;
+        let fdb = Fdb::new(&datapath.shared().epochs, FDB_LIMIT, SECRET)?;
+        if let Some(known) = case.known() {
+            for mac in frames::destinations() {
+                fdb.insert_static(case.vlan(), mac, known, 1);
+            }
+        }
+        datapath.add_queue(IN, Box::new(replay), 0);
+        datapath.add_queue(OUT, Box::new(NullQueue), 0);
+        datapath.add_queue(SECOND_OUT, Box::new(NullQueue), 0);
+        let bridge = BridgeSpec {
+            id: BRIDGE,
+            name: "br0".into(),
+            fdb: fdb.into(),
+            forward_reserved: false,
+            vnis: vec![(VLAN, VNI)],
+            table: Table::new(vec![Rule::normal()]),
+        };
+        datapath.publish(Model { bridges: vec![bridge], ports: case.ports() })?;
+        Ok(Switch { datapath, worker, case, start: Instant::now(), now: Now::default(), turn: 0 })
+    }
+
+    /// One round of the worker; the packets that it received.
+    #[inline]
+    pub fn round(&mut self) -> u64 {
+        self.turn = self.turn.wrapping_add(1);
+        if self.turn.is_multiple_of(ROUNDS_PER_LOOK) {
+            self.now = Now { uptime: self.start.elapsed() };
+        }
+        self.worker.round(self.now) as u64
+    }
+
+    /// Lets time go on for the worker: flows' and stations' ages are noted anew.
+    pub fn wait(&mut self, time: Duration) {
+        self.now.uptime += time;
+        self.worker.maintain(self.now);
+    }
+
+    /// Packets whose flow was not cached, so far.
+    pub fn misses(&self) -> u64 {
+        self.worker.counters().worker.misses.get()
+    }
+
+    /// A bench that measured drops would be a fast one: every packet has to have left.
+    pub fn check(&self) -> Result<(), Failure> {
+        let received = self.datapath.port_totals(IN).rx_packets;
+        let sent = [OUT, SECOND_OUT].map(|port| self.datapath.port_totals(port).tx_packets);
+        let (sent, expected) = (sent[0] + sent[1], self.case.copies() * received);
+        let drops: Vec<_> = [IN, OUT, SECOND_OUT, TUNNEL]
+            .iter()
+            .flat_map(|&port| self.datapath.port_totals(port).drops.nonzero().collect::<Vec<_>>())
+            .collect();
+        if received > 0 && sent == expected && drops.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("{sent} of {expected} were sent, dropped: {drops:?}").into())
+        }
+    }
+}

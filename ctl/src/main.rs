@@ -1,0 +1,154 @@
+//! `weftctl` drives a weft switch over its control socket.
+//!
+//! A command line becomes requests of the control protocol ([`request`]), the switch answers them ([`client`]), and the
+//! answers become text for people ([`text`]) or are printed as they came (`--json`).
+//!
+//! Exit status: 0 done, 1 the switch refused or can't be reached, 2 the command line is wrong (nothing was sent).
+//! Every error is one line on standard error.
+
+#![forbid(unsafe_code)]
+
+mod args;
+mod client;
+mod request;
+mod table;
+mod text;
+
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::Parser;
+use weft_config::control::{Op, Outcome, Refusal, Reply, Response};
+
+use args::{Args, Command, ConfigCommand};
+use client::{Client, ClientError};
+use request::UsageError;
+
+/// Why a command was not done.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error(transparent)]
+    Usage(#[from] UsageError),
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    #[error("{}: can't {doing}: {source}", .path.display())]
+    File { doing: &'static str, path: PathBuf, source: io::Error },
+    #[error("can't write the output: {0}")]
+    Output(#[source] io::Error),
+}
+
+impl Error {
+    fn status(&self) -> ExitCode {
+        match self {
+            Error::Usage(_) => ExitCode::from(2),
+            _ => ExitCode::from(1),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => return usage(&error),
+    };
+    match run(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever reads our output has seen enough.
+        Err(Error::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("weftctl: {error}");
+            error.status()
+        }
+    }
+}
+
+/// Help and version go to standard output; what is wrong becomes one line.
+fn usage(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        return if error.print().is_ok() { ExitCode::SUCCESS } else { ExitCode::from(1) };
+    }
+    let text = error.render().to_string();
+    if !text.starts_with("error: ") {
+        eprint!("{text}");
+        return ExitCode::from(2);
+    }
+    let first: Vec<&str> = text.lines().map(str::trim).take_while(|line| !line.is_empty()).collect();
+    eprintln!("weftctl: {}; see 'weftctl --help'", first.join(" ").trim_start_matches("error: "));
+    ExitCode::from(2)
+}
+
+fn run(args: Args) -> Result<(), Error> {
+    if let Command::Config { command: ConfigCommand::Save { file } } = &args.command {
+        return save(&args, file);
+    }
+    let requests = match &args.command {
+        Command::Config { command: ConfigCommand::Apply { file } } => vec![apply(file)?],
+        command => request::operations(command)?,
+    };
+    let mut client = Client::connect(&args.socket)?;
+    let mut output = String::new();
+    for op in requests {
+        let (line, response) = client.ask(op)?;
+        let reply = accepted(&args, &line, response)?;
+        if args.json {
+            output.push_str(&line);
+        } else {
+            let gap = if output.is_empty() { "" } else { "\n" };
+            output.push_str(gap);
+            output.push_str(&text::render(&args.command, &reply));
+        }
+    }
+    print(&output)
+}
+
+/// The result in a response; with `--json` a refusal is printed as it came as well.
+fn accepted(args: &Args, line: &str, response: Response) -> Result<Reply, Error> {
+    match response.outcome {
+        Outcome::Result(reply) => Ok(reply),
+        Outcome::Error(refusal) => {
+            if args.json {
+                print(line)?;
+            }
+            Err(refusal.into())
+        }
+    }
+}
+
+fn apply(file: &Path) -> Result<Op, Error> {
+    if file == Path::new("-") {
+        let mut toml = String::new();
+        let read = io::stdin().read_to_string(&mut toml);
+        read.map_err(|source| Error::File { doing: "read", path: "standard input".into(), source })?;
+        return Ok(Op::ConfigApply { toml, file: "standard input".to_owned() });
+    }
+    let read = std::fs::read_to_string(file);
+    let toml = read.map_err(|source| Error::File { doing: "read", path: file.to_owned(), source })?;
+    Ok(Op::ConfigApply { toml, file: file.display().to_string() })
+}
+
+/// Writes the configuration to a file: a new one beside it first, so that a full disk leaves the old one whole.
+fn save(args: &Args, file: &Path) -> Result<(), Error> {
+    let (line, response) = Client::connect(&args.socket)?.ask(Op::ConfigShow)?;
+    let Reply::Config { toml, .. } = accepted(args, &line, response)? else {
+        return Err(ClientError::Unexpected.into());
+    };
+    if file == Path::new("-") {
+        return print(&toml);
+    }
+    let mut name = file.as_os_str().to_owned();
+    name.push(".new");
+    let beside = PathBuf::from(name);
+    let written = std::fs::write(&beside, &toml).and_then(|()| std::fs::rename(&beside, file));
+    written.map_err(|source| {
+        let _ = std::fs::remove_file(&beside);
+        Error::File { doing: "write", path: file.to_owned(), source }
+    })
+}
+
+fn print(text: &str) -> Result<(), Error> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(Error::Output)
+}

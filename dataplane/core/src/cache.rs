@@ -1,0 +1,242 @@
+//! The flow cache: one probe from a masked key to a program.
+//!
+//! What: an exact-match table in one mapping, eight ways to a bucket. A bucket's eight 16-bit tags are compared in one
+//! vector instruction; the entry whose tag matches is one cache line (narrow keys) or two (wide ones), and holds all
+//! that a hit touches: key, epochs, counters, age, program number.
+//!
+//! Bounded: a full bucket gives up one of its flows, which costs that flow a miss and nobody a walk. That is also why
+//! the hash needs no secret: whoever aims at a bucket pushes out his own flows and, at worst, seven others'.
+//!
+//! Owner: one worker, alone.
+
+use bytemuck::Zeroable;
+use weft_io::mem::{HugeTable, equal_lanes, prefetch};
+
+use crate::epoch::Dep;
+use crate::program::ProgramId;
+
+/// Flows of a bucket.
+const WAYS: usize = 8;
+
+/// A cached flow; the program is meaningful only while the entry's tag is set.
+#[derive(Zeroable, Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub struct Flow<const W: usize> {
+    /// The masked key.
+    pub key: [u64; W],
+    /// The FDB entries that the program was chosen by.
+    pub deps: [Dep; 2],
+    /// What to do.
+    pub program: ProgramId,
+    /// The second of the last packet.
+    pub stamp: u32,
+    /// Packets so far.
+    pub packets: u64,
+    /// Octets so far.
+    pub bytes: u64,
+}
+
+const _: () = assert!(size_of::<Flow<{ crate::key::NARROW }>>() == 64);
+const _: () = assert!(size_of::<Flow<{ crate::key::WORDS }>>() == 128);
+
+/// The place of a flow in its table.
+pub type Place = u32;
+
+/// Flows by masked key. See the module's text.
+#[derive(Debug)]
+pub struct Cache<const W: usize> {
+    tags: HugeTable<[u16; WAYS]>,
+    flows: HugeTable<Flow<W>>,
+    /// Number of buckets minus 1.
+    bucket_mask: usize,
+    used: usize,
+    /// Which way goes next when a bucket is full.
+    turn: usize,
+}
+
+/// A key's hash: bucket in the low bits, tag in the high ones.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KeyHash(u64);
+
+impl KeyHash {
+    #[inline]
+    fn tag(self) -> u16 {
+        // 0 is a free way.
+        (self.0 >> 48) as u16 | 1
+    }
+
+    /// Hashes a key's words, two at a time, by folded multiplication.
+    #[inline(always)]
+    pub fn of<const W: usize>(key: &[u64; W]) -> KeyHash {
+        const SECRET: [u64; 2] = [0xa076_1d64_78bd_642f, 0xe703_7ed1_a0b4_28db];
+        let mut hash = SECRET[0];
+        let mut pairs = key.chunks_exact(2);
+        for pair in &mut pairs {
+            hash = fold(pair[0] ^ hash, pair[1] ^ SECRET[1]);
+        }
+        for &last in pairs.remainder() {
+            // Most narrow keys have no tunnel: a 0 costs nothing but this comparison.
+            if last != 0 || W > crate::key::NARROW {
+                hash = fold(last ^ hash, SECRET[1]);
+            }
+        }
+        KeyHash(hash)
+    }
+}
+
+#[inline(always)]
+fn fold(a: u64, b: u64) -> u64 {
+    let product = u128::from(a) * u128::from(b);
+    product as u64 ^ (product >> 64) as u64
+}
+
+impl<const W: usize> Cache<W> {
+    /// A cache for at least `capacity` flows.
+    pub fn new(capacity: usize) -> std::io::Result<Self> {
+        let buckets = capacity.max(WAYS).div_ceil(WAYS).next_power_of_two();
+        let (tags, flows) = (HugeTable::new(buckets)?, HugeTable::new(buckets * WAYS)?);
+        Ok(Cache { tags, flows, bucket_mask: buckets - 1, used: 0, turn: 0 })
+    }
+
+    /// How many flows there is room for.
+    pub fn capacity(&self) -> usize {
+        self.flows.len()
+    }
+
+    /// How many flows there are.
+    pub fn len(&self) -> usize {
+        self.used
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.used == 0
+    }
+
+    #[inline(always)]
+    fn bucket(&self, hash: KeyHash) -> usize {
+        hash.0 as usize & self.bucket_mask
+    }
+
+    /// Brings the bucket's tags near.
+    #[inline(always)]
+    pub fn prefetch(&self, hash: KeyHash) {
+        if let Some(tags) = self.tags.get(self.bucket(hash)) {
+            prefetch(tags);
+        }
+    }
+
+    /// The first flow whose tag fits, to be compared by [`Cache::flow`]'s caller; brings it near.
+    #[inline(always)]
+    pub fn candidate(&self, hash: KeyHash) -> Option<Place> {
+        let bucket = self.bucket(hash);
+        let ways = equal_lanes(self.tags.get(bucket)?, hash.tag());
+        if ways == 0 {
+            return None;
+        }
+        let place = bucket * WAYS + ways.trailing_zeros() as usize;
+        prefetch(self.flows.get(place)?);
+        Some(place as Place)
+    }
+
+    /// The flow at a place.
+    #[inline(always)]
+    pub fn flow(&mut self, place: Place) -> Option<&mut Flow<W>> {
+        self.flows.get_mut(place as usize)
+    }
+
+    /// The flow of that key, whatever way it is in.
+    pub fn find(&self, hash: KeyHash, key: &[u64; W]) -> Option<Place> {
+        let bucket = self.bucket(hash);
+        let mut ways = equal_lanes(self.tags.get(bucket)?, hash.tag());
+        while ways != 0 {
+            let place = bucket * WAYS + ways.trailing_zeros() as usize;
+            if self.flows.get(place)?.key == *key {
+                return Some(place as Place);
+            }
+            ways &= ways - 1;
+        }
+        None
+    }
+
+    /// A place for a flow that isn't there, and the program of the flow that it pushes out, if any.
+    pub fn insert(&mut self, hash: KeyHash, key: &[u64; W]) -> (Place, Option<ProgramId>) {
+        let bucket = self.bucket(hash);
+        let free = equal_lanes(&self.tags[bucket], 0).trailing_zeros() as usize;
+        let (way, victim) = if free < WAYS {
+            self.used += 1;
+            (free, None)
+        } else {
+            self.turn = (self.turn + 1) % WAYS;
+            (self.turn, Some(self.flows[bucket * WAYS + self.turn].program))
+        };
+        let place = bucket * WAYS + way;
+        self.tags[bucket][way] = hash.tag();
+        self.flows[place] = Flow { key: *key, ..Flow::zeroed() };
+        (place as Place, victim)
+    }
+
+    /// Shows every flow of `buckets` buckets to `keep`, from bucket `from` on, round the table; those that it doesn't want
+    /// are taken out. Returns where to go on.
+    pub fn sweep(&mut self, from: usize, buckets: usize, mut keep: impl FnMut(&Flow<W>) -> bool) -> usize {
+        for bucket in (from..from + buckets).map(|bucket| bucket & self.bucket_mask) {
+            let Some(tags) = self.tags.get_mut(bucket) else { continue };
+            for (tag, flow) in tags.iter_mut().zip(self.flows.iter().skip(bucket * WAYS)) {
+                if *tag != 0 && !keep(flow) {
+                    *tag = 0;
+                    self.used -= 1;
+                }
+            }
+        }
+        (from + buckets) & self.bucket_mask
+    }
+
+    /// Every flow that is cached, for people to look at.
+    pub fn iter(&self) -> impl Iterator<Item = &Flow<W>> {
+        let used = |&(place, _): &(usize, &Flow<W>)| self.tags[place / WAYS][place % WAYS] != 0;
+        self.flows.iter().enumerate().filter(used).map(|(_, flow)| flow)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::HashMap;
+
+    #[test]
+    fn a_full_bucket_gives_up_one_flow_and_says_which_program_it_used() {
+        let mut cache = Cache::<3>::new(8).unwrap();
+        for number in 0..8u64 {
+            let key = [number, 1, 0];
+            let (place, victim) = cache.insert(KeyHash::of(&key), &key);
+            assert_eq!(victim, None);
+            cache.flow(place).unwrap().program = 100 + number as u32;
+        }
+        let key = [8, 1, 0];
+        let (_, victim) = cache.insert(KeyHash::of(&key), &key);
+        assert!(victim.is_some_and(|program| (100..108).contains(&program)));
+        assert_eq!((cache.len(), cache.iter().count()), (8, 8));
+    }
+
+    proptest! {
+        #[test]
+        fn what_the_cache_finds_is_what_was_put_in(keys in proptest::collection::vec((0..50u64, 0..50u64, 0..3u64), 1..400)) {
+            let mut cache = Cache::<3>::new(64).unwrap();
+            let mut oracle: HashMap<[u64; 3], u32> = HashMap::new();
+            for (number, (a, b, c)) in keys.into_iter().enumerate() {
+                let key = [a, b, c];
+                let hash = KeyHash::of(&key);
+                match cache.find(hash, &key) {
+                    Some(place) => prop_assert_eq!(Some(&cache.flow(place).unwrap().program), oracle.get(&key)),
+                    None => {
+                        let (place, _) = cache.insert(hash, &key);
+                        cache.flow(place).unwrap().program = number as u32;
+                        oracle.insert(key, number as u32);
+                    }
+                }
+            }
+            prop_assert!(cache.len() <= cache.capacity());
+        }
+    }
+}

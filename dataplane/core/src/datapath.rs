@@ -1,0 +1,194 @@
+//! The control thread's handle on the dataplane: publish, give and take queues, read counters.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
+use weft_io::{FramePool, PortQueue};
+
+use crate::counters::{Counters, PortTotals, port_totals};
+use crate::epoch::OutOfCells;
+use crate::key::PortId;
+use crate::publish::Publisher;
+use crate::shared::Shared;
+use crate::snapshot::{Model, Snapshot};
+use crate::worker::{Command, FlowInfo, Worker};
+
+/// How long a worker may take to answer: it answers between two bursts.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The dataplane can't be made, or doesn't answer.
+#[derive(Debug, thiserror::Error)]
+pub enum DatapathError {
+    /// The number of workers is out of range.
+    #[error("{0} workers are out of range: 1 to {max}", max = Datapath::MAX_WORKERS)]
+    Workers(usize),
+    /// The kernel gives no memory.
+    #[error("no memory for the dataplane's tables: {0}")]
+    Memory(#[from] std::io::Error),
+    /// Epochs are used up.
+    #[error(transparent)]
+    Cells(#[from] OutOfCells),
+    /// A worker does not answer.
+    #[error("worker {0} does not answer")]
+    Silent(usize),
+}
+
+/// See the module's text. Belongs to the control thread.
+#[derive(Debug)]
+pub struct Datapath {
+    shared: Arc<Shared>,
+    publisher: Publisher,
+    workers: Vec<Handle>,
+    /// Which workers have how many queues of a port.
+    placement: Vec<(PortId, usize)>,
+    /// What ports had counted when their number was given to a new port: that is not the new port's.
+    before: Vec<(PortId, PortTotals)>,
+}
+
+#[derive(Debug)]
+struct Handle {
+    commands: Sender<Command>,
+    counters: Arc<Counters>,
+}
+
+impl Datapath {
+    /// The largest number of workers.
+    pub const MAX_WORKERS: usize = 64;
+
+    /// A dataplane without ports, and its workers, which the caller runs ([`crate::runtime::run`]) or drives by hand.
+    pub fn new(pool: Arc<FramePool>, workers: usize) -> Result<(Self, Vec<Worker>), DatapathError> {
+        if !(1..=Self::MAX_WORKERS).contains(&workers) {
+            return Err(DatapathError::Workers(workers));
+        }
+        let shared = Shared::new(pool, workers)?;
+        let publisher = Publisher::new(Arc::clone(&shared.epochs), Arc::clone(&shared.published))?;
+        let (mut handles, mut made) = (Vec::new(), Vec::new());
+        for index in 0..workers {
+            let (commands, receiver): (_, Receiver<Command>) = unbounded();
+            let counters = Arc::new(Counters::new()?);
+            made.push(Worker::new(index, Arc::clone(&shared), Arc::clone(&counters), receiver)?);
+            handles.push(Handle { commands, counters });
+        }
+        Ok((
+            Datapath { shared, publisher, workers: handles, placement: Vec::new(), before: Vec::new() },
+            made,
+        ))
+    }
+
+    /// What all workers share.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// How many workers there are.
+    pub fn workers(&self) -> usize {
+        self.workers.len()
+    }
+
+    /// What was published last.
+    pub fn model(&self) -> &Model {
+        self.publisher.model()
+    }
+
+    /// Publishes `model`; the next packet of any worker meets it.
+    pub fn publish(&mut self, model: Model) -> Result<Arc<Snapshot>, DatapathError> {
+        let snapshot = self.publisher.publish(model)?;
+        (0..self.workers.len()).for_each(|worker| self.shared.ring(worker));
+        Ok(snapshot)
+    }
+
+    /// Gives a queue of a port to a worker. The worker that got a port's first queue transmits for those that have none.
+    pub fn add_queue(&mut self, port: PortId, queue: Box<dyn PortQueue>, worker: usize) {
+        if self.shared.owners.get(port).is_none() {
+            self.shared.owners.set(port, Some(worker));
+        }
+        self.placement.push((port, worker));
+        self.tell(worker, Command::AddQueue(port, queue));
+    }
+
+    /// How many queues a worker has.
+    pub fn load_of(&self, worker: usize) -> usize {
+        self.placement.iter().filter(|(_, owner)| *owner == worker).count()
+    }
+
+    /// Starts a port's counters at 0: for ports without a queue, too.
+    pub fn reset_counters(&mut self, port: PortId) {
+        self.before.retain(|(known, _)| *known != port);
+        let totals = port_totals(self.counters(), port);
+        self.before.push((port, totals));
+    }
+
+    /// Takes a port's queues back, to be dropped by the caller. Blocks until their workers have let go of them: the port
+    /// has to be out of what is published first.
+    pub fn remove_queues(&mut self, port: PortId) -> Result<Vec<Box<dyn PortQueue>>, DatapathError> {
+        let mut queues = Vec::new();
+        for (_, worker) in self.placement.extract_if(.., |(placed, _)| *placed == port).collect::<Vec<_>>() {
+            let (reply, answer) = bounded(1);
+            self.tell(worker, Command::RemoveQueue(port, reply));
+            queues.extend(answer.recv_timeout(PATIENCE).map_err(|_| DatapathError::Silent(worker))?);
+        }
+        self.shared.owners.set(port, None);
+        self.shared.faults.clear(port);
+        Ok(queues)
+    }
+
+    /// Blocks until every worker has taken up what was published and done what it was told.
+    pub fn sync(&self) -> Result<(), DatapathError> {
+        let answers: Vec<_> = (0..self.workers.len())
+            .map(|worker| {
+                let (reply, answer) = bounded(1);
+                self.tell(worker, Command::Sync(reply));
+                (worker, answer)
+            })
+            .collect();
+        for (worker, answer) in answers {
+            answer.recv_timeout(PATIENCE).map_err(|_| DatapathError::Silent(worker))?;
+        }
+        Ok(())
+    }
+
+    /// The cached flows of a port, of all workers.
+    pub fn flows(&self, port: PortId) -> Result<Vec<(usize, FlowInfo)>, DatapathError> {
+        let mut flows = Vec::new();
+        for worker in 0..self.workers.len() {
+            let (reply, answer) = bounded(1);
+            self.tell(worker, Command::ListFlows(port, reply));
+            let part = answer.recv_timeout(PATIENCE).map_err(|_| DatapathError::Silent(worker))?;
+            flows.extend(part.into_iter().map(|flow| (worker, flow)));
+        }
+        Ok(flows)
+    }
+
+    /// Tells every worker to end.
+    pub fn stop(&self) {
+        (0..self.workers.len()).for_each(|worker| self.tell(worker, Command::Stop));
+    }
+
+    /// Each worker's counters.
+    pub fn counters(&self) -> impl Iterator<Item = &Counters> {
+        self.workers.iter().map(|worker| &*worker.counters)
+    }
+
+    /// One port's counters since it came.
+    pub fn port_totals(&self, port: PortId) -> PortTotals {
+        let now = port_totals(self.counters(), port);
+        match self.before.iter().find(|(known, _)| *known == port) {
+            Some((_, before)) => now.since(before),
+            None => now,
+        }
+    }
+
+    /// Which worker has the port's queue.
+    pub fn owner(&self, port: PortId) -> Option<usize> {
+        self.shared.owners.get(port)
+    }
+
+    fn tell(&self, worker: usize, command: Command) {
+        if let Some(handle) = self.workers.get(worker) {
+            // A worker that has ended takes the process down; nobody is left to be told.
+            let _ = handle.commands.send(command);
+            self.shared.ring(worker);
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! The burst's phases *key*, *probe* and *act*, over keys of one width.
+//!
+//! A worker has two lanes: a narrow one for ports whose policy reads Ethernet, VLAN and tunnel only, and a wide one for
+//! all others. Same code, other width, other cache.
+
+use weft_io::{BURST, Burst, Packet};
+use weft_wire::DropReason;
+
+use crate::cache::{Cache, Flow, KeyHash, Place};
+use crate::decap::Vteps;
+use crate::forward::Forwarder;
+use crate::key::{FlowKey, Ingress, KeyMask, NARROW, PortId};
+use crate::parse;
+
+/// A key width's cache and per-burst scratch. See the module's text.
+#[derive(Debug)]
+pub struct Lane<const W: usize> {
+    /// The flows.
+    pub cache: Cache<W>,
+    keys: [[u64; W]; BURST],
+    hashes: [KeyHash; BURST],
+    found: [Found; BURST],
+    /// The bucket at which the next sweep starts.
+    swept: usize,
+}
+
+/// Buckets that a sweep looks at: some ten microseconds' work. Ten sweeps a second see every flow in under two minutes.
+const SWEEP: usize = 32;
+/// Seconds without a packet after which a flow is forgotten.
+const IDLE: u32 = 300;
+
+/// The outcome of the phases *key* and *probe* for one packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Found {
+    /// Perhaps this flow's.
+    Candidate(Place),
+    /// No flow's.
+    Nothing,
+    /// No packet to be switched.
+    Broken(DropReason),
+}
+
+impl<const W: usize> Lane<W> {
+    /// A lane whose cache has room for `flows` flows.
+    pub fn new(flows: usize) -> std::io::Result<Box<Self>> {
+        let cache = Cache::new(flows)?;
+        let (keys, hashes, found) = ([[0; W]; BURST], [KeyHash::default(); BURST], [Found::Nothing; BURST]);
+        Ok(Box::new(Lane { cache, keys, hashes, found, swept: 0 }))
+    }
+
+    /// Takes out some of the flows that are stale or idle: nobody would find them otherwise, and each keeps a program.
+    pub fn sweep(&mut self, forward: &mut Forwarder) {
+        forward.forget_current();
+        let (second, epochs) = (forward.second, &forward.shared.epochs);
+        self.swept = self.cache.sweep(self.swept, SWEEP, |flow| {
+            let keeps = second.saturating_sub(flow.stamp) < IDLE
+                && flow.deps.iter().all(|&dep| epochs.holds(dep))
+                && forward.programs.valid(flow.program, epochs, forward.published);
+            if !keeps {
+                forward.programs.release(flow.program);
+            }
+            keeps
+        });
+    }
+
+    /// Switches a burst from a bridge port.
+    pub fn switch(&mut self, burst: &mut Burst, port: PortId, mask: &KeyMask, forward: &mut Forwarder) {
+        let mask = mask.first_words();
+        let ingress = Ingress::port(port);
+        self.key(burst, |packet| key_of(packet.data(), ingress, 0, &mask).ok_or(DropReason::RxTruncated));
+        self.probe(burst.len());
+        self.act(burst, port, forward);
+    }
+
+    /// Switches a burst from an uplink: outer headers come off first.
+    pub fn switch_tunneled(
+        &mut self,
+        burst: &mut Burst,
+        uplink: PortId,
+        vteps: &Vteps,
+        forward: &mut Forwarder,
+    ) {
+        self.key(burst, |packet| {
+            let outer = vteps.strip(packet)?;
+            let mask = vteps.mask(outer.vtep).first_words();
+            key_of(packet.data(), outer.ingress(), outer.word(), &mask).ok_or(DropReason::RxTruncated)
+        });
+        self.probe(burst.len());
+        self.act(burst, uplink, forward);
+    }
+
+    /// Phase *key*: parse, mask, hash, and bring the bucket near.
+    #[inline(always)]
+    fn key(
+        &mut self,
+        burst: &mut Burst,
+        mut key_of: impl FnMut(&mut Packet) -> Result<[u64; W], DropReason>,
+    ) {
+        let slots = self.keys.iter_mut().zip(&mut self.hashes).zip(&mut self.found);
+        for (packet, ((key, hash), found)) in burst.iter_mut().zip(slots) {
+            *found = match key_of(packet) {
+                Ok(words) => {
+                    *key = words;
+                    *hash = KeyHash::of(key);
+                    self.cache.prefetch(*hash);
+                    Found::Nothing
+                }
+                Err(reason) => Found::Broken(reason),
+            };
+        }
+    }
+
+    /// Phase *probe*: compare the bucket's tags, and bring the flow near.
+    #[inline(always)]
+    fn probe(&mut self, packets: usize) {
+        for (hash, found) in self.hashes.iter().zip(&mut self.found).take(packets) {
+            if *found == Found::Nothing
+                && let Some(place) = self.cache.candidate(*hash)
+            {
+                *found = Found::Candidate(place);
+            }
+        }
+    }
+
+    /// Phase *act*: packet by packet, in order: compare key and epochs, count, and do what the program says.
+    #[inline(always)]
+    fn act(&mut self, burst: &mut Burst, port: PortId, forward: &mut Forwarder) {
+        forward.forget_current();
+        let slots = self.keys.iter().zip(&self.hashes).zip(&self.found);
+        for (packet, ((key, &hash), &found)) in burst.drain(..).zip(slots) {
+            let hit = match found {
+                Found::Candidate(place) => self.cache.flow(place).filter(|flow| is_hit(flow, key, forward)),
+                Found::Nothing => None,
+                Found::Broken(reason) => {
+                    forward.drop(port, reason, packet);
+                    continue;
+                }
+            };
+            let flow = match hit {
+                Some(flow) => flow,
+                None => match miss(&mut self.cache, hash, key, forward) {
+                    Ok(flow) => flow,
+                    Err(reason) => {
+                        forward.drop(port, reason, packet);
+                        continue;
+                    }
+                },
+            };
+            let bytes = packet.total_len();
+            flow.packets += 1;
+            flow.bytes += bytes as u64;
+            if flow.stamp != forward.second {
+                flow.stamp = forward.second;
+                forward.shared.epochs.stamp(flow.deps[0].cell, forward.second);
+            }
+            forward.run(flow.program, packet, bytes, port);
+        }
+    }
+}
+
+/// The masked key of a packet; `None` when it ends before its Ethernet header or tag does.
+#[inline(always)]
+fn key_of<const W: usize>(frame: &[u8], ingress: Ingress, tunnel: u64, mask: &[u64; W]) -> Option<[u64; W]> {
+    let mut key = [0; W];
+    if W == NARROW {
+        let [first, second] = parse::ethernet(frame, ingress)?;
+        key[..NARROW].copy_from_slice(&[first, second, tunnel]);
+    } else {
+        let FlowKey(words) = parse::full(frame, ingress)?;
+        key.iter_mut().zip(words).for_each(|(word, read)| *word = read);
+        key[2] = tunnel;
+    }
+    key.iter_mut().zip(mask).for_each(|(word, bits)| *word &= bits);
+    Some(key)
+}
+
+/// Whether the flow is the key's, and all that it depends on stands.
+#[inline(always)]
+fn is_hit<const W: usize>(flow: &Flow<W>, key: &[u64; W], forward: &mut Forwarder) -> bool {
+    let epochs = &forward.shared.epochs;
+    flow.key == *key
+        && epochs.holds(flow.deps[0])
+        && epochs.holds(flow.deps[1])
+        && forward.is_current(flow.program)
+}
+
+/// The flow isn't cached, or is stale, or was cached within this burst: walks the pipeline if need be, and caches what
+/// it says. The error is a drop that is not cached.
+#[cold]
+#[inline(never)]
+fn miss<'a, const W: usize>(
+    cache: &'a mut Cache<W>,
+    hash: KeyHash,
+    key: &[u64; W],
+    forward: &mut Forwarder,
+) -> Result<&'a mut Flow<W>, DropReason> {
+    let known = cache.find(hash, key);
+    let hit = known.filter(|&place| cache.flow(place).is_some_and(|flow| is_hit(flow, key, forward)));
+    let place = match hit {
+        Some(place) => place,
+        None => cache_anew(cache, (hash, known), key, forward)?,
+    };
+    // The place is one of the cache's own.
+    cache.flow(place).ok_or(DropReason::NoBridge)
+}
+
+fn cache_anew<const W: usize>(
+    cache: &mut Cache<W>,
+    (hash, known): (KeyHash, Option<Place>),
+    key: &[u64; W],
+    forward: &mut Forwarder,
+) -> Result<Place, DropReason> {
+    let mut full = FlowKey::default();
+    full.0.iter_mut().zip(key).for_each(|(word, read)| *word = *read);
+    let (program, deps) = forward.walk(&full)?;
+    let counters = &forward.counters.worker;
+    let (place, replaced) = match known {
+        Some(place) => {
+            counters.stale.add(1);
+            (place, cache.flow(place).map(|flow| flow.program))
+        }
+        None => {
+            let (place, victim) = cache.insert(hash, key);
+            counters.evicted.add(u64::from(victim.is_some()));
+            (place, victim)
+        }
+    };
+    if let Some(replaced) = replaced {
+        forward.programs.release(replaced);
+    }
+    if let Some(flow) = cache.flow(place) {
+        *flow = Flow { program, deps, ..*flow };
+    }
+    Ok(place)
+}

@@ -1,0 +1,43 @@
+//! weft's dataplane: what happens to a packet between two ports.
+//!
+//! The way of a packet, file by file:
+//!
+//! 1. [`worker`] receives a burst from a port's queue; [`decap`] takes tunnel headers off; [`parse`] makes its
+//!    [`key`]s, as wide as the port's policy reads: a [`lane`] for each width.
+//! 2. [`cache`] finds each key's flow, whose [`program`] says where the packet goes; [`epoch`]s say whether that still
+//!    stands.
+//! 3. If not, [`pipeline`] walks the flow [`table`]s of the published [`snapshot`], with [`vlan`] rules and [`fdb`], and
+//!    leaves a new program.
+//! 4. [`forward`] applies the program's outputs ([`retag`], [`encap`]), lets packets wait for a neighbour ([`held`]),
+//!    collects them per port ([`output`]), and sends them as bursts.
+//!
+//! [`publish`] turns what the control plane wants into the next snapshot; [`runtime`] runs workers on threads; [`datapath`]
+//! is the control thread's handle on it all.
+
+#![forbid(unsafe_code)]
+
+pub mod bell;
+pub mod cache;
+pub mod counters;
+pub mod datapath;
+pub mod decap;
+pub mod encap;
+pub mod epoch;
+pub mod faults;
+pub mod fdb;
+pub mod forward;
+pub mod held;
+pub mod key;
+pub mod lane;
+pub mod output;
+pub mod parse;
+pub mod pipeline;
+pub mod program;
+pub mod publish;
+pub mod retag;
+pub mod runtime;
+pub mod shared;
+pub mod snapshot;
+pub mod table;
+pub mod vlan;
+pub mod worker;

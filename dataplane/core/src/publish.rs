@@ -1,0 +1,393 @@
+//! From what the control plane wants to what workers see, moving on no epoch but those of what has changed.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+use weft_wire::{TunnelKind, Vid};
+
+use crate::epoch::{Cell, Dep, Epochs, OutOfCells};
+use crate::fdb::Flush;
+use crate::key::{KeyMask, PortId, VtepId};
+use crate::snapshot::{
+    Bridge, BridgeId, BridgeSpec, Model, Path, Port, PortKind, PortSpec, Snapshot, TunnelKeys, Vtep,
+};
+use crate::vlan::VlanSet;
+
+/// VLANs of a bridge, as an array length.
+const VLANS: usize = 4096;
+
+/// Where the cells of a bridge's VLANs start among its cells.
+const FIRST_VLAN: usize = 3;
+
+/// The published snapshot, shared by the control thread and all workers.
+#[derive(Debug)]
+pub struct Published {
+    snapshot: ArcSwap<Snapshot>,
+    generation: AtomicU64,
+}
+
+impl Published {
+    /// An empty switch.
+    pub fn new() -> Self {
+        Published { snapshot: ArcSwap::from_pointee(Snapshot::default()), generation: AtomicU64::new(0) }
+    }
+
+    /// The number of the latest snapshot: a cheap look, once per burst.
+    #[inline]
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// The latest snapshot.
+    pub fn load(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    fn store(&self, snapshot: Arc<Snapshot>) {
+        let generation = snapshot.generation;
+        self.snapshot.store(snapshot);
+        self.generation.store(generation, Ordering::Release);
+    }
+}
+
+impl Default for Published {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Makes snapshots; belongs to the control thread.
+#[derive(Debug)]
+pub struct Publisher {
+    epochs: Arc<Epochs>,
+    published: Arc<Published>,
+    /// The snapshot before the published one: held so that no worker is the last to let go of it, and frees it.
+    retired: Arc<Snapshot>,
+    model: Model,
+    /// One cell per port: its settings. Then one per port: its tunnel's path.
+    port_cells: Cell,
+    vtep_cells: Cell,
+    /// Per bridge: settings, table 0, the list of its ports, and then one cell per VLAN.
+    bridge_cells: HashMap<BridgeId, Cell>,
+}
+
+/// What has to be looked at again.
+#[derive(Default)]
+struct Changes {
+    ports: Vec<PortId>,
+    paths: Vec<PortId>,
+    bridges: Vec<BridgeId>,
+    /// Bridges that come or go: their ports' packets have another fate even if the port stays as it is.
+    homes: Vec<BridgeId>,
+    /// Bridges whose VLAN-to-VNI map changes, or that come or go.
+    maps: Vec<BridgeId>,
+    tables: Vec<BridgeId>,
+    port_lists: Vec<BridgeId>,
+    vlans: HashMap<BridgeId, VlanSet>,
+    vteps: Vec<VtepId>,
+    flushes: Vec<(BridgeSpec, Flush)>,
+}
+
+impl Publisher {
+    /// A publisher of an empty switch.
+    pub fn new(epochs: Arc<Epochs>, published: Arc<Published>) -> Result<Self, OutOfCells> {
+        let port_cells = epochs.allocate(2 * PortId::COUNT)?;
+        let vtep_cells = epochs.allocate(VtepId::COUNT)?;
+        Ok(Publisher {
+            epochs,
+            retired: published.load(),
+            published,
+            model: Model::default(),
+            port_cells,
+            vtep_cells,
+            bridge_cells: HashMap::new(),
+        })
+    }
+
+    /// What was published last.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// Publishes `model`: the next packet of any worker meets it. Equal parts are not touched.
+    pub fn publish(&mut self, model: Model) -> Result<Arc<Snapshot>, OutOfCells> {
+        for bridge in &model.bridges {
+            if !self.bridge_cells.contains_key(&bridge.id) {
+                self.bridge_cells.insert(bridge.id, self.epochs.allocate(FIRST_VLAN + VLANS)?);
+            }
+        }
+        let old = self.published.load();
+        let mut changes = compare(&self.model, &model);
+        let snapshot = Arc::new(self.build(&old, &model, &mut changes));
+        self.published.store(Arc::clone(&snapshot));
+        self.advance(&changes);
+        self.epochs.publish();
+        for (bridge, flush) in &changes.flushes {
+            bridge.fdb.flush_for(snapshot.generation, *flush);
+        }
+        self.model = model;
+        self.retired = old;
+        Ok(snapshot)
+    }
+
+    fn build(&self, old: &Snapshot, model: &Model, changes: &mut Changes) -> Snapshot {
+        let masks: HashMap<BridgeId, KeyMask> =
+            model.bridges.iter().map(|bridge| (bridge.id, bridge.table.reads())).collect();
+        let mut snapshot = Snapshot { generation: old.generation + 1, ..Snapshot::default() };
+        for spec in &model.ports {
+            // Even of a port without a bridge: packets of two ports are never one flow.
+            let mask = spec.bridge.and_then(|id| masks.get(&id)).copied().unwrap_or(KeyMask::INGRESS);
+            let other_mask = old.port(spec.id).is_some_and(|port| port.mask != mask);
+            let other_home = spec.bridge.is_some_and(|id| changes.homes.contains(&id));
+            if (other_mask || other_home) && !changes.ports.contains(&spec.id) {
+                changes.ports.push(spec.id);
+            }
+            let port = Port {
+                spec: spec.clone(),
+                dep: self.dep(self.port_cells.at(spec.id.index()), changes.ports.contains(&spec.id)),
+                path_dep: self.dep(self.path_cell(spec.id), changes.paths.contains(&spec.id)),
+                mask,
+            };
+            put(&mut snapshot.ports, spec.id.index(), Arc::new(port));
+        }
+        snapshot.vteps = self.build_vteps(old, model, &masks, changes);
+        for spec in &model.bridges {
+            put(
+                &mut snapshot.bridges,
+                spec.id.0 as usize,
+                Arc::new(self.build_bridge(spec, model, old, changes)),
+            );
+        }
+        snapshot
+    }
+
+    fn build_bridge(&self, spec: &BridgeSpec, model: &Model, old: &Snapshot, changes: &Changes) -> Bridge {
+        let cells = self.bridge_cells.get(&spec.id).copied().unwrap_or(Cell::NEVER);
+        let changed = changes.vlans.get(&spec.id);
+        let vlan_deps = match (old.bridge(spec.id), changed) {
+            (Some(bridge), None) => Arc::clone(&bridge.vlan_deps),
+            _ => (0..VLANS as u16)
+                .map(|vid| {
+                    let moves_on = changed.is_some_and(|vlans| vlans.contains(Vid::from_tci(vid)));
+                    self.dep(cells.at(FIRST_VLAN + usize::from(vid)), moves_on)
+                })
+                .collect(),
+        };
+        let mut ports: Vec<&PortSpec> =
+            model.ports.iter().filter(|port| port.bridge == Some(spec.id)).collect();
+        ports.sort_by_key(|port| port.ofport);
+        Bridge {
+            dep: self.dep(cells, changes.bridges.contains(&spec.id)),
+            table_dep: self.dep(cells.at(1), changes.tables.contains(&spec.id)),
+            ports_dep: self.dep(cells.at(2), changes.port_lists.contains(&spec.id)),
+            vlan_deps,
+            ports: ports.iter().map(|port| port.id).collect(),
+            vni_of: spec.vnis.iter().copied().collect(),
+            vid_of: spec.vnis.iter().map(|&(vid, vni)| (vni, vid)).collect(),
+            spec: spec.clone(),
+        }
+    }
+
+    /// Groups tunnel ports by local end; a VTEP keeps its number as long as it has a tunnel.
+    fn build_vteps(
+        &self,
+        old: &Snapshot,
+        model: &Model,
+        masks: &HashMap<BridgeId, KeyMask>,
+        changes: &mut Changes,
+    ) -> Vec<Vtep> {
+        let mut vteps: Vec<Vtep> = Vec::new();
+        for port in &model.ports {
+            let (Some(tunnel), Some(bridge)) = (port.tunnel(), port.bridge) else { continue };
+            // GRE has no port.
+            let udp_port = if tunnel.kind == TunnelKind::Vxlan { tunnel.udp_port } else { 0 };
+            let same =
+                |vtep: &Vtep| (vtep.local, vtep.kind, vtep.udp_port) == (tunnel.local, tunnel.kind, udp_port);
+            let at = vteps.iter().position(same).or_else(|| {
+                let taken = |id: VtepId| old.vteps.iter().chain(&vteps).any(|vtep| vtep.id == id);
+                let kept = old.vteps.iter().find(|vtep| same(vtep)).map(|vtep| vtep.id);
+                let id = kept.or_else(|| (0..VtepId::COUNT as u16).map(VtepId).find(|&id| !taken(id)))?;
+                let (local, kind) = (tunnel.local, tunnel.kind);
+                let (mask, tunnels) = (KeyMask::TUNNEL.union(&KeyMask::NORMAL), HashMap::new());
+                vteps.push(Vtep { id, local, kind, udp_port, dep: Dep::NONE, mask, tunnels });
+                Some(vteps.len() - 1)
+            });
+            let Some(vtep) = at.and_then(|at| vteps.get_mut(at)) else { continue };
+            vtep.mask = vtep.mask.union(masks.get(&bridge).unwrap_or(&KeyMask::NORMAL));
+            let fixed = match tunnel.key {
+                TunnelKeys::Fixed(key) => Some(key),
+                TunnelKeys::Map(_) => None,
+            };
+            vtep.tunnels.entry((u32::from(tunnel.remote), fixed)).or_default().push(port.id);
+        }
+        for vtep in &mut vteps {
+            let before = old.vtep(vtep.id);
+            let users = |vtep: &Vtep| vtep.tunnels.values().flatten().any(|id| changes.ports.contains(id));
+            let remapped = || {
+                let homes = model
+                    .ports
+                    .iter()
+                    .filter(|port| vtep.tunnels.values().flatten().any(|&id| id == port.id));
+                homes.filter_map(|port| port.bridge).any(|bridge| changes.maps.contains(&bridge))
+            };
+            let same = before.is_some_and(|old| old.tunnels == vtep.tunnels && old.mask == vtep.mask);
+            if !same || users(vtep) || remapped() {
+                changes.vteps.push(vtep.id);
+            }
+            vtep.dep = self.dep(self.vtep_cells.at(vtep.id.index()), changes.vteps.contains(&vtep.id));
+        }
+        vteps
+    }
+
+    fn path_cell(&self, id: PortId) -> Cell {
+        self.port_cells.at(PortId::COUNT + id.index())
+    }
+
+    /// The state of a cell once this publication is out.
+    fn dep(&self, cell: Cell, changes: bool) -> Dep {
+        if changes { self.epochs.next(cell) } else { self.epochs.observe(cell) }
+    }
+
+    fn advance(&self, changes: &Changes) {
+        for id in &changes.ports {
+            self.epochs.advance(self.port_cells.at(id.index()));
+        }
+        for &id in &changes.paths {
+            self.epochs.advance(self.path_cell(id));
+        }
+        for id in &changes.vteps {
+            self.epochs.advance(self.vtep_cells.at(id.index()));
+        }
+        let cells = |id: &BridgeId| self.bridge_cells.get(id).copied();
+        for cell in changes.bridges.iter().filter_map(cells) {
+            self.epochs.advance(cell);
+        }
+        for cell in changes.tables.iter().filter_map(cells) {
+            self.epochs.advance(cell.at(1));
+        }
+        changes_once(&changes.port_lists).iter().filter_map(cells).for_each(|cell| {
+            self.epochs.advance(cell.at(2));
+        });
+        for (id, vlans) in &changes.vlans {
+            let Some(cell) = cells(id) else { continue };
+            for vid in vlans.iter() {
+                self.epochs.advance(cell.at(FIRST_VLAN + vid.index()));
+            }
+        }
+    }
+}
+
+/// A cell must advance by exactly one step, as the snapshot has promised.
+fn changes_once(ids: &[BridgeId]) -> std::collections::BTreeSet<BridgeId> {
+    ids.iter().copied().collect()
+}
+
+fn put<T>(table: &mut Vec<Option<T>>, index: usize, value: T) {
+    if table.len() <= index {
+        table.resize_with(index + 1, || None);
+    }
+    table[index] = Some(value);
+}
+
+fn compare(old: &Model, new: &Model) -> Changes {
+    let mut changes = Changes::default();
+    compare_bridges(old, new, &mut changes);
+    compare_ports(old, new, &mut changes);
+    changes
+}
+
+fn compare_bridges(old: &Model, new: &Model, changes: &mut Changes) {
+    for (id, before, after) in pairs(&old.bridges, &new.bridges, |bridge| bridge.id) {
+        if before == after {
+            continue;
+        }
+        let vlans = changes.vlans.entry(id).or_insert_with(VlanSet::none);
+        let (Some(before), Some(after)) = (before, after) else {
+            *vlans = VlanSet::all();
+            changes.homes.push(id);
+            changes.maps.push(id);
+            changes.bridges.push(id);
+            changes.tables.push(id);
+            changes.port_lists.push(id);
+            continue;
+        };
+        if before.table != after.table {
+            changes.tables.push(id);
+        }
+        if before.vnis != after.vnis {
+            changes.maps.push(id);
+        }
+        for (vid, ..) in
+            pairs(&before.vnis, &after.vnis, |&(vid, _)| vid).into_iter().filter(|(_, old, new)| old != new)
+        {
+            vlans.insert(vid);
+        }
+        // The rest of the comparison: what is neither table nor map.
+        let rest = BridgeSpec { table: after.table.clone(), vnis: after.vnis.clone(), ..before.clone() };
+        if rest != *after {
+            changes.bridges.push(id);
+        }
+    }
+}
+
+fn compare_ports(old: &Model, new: &Model, changes: &mut Changes) {
+    for (id, before, after) in pairs(&old.ports, &new.ports, |port| port.id) {
+        if before == after {
+            continue;
+        }
+        let pathless = |port: Option<&PortSpec>| port.map(without_path);
+        if pathless(before) == pathless(after) {
+            changes.paths.push(id);
+            continue;
+        }
+        changes.ports.push(id);
+        changes.paths.push(id);
+        for (model, port) in [(old, before), (new, after)] {
+            let Some((port, bridge)) = port.and_then(|port| Some((port, bridge_of(model, port)?))) else {
+                continue;
+            };
+            changes.port_lists.push(bridge.id);
+            let vlans = changes.vlans.entry(bridge.id).or_insert_with(VlanSet::none);
+            for vid in port.member_vlans(&bridge.vnis).iter() {
+                vlans.insert(vid);
+            }
+        }
+        // Stations are forgotten when their VLAN, their bridge or the remote end may be another now.
+        let place = |port: &PortSpec| (port.vlan.clone(), port.bridge, without_path(port).kind);
+        let forgotten = before.filter(|before| after.is_none_or(|after| place(before) != place(after)));
+        if let Some(bridge) = forgotten.and_then(|port| bridge_of(old, port)) {
+            let statics = after.is_none_or(|after| after.bridge != Some(bridge.id));
+            changes.flushes.push((bridge.clone(), Flush { port: Some(id), vid: None, statics }));
+        }
+    }
+}
+
+fn bridge_of<'a>(model: &'a Model, port: &PortSpec) -> Option<&'a BridgeSpec> {
+    model.bridges.iter().find(|bridge| Some(bridge.id) == port.bridge)
+}
+
+fn without_path(port: &PortSpec) -> PortSpec {
+    let mut port = port.clone();
+    if let PortKind::Tunnel(tunnel) = &mut port.kind {
+        tunnel.path = Path::NoRoute;
+    }
+    port
+}
+
+/// Joins two lists by key: what is in either, with both sides.
+fn pairs<'a, T, K: Ord + Copy>(
+    old: &'a [T],
+    new: &'a [T],
+    key: impl Fn(&T) -> K,
+) -> Vec<(K, Option<&'a T>, Option<&'a T>)> {
+    let mut joined: BTreeMap<K, (Option<&T>, Option<&T>)> = BTreeMap::new();
+    for item in old {
+        joined.entry(key(item)).or_default().0 = Some(item);
+    }
+    for item in new {
+        joined.entry(key(item)).or_default().1 = Some(item);
+    }
+    joined.into_iter().map(|(key, (old, new))| (key, old, new)).collect()
+}

@@ -1,0 +1,335 @@
+//! A worker: the burst loop.
+//!
+//! A burst of up to 64 packets from one queue goes through four phases: *key* (parse, and for an uplink decapsulate;
+//! hash; prefetch the bucket), *probe* (compare tags; prefetch the flow), *act* (compare key and epochs; count; apply the
+//! program, or walk the pipeline on a miss), *flush* (transmit what the batch of each port has collected). Packets act in
+//! the order in which they came in, whatever their outcome, so that no flow is reordered; a packet that misses learns
+//! and caches before the next one acts.
+//!
+//! Owner: one thread, which has the worker for itself. What it shares: the published snapshot, epochs and FDBs
+//! ([`crate::shared`]), its counters, its inbox and its commands.
+
+use std::sync::Arc;
+
+use crossbeam::channel::{Receiver, Sender};
+use weft_io::{Burst, PortQueue};
+use weft_wire::DropReason;
+
+use crate::cache::Flow;
+use crate::counters::Counters;
+use crate::decap::Vteps;
+use crate::forward::Forwarder;
+use crate::key::{FlowKey, Ingress, KeyMask, NARROW, PortId, WORDS};
+use crate::lane::Lane;
+use crate::output::INBOX;
+use crate::program::Shape;
+use crate::shared::{Now, Shared};
+use crate::snapshot::{PortKind, Snapshot};
+
+/// Flows that a worker caches, under narrow and under wide keys each.
+pub const CACHED_FLOWS: usize = 256 << 10;
+/// Packets that a worker takes from its inbox at a time.
+const INBOX_BURST: usize = 256;
+
+/// What the control thread asks of a worker.
+#[derive(Debug)]
+pub enum Command {
+    /// Take this queue over. It's polled as soon as the port is published.
+    AddQueue(PortId, Box<dyn PortQueue>),
+    /// Give the port's queue back.
+    RemoveQueue(PortId, Sender<Option<Box<dyn PortQueue>>>),
+    /// Say so when all before this has been done, and the snapshot that is published now is in use.
+    Sync(Sender<()>),
+    /// List the cached flows of a port.
+    ListFlows(PortId, Sender<Vec<FlowInfo>>),
+    /// End.
+    Stop,
+}
+
+/// A cached flow, for people to look at.
+#[derive(Clone, Debug)]
+pub struct FlowInfo {
+    /// The masked key.
+    pub key: FlowKey,
+    /// What is done.
+    pub shape: Shape,
+    /// Packets so far.
+    pub packets: u64,
+    /// Octets so far.
+    pub bytes: u64,
+    /// The second of the last packet.
+    pub stamp: u32,
+}
+
+/// What the snapshot says about the port of a queue, in the order of the queues.
+#[derive(Clone, Copy, Debug)]
+struct Role {
+    part: Part,
+    mask: KeyMask,
+    wide: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Part {
+    /// Not published (yet, or any more): not polled.
+    Silent,
+    /// A bridge port.
+    Switched,
+    /// Carries tunnel packets.
+    Uplink,
+}
+
+/// One worker. See the module's text.
+#[derive(Debug)]
+pub struct Worker {
+    index: usize,
+    commands: Receiver<Command>,
+    forward: Forwarder,
+    roles: Vec<Role>,
+    vteps: Vteps,
+    narrow: Box<Lane<NARROW>>,
+    wide: Box<Lane<WORDS>>,
+    burst: Option<Box<Burst>>,
+    running: bool,
+    /// Counts comings and goings of queues.
+    queue_changes: u64,
+}
+
+impl Worker {
+    /// A worker without ports.
+    pub fn new(
+        index: usize,
+        shared: Arc<Shared>,
+        counters: Arc<Counters>,
+        commands: Receiver<Command>,
+    ) -> std::io::Result<Self> {
+        let (narrow, wide) = (Lane::new(CACHED_FLOWS)?, Lane::new(CACHED_FLOWS)?);
+        counters.worker.capacity.set((narrow.cache.capacity() + wide.cache.capacity()) as u64);
+        Ok(Worker {
+            index,
+            commands,
+            forward: Forwarder::new(index, shared, counters),
+            roles: Vec::new(),
+            vteps: Vteps::default(),
+            narrow,
+            wide,
+            burst: Some(Box::default()),
+            running: true,
+            queue_changes: 0,
+        })
+    }
+
+    /// Its number, from 0.
+    pub fn index(&self) -> usize {
+        self.index
+    }
+
+    /// Whether nobody has told it to stop.
+    pub fn is_running(&self) -> bool {
+        self.running
+    }
+
+    /// What it shares with the others.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.forward.shared
+    }
+
+    /// Its counters.
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.forward.counters
+    }
+
+    /// The queues, to be waited for.
+    pub fn queues(&mut self) -> &mut [(PortId, Box<dyn PortQueue>)] {
+        &mut self.forward.queues
+    }
+
+    /// Changes whenever a queue comes or goes.
+    pub fn queue_changes(&self) -> u64 {
+        self.queue_changes
+    }
+
+    /// One round: commands, inbox, every queue once. Returns how many packets were received or handed over.
+    pub fn round(&mut self, now: Now) -> usize {
+        self.forward.second = now.second();
+        self.follow();
+        while let Ok(command) = self.commands.try_recv() {
+            self.obey(command);
+        }
+        let mut packets = self.empty_inbox();
+        for at in 0..self.forward.queues.len() {
+            packets += self.serve(at);
+        }
+        packets
+    }
+
+    /// What has to be done now and then: packets that waited too long go, so do flows that nobody uses, gauges are set.
+    pub fn maintain(&mut self, now: Now) {
+        self.forward.second = now.second();
+        self.narrow.sweep(&mut self.forward);
+        self.wide.sweep(&mut self.forward);
+        let forward = &mut self.forward;
+        for waiting in forward.held.take_expired(now) {
+            forward.drop(waiting.ingress, DropReason::NeighbourUnresolved, waiting.packet);
+        }
+        for (port, queue) in &self.forward.queues {
+            if self.forward.shared.faults.report(*port, queue.fault().as_ref()) {
+                self.forward.shared.control.ring();
+            }
+        }
+        if self.forward.queues.is_empty() {
+            self.forward.frames.go_home();
+        }
+        let gauges = &self.forward.counters.worker;
+        gauges.flows.set((self.narrow.cache.len() + self.wide.cache.len()) as u64);
+        gauges.programs.set(self.forward.programs.len() as u64);
+        gauges.held.set(self.forward.held.len() as u64);
+    }
+
+    /// Whether something waits that no descriptor tells of.
+    pub fn has_mail(&self) -> bool {
+        let shared = &self.forward.shared;
+        let inbox = shared.workers.get(self.index).is_some_and(|mailbox| !mailbox.inbox.is_empty());
+        inbox
+            || !self.commands.is_empty()
+            || self.forward.snapshot.generation != shared.published.generation()
+    }
+
+    /// Takes the latest snapshot up, if there is a new one.
+    #[inline]
+    fn follow(&mut self) {
+        // The count first: whoever sees it has at least the snapshot that it counts.
+        let shared = &self.forward.shared;
+        self.forward.published = shared.epochs.published();
+        if self.forward.snapshot.generation != shared.published.generation() {
+            self.take_snapshot();
+        }
+    }
+
+    #[cold]
+    fn take_snapshot(&mut self) {
+        let snapshot = self.forward.shared.published.load();
+        self.vteps = Vteps::new(&snapshot.vteps);
+        self.forward.adopt(Arc::clone(&snapshot));
+        self.cast_roles();
+        for waiting in self.forward.held.take_resolved(&snapshot) {
+            self.forward.resume(waiting);
+        }
+        self.forward.flush();
+        self.forward.counters.worker.held.set(self.forward.held.len() as u64);
+    }
+
+    fn cast_roles(&mut self) {
+        let snapshot = &self.forward.snapshot;
+        self.roles = self.forward.queues.iter().map(|(port, _)| Role::of(*port, snapshot)).collect();
+    }
+
+    fn obey(&mut self, command: Command) {
+        // Whoever asked may have given up: then nobody waits for the answer.
+        match command {
+            Command::AddQueue(port, queue) => {
+                self.forward.add_queue(port, queue);
+                self.queue_changes += 1;
+            }
+            Command::RemoveQueue(port, reply) => {
+                // What others have handed over for the port goes out first: its number may be another port's next.
+                for _ in 0..=INBOX / INBOX_BURST {
+                    self.empty_inbox();
+                }
+                let _ = reply.send(self.forward.remove_queue(port));
+                self.queue_changes += 1;
+            }
+            Command::Sync(reply) => {
+                self.follow();
+                let _ = reply.send(());
+            }
+            Command::ListFlows(port, reply) => {
+                let _ = reply.send(self.list_flows(port));
+            }
+            Command::Stop => self.running = false,
+        }
+        self.cast_roles();
+    }
+
+    /// Sends what other workers have for this one's ports.
+    fn empty_inbox(&mut self) -> usize {
+        let mut packets = 0;
+        while packets < INBOX_BURST {
+            let mailbox = self.forward.shared.workers.get(self.index);
+            let Some((port, packet)) = mailbox.and_then(|mailbox| mailbox.inbox.pop()) else { break };
+            self.forward.send(port, packet, port);
+            packets += 1;
+        }
+        if packets > 0 {
+            self.forward.flush();
+        }
+        packets
+    }
+
+    /// Receives and switches one burst of a queue.
+    fn serve(&mut self, at: usize) -> usize {
+        let Some(&role) = self.roles.get(at).filter(|role| role.part != Part::Silent) else { return 0 };
+        let Some(mut burst) = self.burst.take() else { return 0 };
+        let mut packets = 0;
+        if let Some(&mut (port, ref mut queue)) = self.forward.queues.get_mut(at) {
+            queue.rx_burst(&mut self.forward.frames, &mut burst, &mut self.forward.drops);
+            packets = burst.len();
+            let counters = self.forward.counters.port(port);
+            let dropped = self.forward.drops.total();
+            if dropped > 0 {
+                counters.rx_packets.add(dropped);
+                counters.take_drops(&mut self.forward.drops);
+            }
+            if packets > 0 {
+                counters.rx_packets.add(packets as u64);
+                counters.rx_bytes.add(burst.iter().map(|packet| packet.total_len() as u64).sum());
+                self.forward.counters.worker.packets.add(packets as u64);
+                self.switch(port, &role, &mut burst);
+            }
+        }
+        self.burst = Some(burst);
+        packets
+    }
+
+    fn switch(&mut self, port: PortId, role: &Role, burst: &mut Burst) {
+        let (vteps, forward) = (&self.vteps, &mut self.forward);
+        match (role.part, role.wide) {
+            (Part::Uplink, false) => self.narrow.switch_tunneled(burst, port, vteps, forward),
+            (Part::Uplink, true) => self.wide.switch_tunneled(burst, port, vteps, forward),
+            (Part::Switched | Part::Silent, false) => self.narrow.switch(burst, port, &role.mask, forward),
+            (Part::Switched | Part::Silent, true) => self.wide.switch(burst, port, &role.mask, forward),
+        }
+        self.forward.flush();
+    }
+
+    fn list_flows(&self, port: PortId) -> Vec<FlowInfo> {
+        let narrow = self.narrow.cache.iter().filter_map(|flow| self.flow_info(flow, port));
+        narrow.chain(self.wide.cache.iter().filter_map(|flow| self.flow_info(flow, port))).collect()
+    }
+
+    fn flow_info<const W: usize>(&self, flow: &Flow<W>, port: PortId) -> Option<FlowInfo> {
+        let mut key = FlowKey::default();
+        key.0.iter_mut().zip(&flow.key).for_each(|(place, word)| *place = *word);
+        let program = self.forward.programs.get(flow.program)?;
+        let of_port = key.ingress() == Ingress::port(port) || program.tunnel == port;
+        let Flow { packets, bytes, stamp, .. } = *flow;
+        of_port.then_some(FlowInfo { key, shape: program.shape, packets, bytes, stamp })
+    }
+}
+
+impl Role {
+    fn of(port: PortId, snapshot: &Snapshot) -> Role {
+        let port = snapshot.port(port);
+        let part = match port.map(|port| &port.spec.kind) {
+            Some(PortKind::Device) => Part::Switched,
+            Some(PortKind::Uplink) => Part::Uplink,
+            Some(PortKind::Tunnel(_)) | None => Part::Silent,
+        };
+        let mask = port.map(|port| port.mask).unwrap_or_default();
+        let wide = match part {
+            Part::Uplink => snapshot.vteps.iter().any(|vtep| !vtep.mask.is_narrow()),
+            Part::Switched | Part::Silent => !mask.is_narrow(),
+        };
+        Role { part, mask, wide }
+    }
+}

@@ -1,0 +1,207 @@
+//! A switch that remembers nothing but its FDBs: every packet takes a fresh walk through the pipeline, with its whole key.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use weft_core::counters::PortTotals;
+use weft_core::decap::Vteps;
+use weft_core::encap::Template;
+use weft_core::epoch::Epochs;
+use weft_core::fdb::Fdb;
+use weft_core::held::HELD_FOR;
+use weft_core::key::{FlowKey, Ingress, PortId};
+use weft_core::parse;
+use weft_core::pipeline::walk;
+use weft_core::program::{Emit, Verdict};
+use weft_core::publish::{Published, Publisher};
+use weft_core::retag::retag;
+use weft_core::snapshot::{BridgeId, Model, Path, PortKind, Snapshot};
+use weft_io::{FrameCache, FramePool, Packet};
+use weft_wire::DropReason;
+
+/// What of a bridge's FDB both switches have to agree on.
+pub const SECRET: [u64; 2] = [0x9e37_79b9_7f4a_7c15, 0xc2b2_ae3d_27d4_eb4f];
+/// Packets that wait for one tunnel on one worker at most.
+const PER_TUNNEL: usize = 8;
+
+struct Waiting {
+    worker: usize,
+    tunnel: PortId,
+    key: u32,
+    ingress: PortId,
+    deadline: Duration,
+    octets: Vec<u8>,
+}
+
+pub struct Oracle {
+    publisher: Publisher,
+    snapshot: Arc<Snapshot>,
+    pub fdbs: BTreeMap<BridgeId, Arc<Fdb>>,
+    epochs: Arc<Epochs>,
+    frames: FrameCache,
+    workers: usize,
+    pub now: Duration,
+    held: Vec<Waiting>,
+    pub totals: BTreeMap<PortId, PortTotals>,
+    pub sent: BTreeMap<PortId, Vec<Vec<u8>>>,
+}
+
+impl Oracle {
+    pub fn new(workers: usize, now: Duration) -> Oracle {
+        let epochs = Arc::new(Epochs::new().unwrap());
+        let published = Arc::new(Published::new());
+        Oracle {
+            publisher: Publisher::new(Arc::clone(&epochs), Arc::clone(&published)).unwrap(),
+            snapshot: published.load(),
+            fdbs: BTreeMap::new(),
+            epochs,
+            frames: FramePool::new(1024).unwrap().cache(),
+            workers,
+            now,
+            held: Vec::new(),
+            totals: BTreeMap::new(),
+            sent: BTreeMap::new(),
+        }
+    }
+
+    pub fn fdb(&mut self, bridge: BridgeId, limit: u32) -> &Arc<Fdb> {
+        let make = || Arc::new(Fdb::new(&self.epochs, limit, SECRET).unwrap());
+        self.fdbs.entry(bridge).or_insert_with(make)
+    }
+
+    fn second(&self) -> u32 {
+        self.now.as_secs() as u32 + 1
+    }
+
+    /// Publishes what the other switch publishes, on FDBs of its own.
+    pub fn publish(&mut self, model: &Model) {
+        let mut model = model.clone();
+        for bridge in &mut model.bridges {
+            let limit = bridge.fdb.limit();
+            bridge.fdb = Arc::clone(self.fdb(bridge.id, limit));
+        }
+        self.snapshot = self.publisher.publish(model).unwrap();
+        for waiting in std::mem::take(&mut self.held) {
+            self.look_again(waiting);
+        }
+    }
+
+    fn look_again(&mut self, waiting: Waiting) {
+        let port = self.snapshot.port(waiting.tunnel).cloned();
+        let tunnel = port.as_ref().and_then(|port| port.spec.tunnel());
+        let (Some(port), Some(tunnel)) = (&port, tunnel) else {
+            return self.drop(waiting.ingress, DropReason::PortRemoved);
+        };
+        match tunnel.path {
+            Path::Resolving => self.held.push(waiting),
+            _ if !port.spec.up => self.drop(waiting.ingress, DropReason::TxPortDown),
+            Path::NoRoute => self.drop(waiting.ingress, DropReason::TunnelNoRoute),
+            Path::Ready { .. } => {
+                let template = Template::new(tunnel, waiting.key).unwrap();
+                self.send_wrapped(&template, (waiting.tunnel, waiting.ingress), &waiting.octets);
+            }
+        }
+    }
+
+    /// Time has gone on: packets that waited too long are dropped.
+    pub fn expire(&mut self) {
+        let (late, held) =
+            std::mem::take(&mut self.held).into_iter().partition(|waiting| waiting.deadline <= self.now);
+        self.held = held;
+        for waiting in late {
+            let _: &Waiting = &waiting;
+            self.drop(waiting.ingress, DropReason::NeighbourUnresolved);
+        }
+    }
+
+    /// A frame comes in by a port.
+    pub fn receive(&mut self, port: PortId, octets: &[u8]) {
+        let totals = self.totals.entry(port).or_default();
+        totals.rx_packets += 1;
+        totals.rx_bytes += octets.len() as u64;
+        let mut packet = self.frames.alloc().unwrap();
+        packet.append(octets).unwrap();
+        match self.key_of(port, &mut packet) {
+            Ok(key) => self.switch(port, &key, &packet),
+            Err(reason) => self.drop(port, reason),
+        }
+        self.frames.free(packet);
+    }
+
+    fn key_of(&self, port: PortId, packet: &mut Packet) -> Result<FlowKey, DropReason> {
+        if self.snapshot.port(port).unwrap().spec.kind != PortKind::Uplink {
+            return parse::full(packet.data(), Ingress::port(port)).ok_or(DropReason::RxTruncated);
+        }
+        let outer = Vteps::new(&self.snapshot.vteps).strip(packet)?;
+        let mut key = parse::full(packet.data(), outer.ingress()).ok_or(DropReason::RxTruncated)?;
+        key.0[2] = outer.word();
+        Ok(key)
+    }
+
+    fn switch(&mut self, port: PortId, key: &FlowKey, packet: &Packet) {
+        let mut verdict = Verdict::default();
+        walk(&self.snapshot, key, self.second(), &mut verdict);
+        let ingress = verdict.tunnel.unwrap_or(port);
+        if let Some(tunnel) = verdict.tunnel {
+            let totals = self.totals.entry(tunnel).or_default();
+            totals.rx_packets += 1;
+            totals.rx_bytes += packet.total_len() as u64;
+        }
+        if verdict.emits.is_empty() {
+            return self.drop(ingress, verdict.drop.unwrap());
+        }
+        self.totals.entry(port).or_default().copies += verdict.emits.len() as u64 - 1;
+        for &emit in &verdict.emits {
+            let mut copy = self.frames.copy(packet).unwrap();
+            retag(&mut copy, emit.tag).unwrap();
+            let octets = copy.data().to_vec();
+            self.frames.free(copy);
+            self.emit(emit, (port, ingress), &octets);
+        }
+    }
+
+    fn emit(&mut self, emit: Emit, (port, ingress): (PortId, PortId), octets: &[u8]) {
+        let Some(key) = emit.key else { return self.send(emit.port, octets) };
+        let snapshot = Arc::clone(&self.snapshot);
+        let tunnel = snapshot.port(emit.port).unwrap().spec.tunnel().unwrap();
+        if let Some(template) = Template::new(tunnel, key) {
+            return self.send_wrapped(&template, (emit.port, ingress), octets);
+        }
+        let worker = port.index() % self.workers;
+        let same = |other: &&Waiting| other.tunnel == emit.port && other.worker == worker;
+        if self.held.iter().filter(same).count() >= PER_TUNNEL {
+            return self.drop(ingress, DropReason::NeighbourUnresolved);
+        }
+        let deadline = Duration::from_secs(self.second().into()) + HELD_FOR;
+        let octets = octets.to_vec();
+        self.held.push(Waiting { worker, tunnel: emit.port, key, ingress, deadline, octets });
+    }
+
+    fn send_wrapped(&mut self, template: &Template, (tunnel, ingress): (PortId, PortId), octets: &[u8]) {
+        let mut packet = self.frames.alloc().unwrap();
+        packet.append(octets).unwrap();
+        match template.wrap(&mut packet) {
+            Ok(_) => {
+                let totals = self.totals.entry(tunnel).or_default();
+                totals.tx_packets += 1;
+                totals.tx_bytes += octets.len() as u64;
+                let wrapped = packet.data().to_vec();
+                self.send(template.uplink, &wrapped);
+            }
+            Err(reason) => self.drop(ingress, reason),
+        }
+        self.frames.free(packet);
+    }
+
+    fn send(&mut self, port: PortId, octets: &[u8]) {
+        let totals = self.totals.entry(port).or_default();
+        totals.tx_packets += 1;
+        totals.tx_bytes += octets.len() as u64;
+        self.sent.entry(port).or_default().push(octets.to_vec());
+    }
+
+    fn drop(&mut self, port: PortId, reason: DropReason) {
+        self.totals.entry(port).or_default().drops.add(reason, 1);
+    }
+}

@@ -1,0 +1,252 @@
+//! What the differential test draws from: few values of everything, so that packets, rules and changes meet.
+
+use std::sync::Arc;
+
+use weft_core::encap::Template;
+use weft_core::key::PortId;
+use weft_core::snapshot::{BridgeId, Model, Path, PortKind, PortSpec, TunnelKeys, TunnelSpec};
+use weft_core::table::{Action, Match, Rule, Table};
+use weft_core::vlan::{PriorityTags, VlanMode, VlanSet};
+use weft_io::FramePool;
+use weft_wire::{Mac, OfPort, TunnelKind, Vid};
+
+use crate::rig::dice::Dice;
+use crate::rig::frames::{Ip, ip_frame, mac};
+use crate::rig::{LOCAL, UPLINK, ready, remote, vid, vids};
+
+pub const DEVICES: u16 = 7;
+pub const TUNNELS: std::ops::Range<u16> = 50..55;
+pub const BRIDGES: u16 = 2;
+const VNIS: [u32; 4] = [0, 7, 1000, 2000];
+const VLANS: [u16; 4] = [0, 10, 20, 30];
+
+pub fn vlan_mode(dice: &mut Dice) -> VlanMode {
+    let trunks = dice.pick(&[None, Some(vids(&[10])), Some(vids(&[10, 20])), Some(vids(&[0, 20]))]);
+    let own = vid(dice.pick(&VLANS));
+    match dice.below(5) {
+        0 | 1 => VlanMode::Access(own),
+        2 => VlanMode::Trunk(trunks.unwrap_or_else(VlanSet::all)),
+        3 => VlanMode::native(own, trunks, true),
+        _ => VlanMode::native(own, trunks, false),
+    }
+}
+
+pub fn path(dice: &mut Dice) -> Path {
+    match dice.below(6) {
+        0 => Path::Resolving,
+        1 => Path::NoRoute,
+        _ => ready(UPLINK, dice.pick(&[50, 51, 60])),
+    }
+}
+
+fn tunnel_spec(dice: &mut Dice) -> TunnelSpec {
+    let key = match dice.below(4) {
+        0 => TunnelKeys::Fixed(dice.pick(&VNIS)),
+        1 => TunnelKeys::Map(Some(Arc::new([1000]))),
+        _ => TunnelKeys::Map(None),
+    };
+    TunnelSpec {
+        kind: dice.pick(&[TunnelKind::Vxlan, TunnelKind::Gre]),
+        local: LOCAL,
+        remote: remote(dice.pick(&[50, 51])),
+        key,
+        ttl: 64,
+        tos: dice.pick(&[None, Some(0), Some(0x20)]),
+        df: dice.percent(50),
+        udp_port: 4789,
+        checksum: dice.percent(30),
+        path: path(dice),
+    }
+}
+
+/// A device (id below [`DEVICES`]) or a tunnel.
+pub fn port(id: u16, dice: &mut Dice) -> PortSpec {
+    let kind = if id < DEVICES { PortKind::Device } else { PortKind::Tunnel(tunnel_spec(dice)) };
+    PortSpec {
+        id: PortId(id),
+        ofport: OfPort(id + 1),
+        name: format!("port{id}").into(),
+        bridge: dice.pick(&[
+            Some(BridgeId(0)),
+            Some(BridgeId(0)),
+            Some(BridgeId(0)),
+            Some(BridgeId(1)),
+            None,
+        ]),
+        vlan: vlan_mode(dice),
+        priority_tags: dice.pick(&[PriorityTags::Never, PriorityTags::IfNonzero, PriorityTags::Always]),
+        protected: dice.percent(20),
+        up: dice.percent(90),
+        kind,
+    }
+}
+
+pub fn vnis(dice: &mut Dice) -> Vec<(Vid, u32)> {
+    let mut map = Vec::new();
+    for vlan in VLANS {
+        let vni = dice.pick(&VNIS);
+        if dice.percent(60) && map.iter().all(|&(_, other)| other != vni) {
+            map.push((vid(vlan), vni));
+        }
+    }
+    map
+}
+
+pub fn table(dice: &mut Dice) -> Table {
+    let mut rules: Vec<Rule> = (0..dice.below(4)).map(|_| rule(dice)).collect();
+    if rules.is_empty() || dice.percent(80) {
+        rules.push(Rule::normal());
+    }
+    Table::new(rules)
+}
+
+fn rule(dice: &mut Dice) -> Rule {
+    let mut actions = Vec::new();
+    for _ in 0..dice.below(3) {
+        let output = Action::Output(OfPort(dice.pick(&[0, 1, 2, 3, 50, 51, 52, 90]) + 1));
+        actions.push(dice.pick(&[Action::Normal, output, output]));
+    }
+    let matches = matches(dice);
+    Rule { priority: dice.below(4) as u16 + 1, cookie: 0, matches, actions: actions.into() }
+}
+
+/// A match on one field or two.
+fn matches(dice: &mut Dice) -> Match {
+    let mut matches = Match::ANY;
+    for _ in 0..1 + dice.below(2) {
+        let (word, value, mask) = field(dice);
+        if matches.mask.0[word] & mask == 0 {
+            matches.mask.0[word] |= mask;
+            matches.value.0[word] |= value & mask;
+        }
+    }
+    matches
+}
+
+/// Word, value and mask of a field of the key.
+fn field(dice: &mut Dice) -> (usize, u64, u64) {
+    let address = |dice: &mut Dice| mac(dice.pick(&[1, 2, 3])).to_u64() << 16;
+    match dice.below(12) {
+        0 => (0, dice.pick(&[0, 1, 2, 50, 51]), 0xffff),
+        1 => (0, address(dice), !0xffff),
+        2 => (1, address(dice), !0xffff),
+        3 => (0, dice.pick(&[0, 1 << 56]), 1 << 56),
+        4 => (1, dice.pick(&[0, 0x100a, 0x1014]), 0x1fff),
+        5 => (1, dice.pick(&[0, 0xa000]), 0xe000),
+        6 => (3, dice.pick(&[0x0800, 0x0806, 0x86dd]) << 48, 0xffff << 48),
+        7 => (3, dice.pick(&[6, 17]) << 24, 0xff << 24),
+        8 => (3, dice.pick(&[0, 0x20]) << 16, 0xfc << 16),
+        9 => (7, 0x0a00_0000 | dice.pick(&[1, 2, 3]), dice.pick(&[0xffff_ffff, 0xffff_fffe])),
+        10 => (8, dice.pick(&[53, 80]) << 32, 0xffff << 32),
+        _ => (2, u64::from(dice.pick(&VNIS)), 0xffff_ffff),
+    }
+}
+
+pub fn model_ports(dice: &mut Dice) -> Vec<PortSpec> {
+    let mut ports: Vec<PortSpec> = (0..DEVICES).map(|id| port(id, dice)).collect();
+    ports.extend(
+        TUNNELS.filter(|_| dice.percent(70)).collect::<Vec<_>>().into_iter().map(|id| port(id, dice)),
+    );
+    ports
+}
+
+/// Changes one thing, or nothing.
+pub fn change(model: &mut Model, dice: &mut Dice) {
+    let id =
+        if dice.percent(60) { dice.below(DEVICES.into()) as u16 } else { dice.pick(&[50, 51, 52, 53, 54]) };
+    let at = model.ports.iter().position(|port| port.id.0 == id);
+    let bridge = dice.below(model.bridges.len());
+    match (dice.below(14), at) {
+        (0, _) => {}
+        (1, _) => model.bridges[bridge].table = table(dice),
+        (2, _) => model.bridges[bridge].vnis = vnis(dice),
+        (3, _) => model.bridges[bridge].forward_reserved ^= true,
+        (4, Some(at)) if id != 0 => drop(model.ports.remove(at)),
+        (_, None) => model.ports.push(port(id, dice)),
+        (5, Some(at)) => model.ports[at].up ^= true,
+        (6, Some(at)) => model.ports[at].protected ^= true,
+        (7 | 8, Some(at)) => model.ports[at].vlan = vlan_mode(dice),
+        (9, Some(at)) => model.ports[at].priority_tags = port(id, dice).priority_tags,
+        (10, Some(at)) => model.ports[at].bridge = port(id, dice).bridge,
+        (11 | 12, Some(at)) => {
+            if let PortKind::Tunnel(tunnel) = &mut model.ports[at].kind {
+                tunnel.path = path(dice);
+            }
+        }
+        (_, Some(at)) => model.ports[at] = port(id, dice),
+    }
+}
+
+/// A frame as a station sends it, or garbage.
+pub fn frame(dice: &mut Dice) -> Vec<u8> {
+    let reserved = Mac([0x01, 0x80, 0xc2, 0, 0, 2]);
+    let multicast = Mac([0x01, 0, 0x5e, 0, 0, 1]);
+    let source = dice.pick(&[mac(1), mac(2), mac(3), mac(4), mac(5), multicast]);
+    let everyone = Mac([0xff; 6]);
+    let destination =
+        dice.pick(&[mac(1), mac(2), mac(3), mac(4), mac(5), mac(6), everyone, everyone, multicast, reserved]);
+    let ip = Ip {
+        source: [10, 0, 0, dice.pick(&[1, 2])],
+        destination: [10, 0, 0, dice.pick(&[1, 2, 3])],
+        protocol: dice.pick(&[6, 17]),
+        tos: dice.pick(&[0, 1, 2, 3, 0x20]),
+        ports: (dice.pick(&[1000, 1001]), dice.pick(&[53, 80])),
+    };
+    let payload = if dice.percent(3) { 1600 } else { 20 };
+    let mut frame = ip_frame(source, destination, ip, payload);
+    if dice.percent(10) {
+        frame[12..14].copy_from_slice(&dice.pick(&[[0x08, 0x06], [0x86, 0xdd], [0x12, 0x34]]));
+    }
+    for tag in dice.pick(&[
+        &[][..],
+        &[],
+        &[10],
+        &[10],
+        &[20],
+        &[0],
+        &[0xa000],
+        &[0xa00a],
+        &[30],
+        &[10, 20],
+        &[0, 10],
+    ]) {
+        let tpid: u16 = dice.pick(&[0x8100, 0x8100, 0x8100, 0x88a8]);
+        let octets = [tpid.to_be_bytes(), u16::to_be_bytes(*tag)].concat();
+        frame.splice(12..12, octets);
+    }
+    if dice.percent(3) {
+        frame.truncate(dice.below(60));
+    }
+    frame
+}
+
+/// A frame as another tunnel end sends it, or garbage.
+pub fn tunnel_frame(dice: &mut Dice) -> Vec<u8> {
+    let mut spec = tunnel_spec(dice);
+    spec.local = dice.pick(&[remote(50), remote(51), remote(51), remote(52)]);
+    spec.remote = LOCAL;
+    spec.path = ready(UPLINK, 1);
+    let pool = FramePool::new(FramePool::MIN_FRAMES).unwrap();
+    let mut frames = pool.cache();
+    let mut packet = frames.alloc().unwrap();
+    packet.append(&frame(dice)).unwrap();
+    let wrapped = Template::new(&spec, dice.pick(&VNIS)).unwrap().wrap(&mut packet);
+    let mut octets = packet.data().to_vec();
+    frames.free(packet);
+    if wrapped.is_ok() && dice.percent(15) {
+        mark(&mut octets);
+    }
+    if dice.percent(4) {
+        let (at, octet) = (dice.below(octets.len().max(1)), dice.roll() as u8);
+        octets.get_mut(at).into_iter().for_each(|place| *place = octet);
+    }
+    octets
+}
+
+/// Sets CE in the outer header.
+fn mark(octets: &mut [u8]) {
+    octets[15] |= 3;
+    octets[24..26].fill(0);
+    let sum = weft_wire::checksum::checksum(&octets[14..34]);
+    octets[24..26].copy_from_slice(&sum.to_be_bytes());
+}

@@ -1,0 +1,244 @@
+//! What a change costs: it ends the cached flows that it bears on, and no other.
+
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+mod rig;
+
+use rig::frames::{BROADCAST, Ip, frame, ip_frame, mac};
+use rig::{Rig, UPLINK, access, ready, trunk, tunnel, vid};
+use weft_core::fdb::Flush;
+use weft_core::key::{FlowKey, KeyMask, PortId};
+use weft_core::snapshot::{Path, TunnelKeys};
+use weft_core::table::{Action, Match, Rule, Table};
+use weft_wire::TunnelKind;
+
+type Flow = (u16, Vec<u8>);
+
+/// Ports 0 and 1 in VLAN 10, 2 and 3 in VLAN 20; tunnels 50 and 51 carry both VLANs by map.
+fn switch() -> Rig {
+    let mut rig = Rig::with_bridge(2);
+    rig.bridge(0).vnis = vec![(vid(10), 1000), (vid(20), 2000)];
+    for (port, vlan) in [(0, 10), (1, 10), (2, 20), (3, 20)] {
+        rig.add_device(port, access(vlan));
+    }
+    rig.add_uplink();
+    for number in [50, 51] {
+        rig.add_tunnel(number.into(), tunnel(TunnelKind::Vxlan, number, TunnelKeys::Map(None)));
+    }
+    rig.publish();
+    rig
+}
+
+/// How many of the flows are not cached (any more).
+fn missing(rig: &mut Rig, flows: &[Flow]) -> u64 {
+    let before = rig.misses();
+    for (port, frame) in flows {
+        rig.exchange(*port, frame.clone());
+    }
+    rig.misses() - before
+}
+
+/// A packet of a station behind remote end `number`, as it comes in by the uplink.
+fn from_remote(number: u8, vni: u32, inner: Vec<u8>) -> Flow {
+    let mut spec = tunnel(TunnelKind::Vxlan, 1, TunnelKeys::Map(None));
+    (spec.local, spec.remote) = (rig::remote(number), rig::LOCAL);
+    (UPLINK, rig::wrapped(&spec, vni, &inner))
+}
+
+/// One flow of each kind in a VLAN: flooded, to a port, to tunnel 50, and back. Stations 1, 2 and 5 are at `first`, at
+/// `second` and behind tunnel 50.
+fn flows(vlan: u8, first: u16, second: u16) -> Vec<Flow> {
+    let station = |number: u8| mac(vlan + number);
+    vec![
+        from_remote(50, u32::from(vlan) * 100, frame(station(5), BROADCAST)),
+        (first, frame(station(1), BROADCAST)),
+        (second, frame(station(2), station(1))),
+        (first, frame(station(1), station(5))),
+        from_remote(50, u32::from(vlan) * 100, frame(station(5), station(1))),
+    ]
+}
+
+/// A switch that has cached all flows of both VLANs.
+fn warm() -> (Rig, Vec<Flow>, Vec<Flow>) {
+    let mut rig = switch();
+    let (ten, twenty) = (flows(10, 0, 1), flows(20, 2, 3));
+    for _ in 0..2 {
+        missing(&mut rig, &ten);
+        missing(&mut rig, &twenty);
+    }
+    assert_eq!((missing(&mut rig, &ten), missing(&mut rig, &twenty)), (0, 0));
+    (rig, ten, twenty)
+}
+
+#[test]
+fn publishing_what_is_published_ends_no_flow() {
+    let (mut rig, ten, twenty) = warm();
+    rig.publish();
+    assert_eq!((missing(&mut rig, &ten), missing(&mut rig, &twenty)), (0, 0));
+}
+
+#[test]
+fn a_port_that_comes_to_vlan_20_or_goes_ends_floods_of_vlan_20_only() {
+    let (mut rig, ten, twenty) = warm();
+    rig.add_device(4, access(20));
+    rig.publish();
+    // Both floods, and the flow that leaves by a tunnel: it asks the map for the VLAN's key.
+    assert_eq!((missing(&mut rig, &ten), missing(&mut rig, &twenty)), (0, 3));
+    rig.remove_device(4);
+    assert_eq!((missing(&mut rig, &ten), missing(&mut rig, &twenty)), (0, 3));
+    rig.add_device(5, trunk(&[30]));
+    rig.publish();
+    assert_eq!((missing(&mut rig, &ten), missing(&mut rig, &twenty)), (0, 0));
+}
+
+#[test]
+fn a_ports_own_change_ends_the_flows_from_it_and_to_it() {
+    let (mut rig, ten, twenty) = warm();
+    rig.port(3).protected = true;
+    rig.publish();
+    assert_eq!(missing(&mut rig, &ten), 0);
+    assert!((1..=5).contains(&missing(&mut rig, &twenty)));
+    rig.add_device(6, trunk(&[30]));
+    rig.publish();
+    missing(&mut rig, &[(6, frame(mac(99), BROADCAST))]);
+    rig.port(6).up = false;
+    rig.publish();
+    assert_eq!((missing(&mut rig, &ten), missing(&mut rig, &twenty)), (0, 0));
+    assert_eq!(missing(&mut rig, &[(6, frame(mac(99), BROADCAST))]), 1);
+}
+
+#[test]
+fn a_path_change_ends_what_leaves_by_that_tunnel_only() {
+    let (mut rig, ten, twenty) = warm();
+    rig.tunnel(50).path = ready(UPLINK, 77);
+    rig.publish();
+    // In each VLAN: the flood and the flow to the station behind it; what comes from it stays.
+    assert_eq!((missing(&mut rig, &ten), missing(&mut rig, &twenty)), (2, 2));
+    rig.tunnel(51).path = Path::NoRoute;
+    rig.publish();
+    assert_eq!((missing(&mut rig, &ten), missing(&mut rig, &twenty)), (1, 1));
+}
+
+#[test]
+fn a_rule_change_ends_the_flows_of_its_bridge_only() {
+    let (mut rig, ten, _) = warm();
+    rig.add_bridge(1);
+    rig.add_device_to(7, 1, access(10));
+    rig.add_device_to(8, 1, access(10));
+    rig.publish();
+    let other = [(7, frame(mac(1), BROADCAST)), (8, frame(mac(2), mac(1)))];
+    missing(&mut rig, &other);
+    let rule =
+        Rule { priority: 9, cookie: 1, matches: Match::in_port(PortId(7)), actions: [Action::Normal].into() };
+    rig.bridge(1).table = Table::new(vec![Rule::normal(), rule]);
+    rig.publish();
+    assert_eq!((missing(&mut rig, &ten), missing(&mut rig, &other)), (0, 2));
+}
+
+#[test]
+fn the_vni_of_a_vlan_changes_that_vlans_flows_and_what_comes_in_by_tunnels() {
+    let (mut rig, ten, twenty) = warm();
+    rig.bridge(0).vnis = vec![(vid(10), 1000), (vid(20), 2000), (vid(30), 3000)];
+    rig.publish();
+    // The two flows from the tunnel in each VLAN look their key up again.
+    assert_eq!((missing(&mut rig, &ten), missing(&mut rig, &twenty)), (2, 2));
+}
+
+#[test]
+fn an_address_that_is_learned_moves_or_goes_ends_the_flows_that_looked_it_up() {
+    let (mut rig, ten, twenty) = warm();
+    let unknown = [(0, frame(mac(11), mac(200)))];
+    assert_eq!((missing(&mut rig, &unknown), missing(&mut rig, &unknown)), (1, 0));
+    rig.fdb().learn(vid(10), mac(200), PortId(1), 101);
+    assert_eq!(missing(&mut rig, &unknown), 1);
+    // Station 11 goes to port 1: its own flows at port 0 learn it back.
+    rig.fdb().learn(vid(10), mac(11), PortId(1), 101);
+    assert_eq!(missing(&mut rig, &twenty), 0);
+    assert!(missing(&mut rig, &ten) >= 2);
+    rig.fdb().flush(Flush { vid: Some(vid(10)), ..Flush::default() });
+    assert_eq!(missing(&mut rig, &twenty), 0);
+    assert!(missing(&mut rig, &ten) >= 4);
+}
+
+#[test]
+fn the_addresses_of_a_port_that_goes_or_changes_its_vlan_are_forgotten_and_of_no_other() {
+    let (mut rig, _, _) = warm();
+    let known =
+        |rig: &Rig, port: u16| rig.fdb().entries().iter().filter(|entry| entry.port == PortId(port)).count();
+    assert_eq!([0, 1, 2, 3, 50].map(|port| known(&rig, port)), [1, 1, 1, 1, 2]);
+    rig.remove_device(0);
+    rig.port(2).vlan = access(10);
+    rig.port(3).protected = true;
+    rig.publish();
+    assert_eq!([0, 1, 2, 3, 50].map(|port| known(&rig, port)), [0, 1, 0, 1, 2]);
+}
+
+/// A rule on UDP's destination port.
+fn on_udp_port(port: u64) -> Rule {
+    let mut matches = Match::ANY;
+    (matches.value.0[8], matches.mask.0[8]) = (port << 32, 0xffff << 32);
+    Rule { priority: 5, cookie: 0, matches, actions: [].into() }
+}
+
+#[test]
+fn a_rule_widens_the_key_to_what_it_reads_and_when_it_goes_the_key_is_narrow_again() {
+    let mut rig = switch();
+    let packet = |source: u16, destination: u16| {
+        (0, ip_frame(mac(1), BROADCAST, Ip { ports: (source, destination), ..Ip::default() }, 10))
+    };
+    let flows = [packet(1, 53), packet(1, 80), packet(2, 80), packet(2, 53)];
+    assert_eq!(missing(&mut rig, &flows), 1);
+    rig.bridge(0).table = Table::new(vec![Rule::normal(), on_udp_port(53)]);
+    rig.publish();
+    assert_eq!(missing(&mut rig, &flows), 2);
+    rig.bridge(0).table = Table::new(vec![Rule::normal()]);
+    rig.publish();
+    assert_eq!((missing(&mut rig, &flows), missing(&mut rig, &flows)), (1, 0));
+}
+
+#[test]
+fn the_key_mask_is_what_table_and_actions_read() {
+    let in_port_only = |actions: &[Action]| {
+        Table::new(vec![Rule {
+            priority: 1,
+            cookie: 0,
+            matches: Match::in_port(PortId(1)),
+            actions: actions.into(),
+        }])
+    };
+    assert_eq!(in_port_only(&[]).reads(), KeyMask::INGRESS);
+    assert_eq!(in_port_only(&[Action::Normal]).reads(), KeyMask::NORMAL);
+    let output = Action::Output(weft_wire::OfPort(1));
+    assert_eq!(in_port_only(&[output]).reads(), KeyMask::INGRESS.union(&KeyMask::VLAN));
+    let mut wide = KeyMask::NORMAL;
+    wide.0[8] = 0xffff << 32;
+    assert_eq!(Table::new(vec![Rule::normal(), on_udp_port(1)]).reads(), wide);
+    assert_eq!(FlowKey([u64::MAX; 11]).masked(&wide).0[8], 0xffff << 32);
+}
+
+#[test]
+fn flows_that_went_stale_or_idle_are_swept_away_with_their_programs() {
+    let mut rig = switch();
+    let gauges = |rig: &Rig| {
+        let workers = || rig.datapath.counters().map(|counters| &counters.worker);
+        let sum = |gauge: fn(&weft_core::counters::WorkerCounters) -> u64| workers().map(gauge).sum::<u64>();
+        (sum(|worker| worker.flows.get()), sum(|worker| worker.programs.get()))
+    };
+    for number in 0..200 {
+        rig.exchange(0, frame(mac(number), BROADCAST));
+    }
+    assert_eq!(gauges(&rig), (200, 1));
+    rig.port(1).vlan = access(30);
+    rig.publish();
+    rig.exchange(0, frame(mac(7), BROADCAST));
+    let sweep = |rig: &mut Rig| (0..1100).for_each(|_| rig.run());
+    sweep(&mut rig);
+    assert_eq!(gauges(&rig), (1, 1));
+    rig.wait(299);
+    sweep(&mut rig);
+    assert_eq!(gauges(&rig), (1, 1));
+    rig.wait(1);
+    sweep(&mut rig);
+    assert_eq!(gauges(&rig), (0, 0));
+    assert_eq!(rig.reaches(0, frame(mac(7), BROADCAST)), [UPLINK, UPLINK]);
+}

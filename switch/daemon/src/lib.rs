@@ -1,0 +1,17 @@
+//! weftd: the switch. Turns configuration into tables, devices into ports, and answers `weftctl`.
+//!
+//! * [`assemble`] wires everything together, in one function; [`event_loop`] then runs on the control thread.
+//! * [`switch`] holds the state, and makes it equal to a configuration ([`reconcile`]): [`device`]s are opened, the
+//!   [`underlay`] is followed, and the dataplane's [`model`] is published.
+//! * [`control`] serves the control socket, [`status`] says what there is to say.
+
+pub mod assemble;
+pub mod control;
+pub mod device;
+pub mod event_loop;
+pub mod model;
+mod numbers;
+pub mod reconcile;
+pub mod status;
+pub mod switch;
+pub mod underlay;

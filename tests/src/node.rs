@@ -1,0 +1,136 @@
+//! Compute nodes under weft on one underlay, and the VMs that are plugged into them.
+
+use crate::cmd::{self, Result};
+use crate::lab::{Lab, Need};
+use crate::netns::{Host, Netns, veth};
+use crate::weftd::Weftd;
+
+/// What a scenario with nodes and traffic needs.
+pub const NEEDS: [Need; 10] = [
+    Need::Root,
+    Need::Device("veth"),
+    Need::Device("tun"),
+    Need::Device("bridge"),
+    Need::Tool("tcpdump"),
+    Need::Tool("tshark"),
+    Need::Tool("iperf3"),
+    Need::Tool("ethtool"),
+    Need::Tool("socat"),
+    Need::File("/usr/bin/python3", "Debian's Python"),
+];
+
+/// The underlay's wire: a namespace with a kernel bridge. What passes one of its ports can be captured there; on a node's own
+/// device it can't, because AF_XDP packets pass by the kernel's taps.
+pub struct Wire {
+    ns: Netns,
+}
+
+impl Wire {
+    /// Makes it.
+    pub fn new(lab: &Lab) -> Result<Self> {
+        let ns = Netns::new(lab, "wire")?;
+        ns.ip("link add br0 type bridge mcast_snooping 0")?;
+        ns.ip("link set br0 up")?;
+        Ok(Wire { ns })
+    }
+
+    /// Its namespace.
+    pub fn ns(&self) -> &Netns {
+        &self.ns
+    }
+
+    /// Plugs a new device `uplink` of the namespace `node` into the wire's port `port`, and gives it an address.
+    pub fn plug(&self, node: &Netns, port: &str, cidr: &str) -> Result<()> {
+        veth((node, "uplink"), (&self.ns, port))?;
+        self.ns.ip(&format!("link set dev {port} master br0"))?;
+        node.configure("uplink", cidr, 0)
+    }
+}
+
+/// A compute node: a namespace with `uplink`, and weftd in it with the bridge `br0`.
+pub struct Node {
+    /// The switch; it ends before its namespace goes.
+    pub weft: Weftd,
+    /// The node's namespace.
+    pub ns: Netns,
+    name: String,
+}
+
+/// The settings of a switch with that many workers, small enough for several on one machine.
+pub fn settings(workers: u32) -> String {
+    format!("[switch]\nworkers = {workers}\nframes = 32768\n")
+}
+
+impl Node {
+    /// A node `name` on the wire's port of the same name, with the underlay address `cidr`.
+    pub fn new(lab: &Lab, wire: &Wire, name: &str, cidr: &str, workers: u32) -> Result<Self> {
+        let ns = Netns::new(lab, name)?;
+        wire.plug(&ns, name, cidr)?;
+        Node::start(lab, ns, name, workers)
+    }
+
+    /// A node without underlay.
+    pub fn alone(lab: &Lab, name: &str, workers: u32) -> Result<Self> {
+        Node::start(lab, Netns::new(lab, name)?, name, workers)
+    }
+
+    fn start(lab: &Lab, ns: Netns, name: &str, workers: u32) -> Result<Self> {
+        let weft = Weftd::start(lab, &format!("weftd-{name}"), &ns, &settings(workers))?;
+        weft.sh("bridge add br0")?;
+        Ok(Node { weft, ns, name: name.to_owned() })
+    }
+
+    /// A VM on a tap that weft makes in the VM's namespace. `port` are the port's settings (`vlan=10`), `vm` the VM's address
+    /// with prefix length and its MAC.
+    pub fn vm(&self, lab: &Lab, name: &str, port: &str, vm: (&str, &str)) -> Result<Host> {
+        let mut host = Host::new(lab, &format!("{}-{name}", self.name), name)?;
+        self.weft.sh(&format!("port add br0 {name} type=tap netns={} {port}", host.ns().name()))?;
+        host.configure(vm.0, vm.1, 0)?;
+        Ok(host)
+    }
+
+    /// A VM on a veth whose other end is a device of the node, `name`, which weft takes with that `backend`. The VM's end
+    /// has its offloads on, as a container's has: its checksums are left to the device.
+    pub fn container(&self, lab: &Lab, name: &str, port: &str, vm: (&str, &str)) -> Result<Host> {
+        let mut host = Host::new(lab, &format!("{}-{name}", self.name), "eth0")?;
+        let (inside, node) = (host.ns().name(), self.ns.name());
+        cmd::sh(&format!("ip link add eth0 netns {inside} type veth peer name {name} netns {node}"))?;
+        self.ns.configure(name, "", 0)?;
+        self.weft.sh(&format!("port add br0 {name} type=netdev {port}"))?;
+        host.configure(vm.0, vm.1, 0)?;
+        Ok(host)
+    }
+
+    /// Forgets the underlay's neighbours.
+    pub fn forget_neighbours(&self) -> Result<()> {
+        self.ns.ip("neigh flush dev uplink").map(drop)
+    }
+}
+
+/// Runs one scenario with that many workers, or skips it loudly.
+pub fn run(test: &str, needs: &[Need], workers: u32, scenario: fn(&Lab, u32) -> Result) -> Result {
+    match Lab::open(test, needs)? {
+        Some(lab) => scenario(&lab, workers),
+        None => Ok(()),
+    }
+}
+
+/// Makes two tests of each scenario, a function of a lab and a number of workers: with one worker, and with two.
+#[macro_export]
+macro_rules! scenarios {
+    ($($name:ident needs $needs:expr;)+) => {$(
+        mod $name {
+            use super::*;
+
+            #[test]
+            fn with_one_worker() -> $crate::Result {
+                $crate::node::run(concat!(stringify!($name), "::with_one_worker"), &$needs, 1, super::$name)
+            }
+
+            #[test]
+            fn with_two_workers() -> $crate::Result {
+                $crate::node::run(concat!(stringify!($name), "::with_two_workers"), &$needs, 2, super::$name)
+            }
+        }
+    )+};
+}
