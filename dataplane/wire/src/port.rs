@@ -13,6 +13,20 @@ use serde::{Deserialize, Serialize};
 pub struct OfPort(pub u16);
 
 impl OfPort {
+    /// Back to where the packet came in (`OFPP_IN_PORT`).
+    pub const IN_PORT: OfPort = OfPort(0xfff8);
+    /// Through the tables, for packets that a controller sends (`OFPP_TABLE`).
+    pub const TABLE: OfPort = OfPort(0xfff9);
+    /// VLAN and FDB switching (`OFPP_NORMAL`).
+    pub const NORMAL: OfPort = OfPort(0xfffa);
+    /// Every port but the ingress port and those that are not flooded to (`OFPP_FLOOD`).
+    pub const FLOOD: OfPort = OfPort(0xfffb);
+    /// Every port but the ingress port (`OFPP_ALL`).
+    pub const ALL: OfPort = OfPort(0xfffc);
+    /// The controllers (`OFPP_CONTROLLER`).
+    pub const CONTROLLER: OfPort = OfPort(0xfffd);
+    /// No port, or any (`OFPP_NONE`, `OFPP_ANY`).
+    pub const NONE: OfPort = OfPort(0xffff);
     /// The bridge's own internal port (`OFPP_LOCAL`).
     pub const LOCAL: OfPort = OfPort(0xfffe);
     /// The highest number that a port may have (`OFPP_MAX` - 1).
