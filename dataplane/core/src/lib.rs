@@ -39,5 +39,6 @@ pub mod runtime;
 pub mod shared;
 pub mod snapshot;
 pub mod table;
+pub mod tables;
 pub mod vlan;
 pub mod worker;
