@@ -18,6 +18,7 @@
 
 pub mod bell;
 pub mod cache;
+pub mod classifier;
 pub mod counters;
 pub mod datapath;
 pub mod decap;

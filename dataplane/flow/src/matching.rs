@@ -1,5 +1,7 @@
 //! Matches: which bits of which words must have which value.
 
+use std::sync::Arc;
+
 use crate::field::{Field, Subfield};
 use crate::fields::{Fields, KEY_WORDS, KeyMask};
 
@@ -15,9 +17,10 @@ pub struct Term {
 }
 
 /// A masked value of all fields, sparse: terms of different words, in order of their words. No terms match everything.
+/// A clone shares the terms.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Match {
-    terms: Box<[Term]>,
+    terms: Arc<[Term]>,
 }
 
 impl Match {
@@ -54,7 +57,7 @@ impl Match {
 
     fn dense(&self, part: impl Fn(&Term) -> u64) -> Fields {
         let mut fields = Fields::default();
-        for term in &self.terms {
+        for term in self.terms.iter() {
             if let Some(word) = fields.0.get_mut(usize::from(term.word)) {
                 *word = part(term);
             }
