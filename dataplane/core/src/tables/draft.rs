@@ -60,7 +60,7 @@ impl<'a> Draft<'a> {
     /// Puts a rule into its table, where no equal one is.
     pub fn add(&mut self, rule: Arc<Rule>) {
         self.writer.index.add(&rule);
-        self.next.table_mut(rule.table).rules.insert(rule.priority, &rule.matches, Arc::clone(&rule));
+        self.next.table_mut(rule.table).insert(&rule);
         self.steps.push(Step::Added(rule));
     }
 
@@ -69,7 +69,7 @@ impl<'a> Draft<'a> {
         // The new one first: what both learn is not forsaken in between.
         self.writer.index.add(&new);
         self.writer.index.remove(old);
-        self.next.table_mut(new.table).rules.insert(new.priority, &new.matches, Arc::clone(&new));
+        self.next.table_mut(new.table).insert(&new);
         self.steps.push(Step::Replaced(Arc::clone(old), new));
     }
 
@@ -165,13 +165,18 @@ fn records(step: Step) -> impl Iterator<Item = ChangeRecord> {
         matches: rule.matches.clone(),
         conj: rule.is_clause(),
     };
+    // A clause is no rule that a flow has hit. Without it another rule may be the answer, as with a new one.
+    let clause = |rule: &Arc<Rule>| rule.is_clause().then(|| added(rule));
     let (first, second) = match step {
         Step::Added(rule) => (added(&rule), None),
-        Step::Removed(rule) => (ChangeRecord::Removed { rule }, None),
+        Step::Removed(rule) => {
+            let second = clause(&rule);
+            (ChangeRecord::Removed { rule }, second)
+        }
         // Who did not match the old one does not match the new one either, unless clauses decide.
         Step::Replaced(old, new) => {
-            let clause = (old.is_clause() || new.is_clause()).then(|| added(&new));
-            (ChangeRecord::Removed { rule: old }, clause)
+            let second = clause(&old).or_else(|| clause(&new));
+            (ChangeRecord::Removed { rule: old }, second)
         }
         Step::Group { id, .. } => (ChangeRecord::Group(id), None),
         Step::Meter(id) => (ChangeRecord::Meter(id), None),

@@ -16,7 +16,8 @@ const CHUNK: usize = 16;
 /// One thing that a publication changed.
 #[derive(Clone, Debug)]
 pub enum ChangeRecord {
-    /// A rule is new, at least for packets that look it up.
+    /// A rule is new; or one that is a clause of a conjunctive match is gone or another one, which changes the same
+    /// look-ups.
     Added {
         /// Its table.
         table: TableId,
@@ -24,7 +25,7 @@ pub enum ChangeRecord {
         priority: u16,
         /// Which packets.
         matches: Match,
-        /// It is a clause of a conjunctive match, so that it can decide together with others.
+        /// It is a clause of a conjunctive match.
         conj: bool,
     },
     /// A rule is gone, or something else stands in its place.

@@ -112,7 +112,7 @@ impl Meter {
         self.fill(milliseconds(now));
         self.packets.fetch_add(1, Ordering::Relaxed);
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        let tokens = if self.spec.packets { 1000 } else { bytes * 8 };
+        let tokens = if self.spec.packets { 1000 } else { bytes.saturating_mul(8) };
         let mut exceeded: Option<&Bucket> = None;
         for band in self.bands.iter().filter(|band| !band.take(tokens)) {
             if exceeded.is_none_or(|other| band.rate > other.rate) {

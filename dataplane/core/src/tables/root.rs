@@ -3,9 +3,11 @@
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
-use weft_flow::{Fields, Match};
+use weft_flow::{Field, Fields, Match, Subfield};
 
 use super::history::History;
+use crate::classifier::Conjunction;
+
 use super::{ChangeRecord, Group, Meter, Miss, Reach, Rule, Table, TableId};
 
 /// All that a bridge's packets are matched against, at one moment. Immutable once published.
@@ -29,26 +31,36 @@ pub struct Tables {
 pub struct Hit<'t> {
     /// The rule, or none.
     pub rule: Option<&'t Arc<Rule>>,
-    /// The priority at which the look-up was decided: no rule of a lower one can change it. 0 without a rule.
-    pub priority: u16,
-    /// Clauses of a conjunctive match decided it: a change to any clause of the table may change it.
+    /// By which conjunctive match it was found, if by one: `conj_id` is its id then.
+    pub conjunction: Option<Conjunction>,
+    /// The packet was looked up with other values of `conj_id` than its own, too: a new rule that asks for any `conj_id`
+    /// can change the outcome.
     pub conjunctive: bool,
+    floor: u16,
 }
 
 impl Hit<'_> {
-    /// A new rule can change the outcome if it has at least this priority.
+    /// A new rule ([`ChangeRecord::Added`]) can change the outcome only if it has at least this priority.
     pub fn matters_from(&self) -> u16 {
-        self.priority
+        self.floor
     }
 }
 
 impl Tables {
     /// The rule for a packet in a table. Sets `conj_id` if a conjunctive match decides.
     pub fn lookup(&self, table: TableId, fields: &mut Fields) -> Hit<'_> {
-        let found = self.table(table).and_then(|table| table.rules.lookup(fields));
-        match found {
-            Some((priority, rule)) => Hit { rule: Some(rule), priority, conjunctive: false },
-            None => Hit { rule: None, priority: 0, conjunctive: false },
+        let Some(table) = self.table(table) else {
+            return Hit { rule: None, conjunction: None, conjunctive: false, floor: 0 };
+        };
+        let found = table.rules.find(fields);
+        if let Some(conjunction) = found.conjunction {
+            Subfield::whole(Field::ConjId).set(fields, conjunction.id.into());
+        }
+        Hit {
+            rule: found.rule.map(|(_, rule)| rule),
+            conjunction: found.conjunction,
+            conjunctive: found.conjunctive,
+            floor: found.floor,
         }
     }
 

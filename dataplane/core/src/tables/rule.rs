@@ -11,6 +11,7 @@ use weft_flow::message::{FlowFlags, FlowMod};
 use weft_flow::{Action, Match};
 
 use super::TableId;
+use crate::classifier::Clause;
 
 /// A rule of a table. Workers hold it by `Arc`, the table being the other owner.
 #[derive(Debug)]
@@ -213,7 +214,16 @@ impl Rule {
 
     /// Whether it is a clause of a conjunctive match, and so never decides by itself.
     pub fn is_clause(&self) -> bool {
-        self.actions.iter().any(|action| matches!(action, Action::Conjunction { .. }))
+        self.clauses().next().is_some()
+    }
+
+    pub(super) fn clauses(&self) -> impl Iterator<Item = Clause> {
+        self.actions.iter().filter_map(|action| match action {
+            Action::Conjunction { id, clause, clauses } => {
+                Some(Clause { id: *id, clauses: *clauses, clause: *clause })
+            }
+            _ => None,
+        })
     }
 }
 

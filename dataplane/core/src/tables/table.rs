@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use weft_flow::KeyMask;
 
+use crate::classifier::{Classifier, Clause};
+
 use super::draft::{Draft, Step};
 use super::error::Refused;
-use super::linear::Classifier;
 use super::reach::Edge;
 use super::{RemovedReason, Rule, TableId};
 
@@ -63,6 +64,17 @@ pub(super) struct Summary {
 }
 
 impl Table {
+    /// Puts a rule there, in place of an equal one.
+    pub(super) fn insert(&mut self, rule: &Arc<Rule>) {
+        let clauses: Box<[Clause]> = rule.clauses().collect();
+        let value = Arc::clone(rule);
+        if clauses.is_empty() {
+            self.rules.insert(rule.priority, &rule.matches, value);
+        } else {
+            self.rules.insert_conjunction(rule.priority, &rule.matches, clauses, value);
+        }
+    }
+
     pub(super) fn new(id: TableId) -> Table {
         Table {
             id,

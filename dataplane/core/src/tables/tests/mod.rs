@@ -1,6 +1,9 @@
 //! Tests of the tables, by subject.
 
 mod flows;
+mod groups;
+mod meters;
+mod replace;
 
 use std::sync::Arc;
 use std::time::Duration;
