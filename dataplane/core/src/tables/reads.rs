@@ -9,7 +9,7 @@ use weft_flow::field::Prerequisite;
 use weft_flow::fields::KEY_WORDS;
 use weft_flow::message::{GroupKind, Selection};
 use weft_flow::{Action, Field, KeyMask, Subfield};
-use weft_wire::Tci;
+use weft_wire::{OfPort, Tci};
 
 use super::reach::Edge;
 use super::{Rule, TableId};
@@ -160,16 +160,15 @@ impl Reads {
         }
     }
 
-    fn output(&mut self, port: weft_wire::OfPort) {
+    fn output(&mut self, port: OfPort) {
         match port {
-            weft_wire::OfPort::NORMAL => NORMAL.into_iter().for_each(|bits| self.bits(bits)),
+            OfPort::CONTROLLER => return self.edges.push(Edge::Controller),
+            OfPort::TABLE => return self.edges.push(Edge::Table(TableId::FIRST)),
+            OfPort::NONE => return,
+            OfPort::NORMAL => NORMAL.into_iter().for_each(|bits| self.bits(bits)),
             _ => self.bits(VLAN),
         }
-        self.edges.push(match port {
-            weft_wire::OfPort::CONTROLLER => Edge::Controller,
-            weft_wire::OfPort::TABLE => Edge::Table(TableId::FIRST),
-            port => Edge::Port(port),
-        });
+        self.edges.push(Edge::Port(port));
     }
 
     fn dynamic_output(&mut self) {

@@ -3,7 +3,10 @@
 mod flows;
 mod groups;
 mod meters;
+mod model;
+mod reads;
 mod replace;
+mod threads;
 
 use std::sync::Arc;
 use std::time::Duration;
