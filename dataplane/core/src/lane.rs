@@ -1,7 +1,8 @@
 //! The burst's phases *key*, *probe* and *act*, over keys of one width.
 //!
-//! A worker has two lanes: a narrow one for ports whose policy reads Ethernet, VLAN and tunnel only, and a wide one for
-//! all others. Same code, other width, other cache.
+//! A worker has three lanes: a narrow one for ports whose policy reads Ethernet, VLAN and tunnel only, a middle one for
+//! most others, and a wide one for those that read MPLS, flow labels, ND targets or a tunnel's own fields. Same code,
+//! other width, other cache. A port takes the narrowest that its mask fits.
 
 use weft_io::{BURST, Burst, Packet};
 use weft_wire::DropReason;

@@ -168,7 +168,7 @@ mod tests {
         assert_eq!(key.destination(), Mac([2, 0, 0, 0, 0, 2]));
         assert_eq!(key.source(), Mac([2, 0, 0, 0, 0, 1]));
         assert_eq!((key.tci().vid().get(), key.tci().pcp(), key.tci().is_tagged()), (100, 5, true));
-        assert_eq!((key.ingress(), key.ether_type()), (PORT, EtherType::IPV4.0));
+        assert_eq!((Ingress::of(&key), key.ether_type()), (PORT, EtherType::IPV4.0));
     }
 
     #[test]
