@@ -62,7 +62,7 @@ pub struct FlowInfo {
 }
 
 /// What the snapshot says about the port of a queue, in the order of the queues.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Role {
     part: Part,
     mask: KeyMask,
@@ -274,7 +274,9 @@ impl Worker {
 
     /// Receives and switches one burst of a queue.
     fn serve(&mut self, at: usize) -> usize {
-        let Some(&role) = self.roles.get(at).filter(|role| role.part != Part::Silent) else { return 0 };
+        if self.roles.get(at).is_none_or(|role| role.part == Part::Silent) {
+            return 0;
+        }
         let Some(mut burst) = self.burst.take() else { return 0 };
         let mut packets = 0;
         if let Some(&mut (port, ref mut queue)) = self.forward.queues.get_mut(at) {
@@ -290,15 +292,17 @@ impl Worker {
                 counters.rx_packets.add(packets as u64);
                 counters.rx_bytes.add(burst.iter().map(|packet| packet.total_len() as u64).sum());
                 self.forward.counters.worker.packets.add(packets as u64);
-                self.switch(port, &role, &mut burst);
+                self.switch(port, at, &mut burst);
             }
         }
         self.burst = Some(burst);
         packets
     }
 
-    fn switch(&mut self, port: PortId, role: &Role, burst: &mut Burst) {
-        let (vteps, forward) = (&self.vteps, &mut self.forward);
+    fn switch(&mut self, port: PortId, at: usize, burst: &mut Burst) {
+        let (vteps, forward, Some(role)) = (&self.vteps, &mut self.forward, self.roles.get(at)) else {
+            return;
+        };
         match (role.part, role.width) {
             (Part::Uplink, Width::Narrow) => self.narrow.switch_tunneled(burst, port, vteps, forward),
             (Part::Uplink, Width::Middle) => self.middle.switch_tunneled(burst, port, vteps, forward),
