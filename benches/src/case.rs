@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use clap::ValueEnum;
 use weft_core::key::PortId;
 use weft_core::snapshot::{BridgeId, Path, PortKind, PortSpec, TunnelKeys, TunnelSpec};
+use weft_core::table::{Match, Rule, Table};
 use weft_core::vlan::{PriorityTags, VlanMode, VlanSet};
 use weft_wire::{Mac, OfPort, TunnelKind, Vid};
 
@@ -15,6 +16,8 @@ pub enum Case {
     Bare,
     /// One bridge, NORMAL, between two ports that trunk all VLANs.
     L2,
+    /// As L2, with a rule that reads addresses and ports, so that each connection is a flow.
+    Tuples,
     /// From an access port to a trunk.
     Push,
     /// From a trunk to an access port.
@@ -53,7 +56,7 @@ pub const REMOTE: Ipv4Addr = Ipv4Addr::new(172, 31, 1, 2);
 impl Case {
     /// The VLAN of the packets on the bridge.
     pub fn vlan(self) -> Vid {
-        if self == Case::L2 { Vid::NONE } else { VLAN }
+        if matches!(self, Case::L2 | Case::Tuples) { Vid::NONE } else { VLAN }
     }
 
     /// The port that all destinations are behind; `None` in a flood.
@@ -63,6 +66,25 @@ impl Case {
             Case::VxlanEncap | Case::GreEncap => Some(TUNNEL),
             _ => Some(OUT),
         }
+    }
+
+    /// The rules of the bridge.
+    pub fn table(self) -> Table {
+        let mut rules = vec![Rule::normal()];
+        if self == Case::Tuples {
+            let mut matches = Match::ANY;
+            // UDP over IPv4 from 192.0.2.1, port 9, to 192.0.2.2, port 9: nobody's.
+            for (word, mask, value) in [
+                (3, 0xffff << 48 | 0xff << 24, 0x0800 << 48 | 17 << 24),
+                (5, 0xffff_ffff, 0xc000_0201),
+                (7, 0xffff_ffff, 0xc000_0202),
+                (8, 0xffff_ffff << 32, 0x0009_0009 << 32),
+            ] {
+                (matches.mask.0[word], matches.value.0[word]) = (mask, value);
+            }
+            rules.push(Rule { priority: 1, cookie: 0, matches, actions: [].into() });
+        }
+        Table::new(rules)
     }
 
     /// How many packets leave for one that comes in.
@@ -79,7 +101,9 @@ impl Case {
         let tunnel =
             |kind| PortSpec { kind: PortKind::Tunnel(tunnel(kind)), ..port(TUNNEL, "tun0", everything()) };
         match self {
-            Case::Bare | Case::L2 => vec![port(IN, "in", everything()), port(OUT, "out", everything())],
+            Case::Bare | Case::L2 | Case::Tuples => {
+                vec![port(IN, "in", everything()), port(OUT, "out", everything())]
+            }
             Case::Push => vec![port(IN, "in", access()), port(OUT, "out", trunk())],
             Case::Pop => vec![port(IN, "in", trunk()), port(OUT, "out", access())],
             Case::Flood2 => {

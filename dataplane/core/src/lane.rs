@@ -1,15 +1,16 @@
 //! The burst's phases *key*, *probe* and *act*, over keys of one width.
 //!
-//! A worker has two lanes: a narrow one for ports whose policy reads Ethernet, VLAN and tunnel only, and a wide one for
-//! all others. Same code, other width, other cache.
+//! A worker has three lanes: a narrow one for ports whose policy reads Ethernet, VLAN and tunnel only, a middle one for
+//! most others, and a wide one for those that read MPLS, flow labels, ND targets or a tunnel's own fields. Same code,
+//! other width, other cache. A port takes the narrowest that its mask fits.
 
 use weft_io::{BURST, Burst, Packet};
 use weft_wire::DropReason;
 
 use crate::cache::{Cache, Flow, KeyHash, Place};
-use crate::decap::Vteps;
+use crate::decap::{TUNNEL_WORDS, Vteps};
 use crate::forward::Forwarder;
-use crate::key::{FlowKey, Ingress, KeyMask, NARROW, PortId};
+use crate::key::{FlowKey, Ingress, KeyMask, MIDDLE, NARROW, PortId};
 use crate::parse;
 
 /// A key width's cache and per-burst scratch. See the module's text.
@@ -64,15 +65,18 @@ impl<const W: usize> Lane<W> {
     }
 
     /// Switches a burst from a bridge port.
+    // A function of its own for each width: the loops of one don't push the others' numbers out of registers.
+    #[inline(never)]
     pub fn switch(&mut self, burst: &mut Burst, port: PortId, mask: &KeyMask, forward: &mut Forwarder) {
         let mask = mask.first_words();
         let ingress = Ingress::port(port);
-        self.key(burst, |packet| key_of(packet.data(), ingress, 0, &mask).ok_or(DropReason::RxTruncated));
+        self.key(burst, |packet| key_of(packet, ingress, [0; 2], &mask).ok_or(DropReason::RxTruncated));
         self.probe(burst.len());
         self.act(burst, port, forward);
     }
 
     /// Switches a burst from an uplink: outer headers come off first.
+    #[inline(never)]
     pub fn switch_tunneled(
         &mut self,
         burst: &mut Burst,
@@ -83,7 +87,8 @@ impl<const W: usize> Lane<W> {
         self.key(burst, |packet| {
             let outer = vteps.strip(packet)?;
             let mask = vteps.mask(outer.vtep).first_words();
-            key_of(packet.data(), outer.ingress(), outer.word(), &mask).ok_or(DropReason::RxTruncated)
+            let tunnel = if W > MIDDLE { vteps.words(&outer) } else { [outer.word(), 0] };
+            key_of(packet, outer.ingress(), tunnel, &mask).ok_or(DropReason::RxTruncated)
         });
         self.probe(burst.len());
         self.act(burst, uplink, forward);
@@ -160,15 +165,19 @@ impl<const W: usize> Lane<W> {
 
 /// The masked key of a packet; `None` when it ends before its Ethernet header or tag does.
 #[inline(always)]
-fn key_of<const W: usize>(frame: &[u8], ingress: Ingress, tunnel: u64, mask: &[u64; W]) -> Option<[u64; W]> {
-    let mut key = [0; W];
-    if W == NARROW {
-        let [first, second] = parse::ethernet(frame, ingress)?;
-        key[..NARROW].copy_from_slice(&[first, second, tunnel]);
-    } else {
-        let FlowKey(words) = parse::full(frame, ingress)?;
-        key.iter_mut().zip(words).for_each(|(word, read)| *word = read);
-        key[2] = tunnel;
+fn key_of<const W: usize>(
+    packet: &Packet,
+    ingress: Ingress,
+    tunnel: [u64; 2],
+    mask: &[u64; W],
+) -> Option<[u64; W]> {
+    // A narrow key needs no length.
+    let total = if W > NARROW { packet.total_len() } else { 0 };
+    let mut key = parse::words::<W>(packet.data(), total, ingress)?;
+    for (word, said) in TUNNEL_WORDS.into_iter().zip(tunnel) {
+        if let Some(place) = key.get_mut(word) {
+            *place = said;
+        }
     }
     key.iter_mut().zip(mask).for_each(|(word, bits)| *word &= bits);
     Some(key)

@@ -40,7 +40,7 @@ struct OnBridge<'a> {
 
 impl<'a> Walk<'a> {
     fn run(mut self) -> Result<(), DropReason> {
-        let port: &Port = match self.key.ingress().decode() {
+        let port: &Port = match Ingress::of(self.key).decode() {
             Ok(id) => self.snapshot.port(id).ok_or(DropReason::NoBridge)?,
             Err(vtep) => self.tunnel_port(vtep)?,
         };

@@ -28,7 +28,7 @@ pub struct Match {
 impl Match {
     /// Matches every packet.
     pub const ANY: Match =
-        Match { value: FlowKey([0; crate::key::WORDS]), mask: KeyMask([0; crate::key::WORDS]) };
+        Match { value: FlowKey([0; crate::key::KEY_WORDS]), mask: KeyMask([0; crate::key::KEY_WORDS]) };
 
     /// Packets that came in by `port` (a tunnel port, too).
     pub fn in_port(port: PortId) -> Match {

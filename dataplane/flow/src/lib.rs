@@ -9,10 +9,12 @@
 pub mod action;
 pub mod field;
 pub mod fields;
+pub mod key;
 pub mod matching;
 pub mod message;
 
 pub use action::Action;
 pub use field::{Field, Subfield};
 pub use fields::{Fields, FlowKey, KeyMask};
+pub use key::Width;
 pub use matching::{Match, Term};

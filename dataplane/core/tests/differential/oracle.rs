@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use weft_core::counters::PortTotals;
-use weft_core::decap::Vteps;
+use weft_core::decap::{TUNNEL_WORDS, Vteps};
 use weft_core::encap::Template;
 use weft_core::epoch::Epochs;
 use weft_core::fdb::Fdb;
@@ -133,9 +133,12 @@ impl Oracle {
         if self.snapshot.port(port).unwrap().spec.kind != PortKind::Uplink {
             return parse::full(packet.data(), Ingress::port(port)).ok_or(DropReason::RxTruncated);
         }
-        let outer = Vteps::new(&self.snapshot.vteps).strip(packet)?;
+        let vteps = Vteps::new(&self.snapshot.vteps);
+        let outer = vteps.strip(packet)?;
         let mut key = parse::full(packet.data(), outer.ingress()).ok_or(DropReason::RxTruncated)?;
-        key.0[2] = outer.word();
+        for (word, said) in TUNNEL_WORDS.into_iter().zip(vteps.words(&outer)) {
+            key.0[word] = said;
+        }
         Ok(key)
     }
 
