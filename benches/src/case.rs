@@ -1,12 +1,16 @@
 //! The cases of the comparison: ports, tunnels and the VLAN that the packets are in.
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Duration;
 
 use clap::ValueEnum;
 use weft_core::key::PortId;
 use weft_core::snapshot::{BridgeId, Path, PortKind, PortSpec, TunnelKeys, TunnelSpec};
-use weft_core::table::{Match, Rule, Table};
+use weft_core::tables::{Change, FlowTables};
 use weft_core::vlan::{PriorityTags, VlanMode, VlanSet};
+use weft_flow::message::FlowMod;
+use weft_flow::{Field, Match};
 use weft_wire::{Mac, OfPort, TunnelKind, Vid};
 
 /// What the switch does with the packets.
@@ -69,22 +73,26 @@ impl Case {
     }
 
     /// The rules of the bridge.
-    pub fn table(self) -> Table {
-        let mut rules = vec![Rule::normal()];
+    pub fn flows(self) -> Arc<FlowTables> {
+        let tables = FlowTables::normal();
         if self == Case::Tuples {
-            let mut matches = Match::ANY;
             // UDP over IPv4 from 192.0.2.1, port 9, to 192.0.2.2, port 9: nobody's.
-            for (word, mask, value) in [
-                (3, 0xffff << 48 | 0xff << 24, 0x0800 << 48 | 17 << 24),
-                (5, 0xffff_ffff, 0xc000_0201),
-                (7, 0xffff_ffff, 0xc000_0202),
-                (8, 0xffff_ffff << 32, 0x0009_0009 << 32),
-            ] {
-                (matches.mask.0[word], matches.value.0[word]) = (mask, value);
+            let matches = [
+                (Field::EthType, 0x0800),
+                (Field::NwProto, 17),
+                (Field::IpSrc, 0xc000_0201),
+                (Field::IpDst, 0xc000_0202),
+                (Field::UdpSrc, 9),
+                (Field::UdpDst, 9),
+            ]
+            .into_iter()
+            .fold(Match::any(), |matches, (field, value)| matches.with(field, value));
+            let rule = Change::Flow(FlowMod { priority: 1, matches, ..FlowMod::default() });
+            if let Ok(prepared) = tables.prepare(&[rule], Duration::ZERO) {
+                prepared.commit();
             }
-            rules.push(Rule { priority: 1, cookie: 0, matches, actions: [].into() });
         }
-        Table::new(rules)
+        tables
     }
 
     /// How many packets leave for one that comes in.

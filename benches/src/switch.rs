@@ -55,7 +55,7 @@ impl Switch {
             fdb: fdb.into(),
             forward_reserved: false,
             vnis: vec![(VLAN, VNI)],
-            table: case.table(),
+            flows: case.flows(),
         };
         datapath.publish(Model { bridges: vec![bridge], ports: case.ports() })?;
         Ok(Switch { datapath, worker, case, start: Instant::now(), now: Now::default(), turn: 0 })

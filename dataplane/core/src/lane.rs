@@ -4,6 +4,8 @@
 //! most others, and a wide one for those that read MPLS, flow labels, ND targets or a tunnel's own fields. Same code,
 //! other width, other cache. A port takes the narrowest that its mask fits.
 
+use std::sync::Arc;
+
 use weft_io::{BURST, Burst, Packet};
 use weft_wire::DropReason;
 
@@ -52,13 +54,14 @@ impl<const W: usize> Lane<W> {
     /// Takes out some of the flows that are stale or idle: nobody would find them otherwise, and each keeps a program.
     pub fn sweep(&mut self, forward: &mut Forwarder) {
         forward.forget_current();
-        let (second, epochs) = (forward.second, &forward.shared.epochs);
+        let shared = Arc::clone(&forward.shared);
+        let (second, published) = (forward.second, forward.published);
         self.swept = self.cache.sweep(self.swept, SWEEP, |flow| {
             let keeps = second.saturating_sub(flow.stamp) < IDLE
-                && flow.deps.iter().all(|&dep| epochs.holds(dep))
-                && forward.programs.valid(flow.program, epochs, forward.published);
+                && flow.deps.iter().all(|&dep| shared.epochs.holds(dep))
+                && forward.programs.valid(flow.program, &shared.epochs, published);
             if !keeps {
-                forward.programs.release(flow.program);
+                forward.release(flow.program);
             }
             keeps
         });
@@ -205,12 +208,30 @@ fn miss<'a, const W: usize>(
 ) -> Result<&'a mut Flow<W>, DropReason> {
     let known = cache.find(hash, key);
     let hit = known.filter(|&place| cache.flow(place).is_some_and(|flow| is_hit(flow, key, forward)));
-    let place = match hit {
+    let spared = || known.filter(|&place| is_spared(cache.flow(place), key, forward));
+    let place = match hit.or_else(spared) {
         Some(place) => place,
         None => cache_anew(cache, (hash, known), key, forward)?,
     };
     // The place is one of the cache's own.
     cache.flow(place).ok_or(DropReason::NoBridge)
+}
+
+/// Whether rules have changed, but none that the flow goes by: then it has a program that says so.
+fn is_spared<const W: usize>(flow: Option<&mut Flow<W>>, key: &[u64; W], forward: &mut Forwarder) -> bool {
+    let Some(flow) = flow else { return false };
+    if !flow.deps.iter().all(|&dep| forward.shared.epochs.holds(dep)) {
+        return false;
+    }
+    let Some(program) = forward.reprieve(flow.program, &widened(key)) else { return false };
+    forward.release(std::mem::replace(&mut flow.program, program));
+    true
+}
+
+fn widened<const W: usize>(key: &[u64; W]) -> FlowKey {
+    let mut full = FlowKey::default();
+    full.0.iter_mut().zip(key).for_each(|(word, read)| *word = *read);
+    full
 }
 
 fn cache_anew<const W: usize>(
@@ -219,9 +240,7 @@ fn cache_anew<const W: usize>(
     key: &[u64; W],
     forward: &mut Forwarder,
 ) -> Result<Place, DropReason> {
-    let mut full = FlowKey::default();
-    full.0.iter_mut().zip(key).for_each(|(word, read)| *word = *read);
-    let (program, deps) = forward.walk(&full)?;
+    let (program, deps) = forward.walk(&widened(key))?;
     let counters = &forward.counters.worker;
     let (place, replaced) = match known {
         Some(place) => {
@@ -235,7 +254,7 @@ fn cache_anew<const W: usize>(
         }
     };
     if let Some(replaced) = replaced {
-        forward.programs.release(replaced);
+        forward.release(replaced);
     }
     if let Some(flow) = cache.flow(place) {
         *flow = Flow { program, deps, ..*flow };

@@ -42,6 +42,8 @@ pub enum Command {
     Sync(Sender<()>),
     /// List the cached flows of a port.
     ListFlows(PortId, Sender<Vec<FlowInfo>>),
+    /// Adds what flows have counted to rules, buckets and patch ports; answers when that is done.
+    Settle(Sender<()>),
     /// End.
     Stop,
 }
@@ -95,6 +97,9 @@ pub struct Worker {
     /// Counts comings and goings of queues.
     queue_changes: u64,
 }
+
+/// Programs whose counts are added to rules in one go: some hundred microseconds' work.
+const SETTLE: usize = 4096;
 
 impl Worker {
     /// A worker without ports.
@@ -156,7 +161,8 @@ impl Worker {
     /// One round: commands, inbox, every queue once. Returns how many packets were received or handed over.
     pub fn round(&mut self, now: Now) -> usize {
         self.forward.second = now.second();
-        self.follow();
+        self.forward.now = now.uptime;
+        self.enter_round();
         while let Ok(command) = self.commands.try_recv() {
             self.obey(command);
         }
@@ -164,12 +170,33 @@ impl Worker {
         for at in 0..self.forward.queues.len() {
             packets += self.serve(at);
         }
+        self.forward.forget_current();
+        self.leave_round();
         packets
+    }
+
+    /// From here on this worker goes by one snapshot, and says by which.
+    fn enter_round(&mut self) {
+        if let Some(mailbox) = self.forward.shared.workers.get(self.index) {
+            mailbox.round.enter();
+        }
+        self.follow();
+        if let Some(mailbox) = self.forward.shared.workers.get(self.index) {
+            mailbox.round.goes_by(self.forward.snapshot.generation);
+        }
+    }
+
+    fn leave_round(&self) {
+        if let Some(mailbox) = self.forward.shared.workers.get(self.index) {
+            mailbox.round.leave();
+        }
     }
 
     /// What has to be done now and then: packets that waited too long go, so do flows that nobody uses, gauges are set.
     pub fn maintain(&mut self, now: Now) {
         self.forward.second = now.second();
+        self.forward.now = now.uptime;
+        self.forward.settle(SETTLE);
         self.narrow.sweep(&mut self.forward);
         self.middle.sweep(&mut self.forward);
         self.wide.sweep(&mut self.forward);
@@ -247,6 +274,10 @@ impl Worker {
             }
             Command::Sync(reply) => {
                 self.follow();
+                let _ = reply.send(());
+            }
+            Command::Settle(reply) => {
+                while !self.forward.settle(SETTLE) {}
                 let _ = reply.send(());
             }
             Command::ListFlows(port, reply) => {
@@ -337,7 +368,7 @@ impl Role {
         let part = match port.map(|port| &port.spec.kind) {
             Some(PortKind::Device) => Part::Switched,
             Some(PortKind::Uplink) => Part::Uplink,
-            Some(PortKind::Tunnel(_)) | None => Part::Silent,
+            Some(PortKind::Tunnel(_) | PortKind::Patch(_)) | None => Part::Silent,
         };
         let mask = port.map(|port| port.mask).unwrap_or_default();
         let width = match part {

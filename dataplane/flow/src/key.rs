@@ -84,6 +84,8 @@ impl KeyMask {
     pub const TUNNEL: KeyMask = KeyMask::first([0, 0, u64::MAX]);
     /// What it takes to know whether a packet is tagged, and with which VLAN.
     pub const VLAN: KeyMask = KeyMask::first([0, (Tci::PRESENT | 0x0fff) as u64, 0]);
+    /// All of the outermost tag but DEI.
+    pub const TAG: KeyMask = KeyMask::first([0, 0xffff, 0]);
     /// Every bit.
     pub const EVERYTHING: KeyMask = KeyMask([u64::MAX; KEY_WORDS]);
     /// The ingress alone, which every key has.
@@ -116,6 +118,11 @@ impl KeyMask {
         } else {
             Width::Wide
         }
+    }
+
+    /// Whether the packet's length matters.
+    pub fn reads_length(&self) -> bool {
+        self.0[8] & 0xffff != 0
     }
 
     /// Whether only the first three words are read.

@@ -20,6 +20,7 @@ use weft_core::counters::port_totals;
 use weft_core::fdb::{Fdb, Flush};
 use weft_core::key::PortId;
 use weft_core::snapshot::{BridgeId, BridgeSpec, PortKind};
+use weft_core::tables::Change;
 
 use oracle::{Oracle, SECRET};
 use rig::dice::Dice;
@@ -90,6 +91,12 @@ impl Pair {
     }
 
     fn change(&mut self, dice: &mut Dice) {
+        if dice.percent(40) && !self.rig.model.bridges.is_empty() {
+            let at = dice.below(self.rig.model.bridges.len());
+            let bridge = self.rig.model.bridges[at].id;
+            let changes: Vec<Change> = universe::rule_changes(dice).into_iter().map(Change::Flow).collect();
+            return self.rig.change(bridge.0, &changes);
+        }
         for _ in 0..1 + dice.below(2) {
             universe::change(&mut self.rig.model, dice);
         }
@@ -119,7 +126,7 @@ impl Pair {
             fdb: Arc::new(fdb),
             forward_reserved: dice.percent(30),
             vnis: universe::vnis(dice),
-            table: universe::table(dice),
+            flows: rig::tables(&universe::rules(dice)),
         }
     }
 
@@ -166,6 +173,7 @@ impl Pair {
 
     /// What either has sent, in order if one burst was the cause; and all that was ever counted.
     fn compare(&mut self, in_order: bool) {
+        self.rig.debug_masks();
         let mut expected = std::mem::take(&mut self.oracle.sent);
         let ports: Vec<PortId> = (0..universe::DEVICES).chain([UPLINK]).map(PortId).collect();
         for &port in &ports {

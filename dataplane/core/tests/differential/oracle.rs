@@ -12,11 +12,12 @@ use weft_core::fdb::Fdb;
 use weft_core::held::HELD_FOR;
 use weft_core::key::{FlowKey, Ingress, PortId};
 use weft_core::parse;
-use weft_core::pipeline::walk;
-use weft_core::program::{Emit, Verdict};
+use weft_core::pipeline::trace::Silent;
+use weft_core::pipeline::{Occasion, walk};
 use weft_core::publish::{Published, Publisher};
 use weft_core::retag::retag;
 use weft_core::snapshot::{BridgeId, Model, Path, PortKind, Snapshot};
+use weft_core::verdict::{Emit, Verdict};
 use weft_io::{FrameCache, FramePool, Packet};
 use weft_wire::DropReason;
 
@@ -144,18 +145,20 @@ impl Oracle {
 
     fn switch(&mut self, port: PortId, key: &FlowKey, packet: &Packet) {
         let mut verdict = Verdict::default();
-        walk(&self.snapshot, key, self.second(), &mut verdict);
+        let (snapshot, second, now) = (&*self.snapshot, self.second(), self.now);
+        walk(Occasion { snapshot, key, second, now, effects: true }, &mut verdict, &mut Silent);
         let ingress = verdict.tunnel.unwrap_or(port);
         if let Some(tunnel) = verdict.tunnel {
             let totals = self.totals.entry(tunnel).or_default();
             totals.rx_packets += 1;
             totals.rx_bytes += packet.total_len() as u64;
         }
-        if verdict.emits.is_empty() {
+        let emits: Vec<Emit> = verdict.emits().copied().collect();
+        if emits.is_empty() {
             return self.drop(ingress, verdict.drop.unwrap());
         }
-        self.totals.entry(port).or_default().copies += verdict.emits.len() as u64 - 1;
-        for &emit in &verdict.emits {
+        self.totals.entry(port).or_default().copies += emits.len() as u64 - 1;
+        for emit in emits {
             let mut copy = self.frames.copy(packet).unwrap();
             retag(&mut copy, emit.tag).unwrap();
             let octets = copy.data().to_vec();

@@ -5,14 +5,15 @@ use std::sync::Arc;
 use weft_core::encap::Template;
 use weft_core::key::PortId;
 use weft_core::snapshot::{BridgeId, Model, Path, PortKind, PortSpec, TunnelKeys, TunnelSpec};
-use weft_core::table::{Action, Match, Rule, Table};
 use weft_core::vlan::{PriorityTags, VlanMode, VlanSet};
+use weft_flow::message::{FlowCommand, FlowMod};
+use weft_flow::{Action, Fields, Match};
 use weft_io::FramePool;
 use weft_wire::{Mac, OfPort, TunnelKind, Vid};
 
 use crate::rig::dice::Dice;
 use crate::rig::frames::{Ip, ip_frame, mac};
-use crate::rig::{LOCAL, UPLINK, ready, remote, vid, vids};
+use crate::rig::{LOCAL, UPLINK, normal, ready, remote, rule, tables, vid, vids};
 
 pub const DEVICES: u16 = 7;
 pub const TUNNELS: std::ops::Range<u16> = 50..55;
@@ -92,42 +93,59 @@ pub fn vnis(dice: &mut Dice) -> Vec<(Vid, u32)> {
     map
 }
 
-pub fn table(dice: &mut Dice) -> Table {
-    let mut rules: Vec<Rule> = (0..dice.below(4)).map(|_| rule(dice)).collect();
+pub fn rules(dice: &mut Dice) -> Vec<FlowMod> {
+    let mut rules: Vec<FlowMod> = (0..dice.below(4)).map(|_| one_rule(dice)).collect();
     if rules.is_empty() || dice.percent(80) {
-        rules.push(Rule::normal());
+        rules.push(normal());
     }
-    Table::new(rules)
+    rules
 }
 
-fn rule(dice: &mut Dice) -> Rule {
+fn one_rule(dice: &mut Dice) -> FlowMod {
     let mut actions = Vec::new();
     for _ in 0..dice.below(3) {
         let output = Action::Output(OfPort(dice.pick(&[0, 1, 2, 3, 50, 51, 52, 90]) + 1));
-        actions.push(dice.pick(&[Action::Normal, output, output]));
+        actions.push(dice.pick(&[Action::Output(OfPort::NORMAL), output.clone(), output]));
     }
     let matches = matches(dice);
-    Rule { priority: dice.below(4) as u16 + 1, cookie: 0, matches, actions: actions.into() }
+    rule(dice.below(4) as u16 + 1, matches, &actions)
+}
+
+/// Changes to rules: some come, or come anew; some go.
+pub fn rule_changes(dice: &mut Dice) -> Vec<FlowMod> {
+    let mut changes = Vec::new();
+    if dice.percent(30) {
+        changes.push(FlowMod { command: FlowCommand::Delete, table: None, ..FlowMod::default() });
+        changes.extend(rules(dice));
+    }
+    for _ in 0..1 + dice.below(2) {
+        let rule = one_rule(dice);
+        let delete = dice.pick(&[FlowCommand::Delete, FlowCommand::DeleteStrict]);
+        let command = dice.pick(&[FlowCommand::Add, FlowCommand::Add, FlowCommand::Modify, delete]);
+        changes.push(FlowMod { command, ..rule });
+    }
+    changes
 }
 
 /// A match on one field or two.
 fn matches(dice: &mut Dice) -> Match {
-    let mut matches = Match::ANY;
+    let (mut masks, mut values) = (Fields::default(), Fields::default());
     for _ in 0..1 + dice.below(2) {
         let (word, value, mask) = field(dice);
-        if matches.mask.0[word] & mask == 0 {
-            matches.mask.0[word] |= mask;
-            matches.value.0[word] |= value & mask;
+        if masks.0[word] & mask == 0 {
+            masks.0[word] |= mask;
+            values.0[word] |= value & mask;
         }
     }
-    matches
+    Match::new(&masks, &values)
 }
 
 /// Word, value and mask of a field of the key.
 fn field(dice: &mut Dice) -> (usize, u64, u64) {
     let address = |dice: &mut Dice| mac(dice.pick(&[1, 2, 3])).to_u64() << 16;
     match dice.below(12) {
-        0 => (0, dice.pick(&[0, 1, 2, 50, 51]), 0xffff),
+        // in_port: a port's number plus 1
+        0 => (31, (dice.pick(&[0, 1, 2, 50, 51]) + 1) << 48, 0xffff << 48),
         1 => (0, address(dice), !0xffff),
         2 => (1, address(dice), !0xffff),
         3 => (0, dice.pick(&[0, 1 << 56]), 1 << 56),
@@ -158,7 +176,7 @@ pub fn change(model: &mut Model, dice: &mut Dice) {
     let bridge = dice.below(model.bridges.len());
     match (dice.below(14), at) {
         (0, _) => {}
-        (1, _) => model.bridges[bridge].table = table(dice),
+        (1, _) => model.bridges[bridge].flows = tables(&rules(dice)),
         (2, _) => model.bridges[bridge].vnis = vnis(dice),
         (3, _) => model.bridges[bridge].forward_reserved ^= true,
         (4, Some(at)) if id != 0 => drop(model.ports.remove(at)),

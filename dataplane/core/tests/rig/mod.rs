@@ -24,9 +24,11 @@ use weft_core::fdb::{Entry, Fdb};
 use weft_core::key::PortId;
 use weft_core::shared::Now;
 use weft_core::snapshot::{BridgeId, BridgeSpec, Model, Path, PortKind, PortSpec, TunnelKeys, TunnelSpec};
-use weft_core::table::{Rule, Table};
+use weft_core::tables::{Change, FlowTables};
 use weft_core::vlan::{PriorityTags, VlanMode, VlanSet};
 use weft_core::worker::Worker;
+use weft_flow::message::FlowMod;
+use weft_flow::{Action, Field, Match};
 use weft_io::memory::{MemoryPeer, pair};
 use weft_io::packet::lost_packets;
 use weft_io::{FramePool, PortQueue};
@@ -98,6 +100,29 @@ pub fn tunnel(kind: TunnelKind, number: u8, key: TunnelKeys) -> TunnelSpec {
     }
 }
 
+/// A rule of table 0, to be added.
+pub fn rule(priority: u16, matches: Match, actions: &[Action]) -> FlowMod {
+    FlowMod { priority, matches, actions: actions.into(), ..FlowMod::default() }
+}
+
+/// `priority=0 actions=NORMAL`
+pub fn normal() -> FlowMod {
+    rule(0, Match::any(), &[Action::Output(OfPort::NORMAL)])
+}
+
+/// Packets that came in by the port of that number.
+pub fn in_port(id: u16) -> Match {
+    Match::any().with(Field::InPort, u128::from(id) + 1)
+}
+
+/// Flow tables with these rules.
+pub fn tables(rules: &[FlowMod]) -> Arc<FlowTables> {
+    let tables = FlowTables::new();
+    let changes: Vec<Change> = rules.iter().cloned().map(Change::Flow).collect();
+    tables.prepare(&changes, Duration::ZERO).unwrap().commit();
+    tables
+}
+
 /// A frame as the tunnel end `spec` sends it under `key`.
 pub fn wrapped(spec: &TunnelSpec, key: u32, inner: &[u8]) -> Vec<u8> {
     let mut frames = FramePool::new(FramePool::MIN_FRAMES).unwrap().cache();
@@ -158,7 +183,7 @@ impl Rig {
             fdb: Arc::new(fdb),
             forward_reserved: false,
             vnis: Vec::new(),
-            table: Table::new(vec![Rule::normal()]),
+            flows: FlowTables::normal(),
         });
     }
 
@@ -208,6 +233,20 @@ impl Rig {
     pub fn plug_queue(&mut self, id: u16, queue: Box<dyn PortQueue>) {
         let worker = usize::from(id) % self.workers.len();
         self.datapath.add_queue(PortId(id), queue, worker);
+    }
+
+    /// Changes the rules of a bridge.
+    pub fn change(&mut self, bridge: u16, changes: &[Change]) {
+        self.datapath.change_flows(BridgeId(bridge), changes, self.now).unwrap();
+    }
+
+    /// Gives table 0 of a bridge these rules and no others, in one bundle.
+    pub fn replace_rules(&mut self, bridge: u16, rules: &[FlowMod]) {
+        let delete =
+            FlowMod { command: weft_flow::message::FlowCommand::Delete, table: None, ..FlowMod::default() };
+        let changes: Vec<Change> =
+            std::iter::once(delete).chain(rules.iter().cloned()).map(Change::Flow).collect();
+        self.change(bridge, &changes);
     }
 
     /// Takes a port out of the model, publishes that, and takes its queue back.
@@ -399,5 +438,20 @@ impl Drop for Rig {
         self.workers.clear();
         assert_eq!(self.pool.at_home(), self.pool.frames(), "frames are away");
         assert_eq!(lost_packets(), self.lost_before, "packets were lost");
+    }
+}
+
+impl Rig {
+    pub fn debug_masks(&self) {
+        let snapshot = self.datapath.shared().published.load();
+        for port in snapshot.ports.iter().flatten() {
+            let Some(bridge) = port.spec.bridge.and_then(|id| snapshot.bridge(id)) else { continue };
+            for table in bridge.spec.flows.load().tables() {
+                for rule in table.rules() {
+                    let reads = rule.matches.reads();
+                    assert_eq!(port.mask.union(&reads), port.mask, "{:?} {:?}", port.spec.id, rule);
+                }
+            }
+        }
     }
 }
