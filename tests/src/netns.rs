@@ -1,6 +1,6 @@
 //! Network namespaces, the veth pairs between them, and hosts that stand in for VMs.
 
-use crate::cmd::{self, Output, Result, SHORT};
+use crate::cmd::{self, Error, Output, Result, SHORT};
 use crate::lab::Lab;
 use crate::process::Process;
 use std::time::Duration;
@@ -66,6 +66,21 @@ impl Netns {
         }
         let mtu = if mtu == 0 { String::new() } else { format!("mtu {mtu}") };
         self.ip(&format!("link set dev {device} {mtu} up")).map(drop)
+    }
+
+    /// Makes the kernel forget each neighbour that it knows on a device, once. `ip neigh flush` goes on until none is left, and
+    /// fails where somebody asks for them again meanwhile.
+    pub fn forget_neighbours(&self, device: &str) -> Result<()> {
+        for line in self.ip(&format!("-o neigh show dev {device}"))?.lines() {
+            let address = line.split_whitespace().next().unwrap_or_default();
+            let argv = ["ip", "-n", &self.name, "neigh", "del", address, "dev", device];
+            let output = cmd::run(&argv, SHORT)?;
+            // It may have gone by itself.
+            if !output.success() && !output.stderr.contains("No such file or directory") {
+                return Err(Error::new(format!("{}: {}", argv.join(" "), output.stderr)));
+            }
+        }
+        Ok(())
     }
 
     /// Turns every checksum and segmentation offload of a device off: what is sent is finished, what is received is as on

@@ -103,7 +103,7 @@ impl Node {
 
     /// Forgets the underlay's neighbours.
     pub fn forget_neighbours(&self) -> Result<()> {
-        self.ns.ip("neigh flush dev uplink").map(drop)
+        self.ns.forget_neighbours("uplink")
     }
 }
 
