@@ -4,8 +4,9 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use weft_tests::probe::{Node, Stream, descriptors, duration_of_load, gauge, two_nodes};
-use weft_tests::{Host, Lab, Netns, Result, ping, veth, wait_for, weftd};
+use weft_tests::node::two_nodes;
+use weft_tests::probe::{Stream, descriptors, duration_of_load, gauge};
+use weft_tests::{Host, Lab, Netns, Node, Result, ping, veth, wait_for, weftd};
 
 #[test]
 fn nothing_is_lost_beside_ports_that_come_and_go_with_one_worker() -> Result {
@@ -21,18 +22,18 @@ fn churn(test: &str, workers: u16) -> Result {
     let Some(lab) = Lab::open(test, &weftd::NEEDS)? else { return Ok(()) };
     let [one, two] = two_nodes(&lab, &format!("[switch]\nworkers = {workers}\n"))?;
     // The counters of ports that are removed under traffic go with them.
-    one.weftd.no_accounts();
+    one.weft.no_accounts();
     for node in [&one, &two] {
-        node.weftd.sh("vni map br0 10 1010")?;
-        node.weftd.sh("vni map br0 20 1020")?;
+        node.weft.sh("vni map br0 10 1010")?;
+        node.weft.sh("vni map br0 20 1020")?;
     }
     one.tunnel_to(&two, "to-two")?;
     two.tunnel_to(&one, "to-one")?;
-    let a = one.vm(&lab, "a", "vlan=10", 1)?;
-    let b = one.vm(&lab, "b", "vlan=10", 2)?;
-    let c = two.vm(&lab, "c", "vlan=10", 3)?;
+    let a = one.numbered_vm(&lab, "a", "vlan=10", 1)?;
+    let b = one.numbered_vm(&lab, "b", "vlan=10", 2)?;
+    let c = two.numbered_vm(&lab, "c", "vlan=10", 3)?;
     // Its packets are flooded to whatever comes and goes: those ports are busy when they go.
-    let noisy = one.vm(&lab, "noisy", "vlan=20", 4)?;
+    let noisy = one.numbered_vm(&lab, "noisy", "vlan=20", 4)?;
     let guests = Guests::new(&lab, &one)?;
     for peer in [&b, &c] {
         assert!(ping(a.ns(), peer.address(), 5, "")?.received > 0);
@@ -64,16 +65,16 @@ fn churn(test: &str, workers: u16) -> Result {
     assert!(rounds > 3, "{rounds} rounds in {time:?}");
     start.come_back(&one)?;
     // Counters went with the ports that went.
-    one.weftd.no_accounts();
+    one.weft.no_accounts();
     two.close_accounts()?;
-    one.weftd.sh("bridge del br0")?;
+    one.weft.sh("bridge del br0")?;
     wait_for("all frames to come home", Duration::from_secs(5), || {
-        Ok(gauge(&one.weftd, "frames")? == gauge(&one.weftd, "frames_free")?)
+        Ok(gauge(&one.weft, "frames")? == gauge(&one.weft, "frames_free")?)
     })?;
     let uplink = one.ns.ip("-d link show dev uplink")?;
     assert!(!uplink.contains("xdp"), "{uplink}");
     for program in ["bpf-prog", "bpf-link", "bpf-map"] {
-        let open = descriptors(one.weftd.pid()?)?;
+        let open = descriptors(one.weft.pid()?)?;
         assert_eq!(open.get(&format!("anon_inode:{program}")), None, "{open:?}");
     }
     drop((a, b, c, noisy));
@@ -103,7 +104,7 @@ impl Guests {
 
     /// Everything comes, changes and goes.
     fn round(&self, node: &Node, number: u32) -> Result {
-        let weftd = &node.weftd;
+        let weftd = &node.weft;
         let (vni, remote) = (2000 + number, 100 + number % 100);
         weftd.sh(&format!("port add br0 g1 type=tap netns={} vlan=20", self.vm.name()))?;
         weftd.sh("port add br0 vpacket backend=af_packet trunks=10,20")?;
@@ -136,7 +137,7 @@ struct Sizes {
 
 impl Sizes {
     fn of(node: &Node) -> Result<Self> {
-        let pid = node.weftd.pid()?;
+        let pid = node.weft.pid()?;
         let threads = std::fs::read_dir(format!("/proc/{pid}/task"))?.count();
         Ok(Sizes { descriptors: descriptors(pid)?, threads })
     }

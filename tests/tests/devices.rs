@@ -4,8 +4,9 @@
 
 use std::time::Duration;
 
-use weft_tests::probe::{Node, Stream, down, in_background, processor_share, two_nodes};
-use weft_tests::{Host, Lab, Netns, Result, Weftd, cmd, ping, veth, wait_for, weftd};
+use weft_tests::node::two_nodes;
+use weft_tests::probe::{Stream, down, in_background, processor_share};
+use weft_tests::{Host, Lab, Netns, Node, Result, Weftd, cmd, ping, veth, wait_for, weftd};
 
 const SOON: Duration = Duration::from_secs(5);
 
@@ -24,16 +25,16 @@ impl World {
     fn new(lab: &Lab, workers: u32) -> Result<Self> {
         let [node, other] = two_nodes(lab, &format!("[switch]\nworkers = {workers}\n"))?;
         for node in [&node, &other] {
-            node.weftd.sh("vni map br0 10 1010")?;
+            node.weft.sh("vni map br0 10 1010")?;
         }
         node.tunnel_to(&other, "to-two")?;
         other.tunnel_to(&node, "to-one")?;
-        let steady = [node.vm(lab, "a", "vlan=10", 1)?, node.vm(lab, "b", "vlan=10", 2)?];
-        let far = other.vm(lab, "far", "vlan=10", 3)?;
-        let tap = node.vm(lab, "tap", "vlan=10", 4)?;
+        let steady = [node.numbered_vm(lab, "a", "vlan=10", 1)?, node.numbered_vm(lab, "b", "vlan=10", 2)?];
+        let far = other.numbered_vm(lab, "far", "vlan=10", 3)?;
+        let tap = node.numbered_vm(lab, "tap", "vlan=10", 4)?;
         let behind = |name: &str, backend: &str, number: u8| -> Result<Host> {
             let host = Host::on_veth(lab, name, &format!("10.0.0.{number}/24"), (&node.ns, name))?;
-            node.weftd.sh(&format!("port add br0 {name} backend={backend} vlan=10"))?;
+            node.weft.sh(&format!("port add br0 {name} backend={backend} vlan=10"))?;
             Ok(host)
         };
         let packet = behind("vpacket", "af_packet", 5)?;
@@ -46,7 +47,7 @@ impl World {
     }
 
     fn weftd(&self) -> &Weftd {
-        &self.node.weftd
+        &self.node.weft
     }
 
     /// Waits until a port is down and says why.
@@ -146,7 +147,7 @@ fn an_uplink_that_vanishes_takes_the_tunnels_down_and_comes_back() -> Result {
     let Some(lab) = Lab::open(TEST, &weftd::NEEDS)? else { return Ok(()) };
     let world = World::new(&lab, 2)?;
     let [a, b] = &world.steady;
-    [&world.node, &world.other].iter().for_each(|node| node.weftd.no_accounts());
+    [&world.node, &world.other].iter().for_each(|node| node.weft.no_accounts());
     let steady = Stream::start(&lab, "steady", (a, b), (1000, 8))?;
     let across = Stream::start(&lab, "across", (a, &world.far), (300, 8))?;
     let before = world.share()?;

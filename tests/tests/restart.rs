@@ -4,7 +4,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use weft_tests::cmd::{self, SHORT};
-use weft_tests::probe::{Stream, down, in_background, two_nodes};
+use weft_tests::node::two_nodes;
+use weft_tests::probe::{Stream, down, in_background};
 use weft_tests::weftd::binary;
 use weft_tests::{Error, Lab, Netns, Result, Weftd, ping, wait_for, weftd};
 
@@ -61,14 +62,14 @@ fn traffic_resumes_by_itself_when_a_killed_switch_starts_again() -> Result {
     let Some(lab) = Lab::open(TEST, &weftd::NEEDS)? else { return Ok(()) };
     let [mut one, two] = two_nodes(&lab, "[switch]\nworkers = 2\n")?;
     for node in [&one, &two] {
-        node.weftd.sh("vni map br0 10 1010")?;
+        node.weft.sh("vni map br0 10 1010")?;
     }
     one.tunnel_to(&two, "to-two")?;
     two.tunnel_to(&one, "to-one")?;
-    let a = one.vm(&lab, "a", "vlan=10 persistent=true", 1)?;
-    let moved = one.vm(&lab, "moved", "vlan=10 persistent=true", 2)?;
-    let c = two.vm(&lab, "c", "vlan=10", 3)?;
-    let passing = one.vm(&lab, "passing", "vlan=10", 4)?;
+    let a = one.numbered_vm(&lab, "a", "vlan=10 persistent=true", 1)?;
+    let moved = one.numbered_vm(&lab, "moved", "vlan=10 persistent=true", 2)?;
+    let c = two.numbered_vm(&lab, "c", "vlan=10", 3)?;
+    let passing = one.numbered_vm(&lab, "passing", "vlan=10", 4)?;
     // Somebody moves the tap elsewhere: it is found there.
     let elsewhere = Netns::new(&lab, "elsewhere")?;
     moved.ns().ip(&format!("link set moved netns {}", elsewhere.name()))?;
@@ -76,7 +77,7 @@ fn traffic_resumes_by_itself_when_a_killed_switch_starts_again() -> Result {
     for address in [c.address(), "10.0.0.2"] {
         assert!(ping(a.ns(), address, 3, "")?.received > 0, "{address}");
     }
-    let before = one.weftd.sh("config show")?;
+    let before = one.weft.sh("config show")?;
     let devices = |name: &str| a.ns().ip(&format!("-o link show dev {name}"));
     let index = devices("a")?.split(':').next().unwrap_or_default().to_owned();
 
@@ -84,8 +85,8 @@ fn traffic_resumes_by_itself_when_a_killed_switch_starts_again() -> Result {
     let mut local = in_background(&lab, a.ns(), "local", "ping -n -i 0.01 -c 500 -W 1 10.0.0.2")?;
     std::thread::sleep(Duration::from_secs(2));
     let start = Instant::now();
-    one.weftd.kill()?;
-    one.weftd.start_again()?;
+    one.weft.kill()?;
+    one.weft.start_again()?;
     let down_for = start.elapsed();
     let across = across.finish()?;
     local.wait(Duration::from_secs(20))?;
@@ -99,11 +100,11 @@ fn traffic_resumes_by_itself_when_a_killed_switch_starts_again() -> Result {
     );
     assert!(across.sent > 5000 && across.lost < 3000, "{across:?}");
     assert!(received > 250, "{local}");
-    assert_eq!(one.weftd.sh("config show")?, before);
+    assert_eq!(one.weft.sh("config show")?, before);
     assert_eq!(devices("a")?.split(':').next(), Some(&index[..]), "the same tap as before");
     // The tap that went with the process was made again, where it was.
     assert!(passing.ns().has_device("passing"));
-    assert_eq!(down(&one.weftd, "passing")?, None);
+    assert_eq!(down(&one.weft, "passing")?, None);
     for address in [c.address(), "10.0.0.2"] {
         assert!(ping(a.ns(), address, 3, "")?.is_clean(), "{address}");
     }
