@@ -4,7 +4,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use weft_wire::DropCounts;
 
@@ -12,6 +12,7 @@ use crate::netns::Netns;
 use crate::packet::{Offload, Packet};
 use crate::pool::FramePool;
 use crate::queue::{Burst, PortQueue, Sent};
+pub(crate) use crate::testing::eventually;
 use crate::xdp::{OpenPort, WantedMode, XdpPort, XdpSpec, XdpSystem};
 
 /// Whether this test can run; says so loudly when it can't.
@@ -41,15 +42,6 @@ pub fn succeeds(line: &str) -> bool {
         .status()
         .unwrap()
         .success()
-}
-
-/// Waits until `condition` holds, at most ten seconds.
-pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !condition() {
-        assert!(start.elapsed() < Duration::from_secs(10), "{what} did not happen within 10 s");
-        std::thread::sleep(Duration::from_millis(5));
-    }
 }
 
 /// A process that ends with the test.
@@ -119,6 +111,10 @@ impl Lab {
             run(&format!("ip netns exec {netns} sysctl -qw net.ipv6.conf.{device}.disable_ipv6=1"));
             run(&format!("ip -n {netns} link set {device} up"));
         }
+        // A kernel asks again for a neighbour five seconds after its first use: just when packets are counted.
+        let kernel = "net.ipv4.neigh.eth0";
+        let times = format!("{kernel}.base_reachable_time_ms=3600000 {kernel}.delay_first_probe_time=3600");
+        run(&format!("ip netns exec {inside} sysctl -qw {times}"));
         run(&format!("ip -n {inside} link set lo up"));
     }
 
@@ -151,7 +147,7 @@ impl Lab {
 
     /// Runs iperf3 from one host to another's address; the received rate in bits per second and lost packets.
     pub fn iperf(&self, from: char, to: &str, options: &str) -> (f64, u64) {
-        let json = self.exec(from, &format!("iperf3 -J -c {to} --connect-timeout 2000 {options}"));
+        let json = self.exec(from, &format!("iperf3 -J -c {to} --connect-timeout 10000 {options}"));
         let end = &json[json.rfind("\"sum\"").or(json.find("\"sum_received\"")).expect("a result")..];
         let end = json.find("\"sum_received\"").map_or(end, |at| &json[at..]);
         let number = |key: &str| -> Option<f64> {
@@ -168,6 +164,16 @@ impl Lab {
             text.trim().parse::<u64>().expect("a number")
         };
         (count("tx"), count("rx"))
+    }
+
+    /// Waits until nothing has come or gone at any host for a while: connections end when the programs that had them are gone.
+    pub fn wait_quiet(&self) {
+        let count = || self.hosts.iter().map(|&host| self.counted(host)).collect::<Vec<_>>();
+        eventually("quiet", || {
+            let before = count();
+            std::thread::sleep(Duration::from_millis(200));
+            count() == before
+        });
     }
 
     /// Asserts that whatever left `from` since `before` came to the switch, unless the kernel says that its ring was
