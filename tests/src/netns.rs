@@ -68,6 +68,16 @@ impl Netns {
         self.ip(&format!("link set dev {device} {mtu} up")).map(drop)
     }
 
+    /// A counter of /proc/net/snmp: of `Udp`, `RcvbufErrors`.
+    pub fn counter(&self, protocol: &str, name: &str) -> Result<u64> {
+        let text = self.sh("cat /proc/net/snmp")?;
+        let mut lines = text.lines().filter_map(|line| line.strip_prefix(protocol)?.strip_prefix(": "));
+        let (names, numbers) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
+        let column = names.split(' ').position(|column| column == name);
+        let value = column.and_then(|at| numbers.split(' ').nth(at)?.parse().ok());
+        value.ok_or_else(|| Error::new(format!("/proc/net/snmp has no {protocol} {name}: {text}")))
+    }
+
     /// Makes the kernel forget each neighbour that it knows on a device, once. `ip neigh flush` goes on until none is left, and
     /// fails where somebody asks for them again meanwhile.
     pub fn forget_neighbours(&self, device: &str) -> Result<()> {
@@ -161,10 +171,16 @@ impl Host {
     }
 
     /// Sets address, MAC and MTU of its device, and sets it up. An empty or zero value is left as it is.
+    ///
+    /// From then on it does not ask again for neighbours that it knows, as kernels do five seconds after a neighbour's first
+    /// use: that would be just when a test counts packets.
     pub fn configure(&mut self, cidr: &str, mac: &str, mtu: u32) -> Result<()> {
         if !mac.is_empty() {
             self.ns.ip(&format!("link set dev {} address {mac}", self.device))?;
         }
+        let kernel = format!("net.ipv4.neigh.{}", self.device);
+        let (reachable, probe) = ("base_reachable_time_ms=3600000", "delay_first_probe_time=3600");
+        self.ns.sh(&format!("sysctl -qw {kernel}.{reachable} {kernel}.{probe}"))?;
         self.ns.configure(&self.device, cidr, mtu)?;
         self.address = cidr.split('/').next().unwrap_or_default().to_owned();
         Ok(())

