@@ -155,13 +155,15 @@ fn the_kernels_bridge_loses_nothing_at_a_modest_rate() {
 
 #[test]
 fn af_xdp_loses_nothing_at_a_modest_rate() {
-    let Some(nets) = Nets::new() else { return };
-    nets.join_directly();
-    for side in [&nets.a, &nets.b] {
-        ip(&format!("-n {side} link set e0 mtu 1500"));
+    for (options, least) in [("--seconds 1 --flows 10", 1_000), ("--seconds 0.2 --size 1514", 200)] {
+        // Devices of its own: after a run's end the kernel has a device's queue for some time yet.
+        let Some(nets) = Nets::new() else { return };
+        nets.join_directly();
+        for side in [&nets.a, &nets.b] {
+            ip(&format!("-n {side} link set e0 mtu 1500"));
+        }
+        nets.report(&format!("--backend af-xdp --rate 5k {options}")).assert_clean(least);
     }
-    nets.report("--backend af-xdp --rate 5k --seconds 1 --flows 10").assert_clean(1_000);
-    nets.report("--backend af-xdp --rate 5k --seconds 0.2 --size 1514").assert_clean(200);
 }
 
 /// Forwards from `pa` to `pb`: of each ten numbered packets one is dropped, one goes twice, and two swap their places.

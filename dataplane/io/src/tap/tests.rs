@@ -48,8 +48,8 @@ fn two_taps_ping_each_other_with_large_frames_and_carry_tcp_with_unfinished_chec
     assert!(patch.partial > 1000, "{} unfinished checksums", patch.partial);
     assert_eq!(patch.drops, DropCounts::default());
     drop((qa, qb));
-    assert!(matches!(a.control.device(), Err(DeviceError::Gone(_))));
-    eventually("the tap's end", || !sandbox.try_run("a", "ip link show eth0").status.success());
+    eventually("the tap's end", || matches!(a.control.device(), Err(DeviceError::Gone(_))));
+    eventually("the end of its name", || !sandbox.try_run("a", "ip link show eth0").status.success());
     drop(frames);
     assert_eq!(pool.at_home(), pool.frames());
 }
@@ -222,5 +222,5 @@ fn an_impossible_mtu_is_refused_with_its_value_and_leaves_no_tap_behind() {
     let sandbox = Sandbox::new(&["a"]);
     let error = open(&TapSpec { mtu: Some(5), persistent: true, ..spec(&sandbox, "t0", "a") }).unwrap_err();
     assert!(error.to_string().contains("t0: MTU 5 is refused"), "{error}");
-    assert!(!sandbox.try_run("a", "ip link show t0").status.success());
+    eventually("the tap's end", || !sandbox.try_run("a", "ip link show t0").status.success());
 }

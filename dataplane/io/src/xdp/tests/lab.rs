@@ -13,7 +13,7 @@ use crate::packet::{Offload, Packet};
 use crate::pool::FramePool;
 use crate::queue::{Burst, PortQueue, Sent};
 pub(crate) use crate::testing::eventually;
-use crate::xdp::{OpenPort, WantedMode, XdpPort, XdpSpec, XdpSystem};
+use crate::xdp::{OpenPort, WantedMode, XdpError, XdpPort, XdpSpec, XdpSystem};
 
 /// Whether this test can run; says so loudly when it can't.
 pub fn privileged(test: &str) -> bool {
@@ -213,12 +213,24 @@ impl Lab {
         server
     }
 
-    /// Opens the port of a host.
+    /// Opens the port of a host. If it was open before, the kernel may have that port's program or socket for a moment.
     pub fn open(&self, system: &XdpSystem, host: char, mode: WantedMode) -> OpenPort {
         let netns = self.switch_netns();
         let device = format!("p{host}");
-        let spec = XdpSpec { netns: Some(&netns), mode, ..XdpSpec::new(&device) };
-        system.open(spec).unwrap_or_else(|error| panic!("{error}"))
+        let open = || system.open(XdpSpec { netns: Some(&netns), mode, ..XdpSpec::new(&device) });
+        let mut opened = open();
+        eventually("a device that is free", || {
+            let busy = match &opened {
+                Err(XdpError::OtherProgram { .. }) => true,
+                Err(XdpError::Socket { source, .. }) => source.raw_os_error() == Some(libc::EBUSY),
+                _ => false,
+            };
+            if busy {
+                opened = open();
+            }
+            !busy
+        });
+        opened.unwrap_or_else(|error| panic!("{error}"))
     }
 }
 
