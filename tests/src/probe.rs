@@ -66,7 +66,7 @@ impl Stream {
         let (tx, rx, rate, time) = (end(from), end(to), pps.to_string(), seconds.to_string());
         let mut argv =
             vec![&program[..], "--json", "--tx", &tx, "--rx", &rx, "--rate", &rate, "--seconds", &time];
-        argv.extend(["--flows", "4", "--settle", "1000"]);
+        argv.extend(["--flows", "4", "--settle", "2000"]);
         argv.extend(options.split_whitespace());
         let process = Process::start(name, &argv, &lab.path(&format!("{name}.stream")), &[])?;
         Ok(Stream { process, name: name.to_owned(), limit: Duration::from_secs(seconds + 20) })

@@ -7,7 +7,7 @@ use std::time::Instant;
 use weft_tests::cmd::SHORT;
 use weft_tests::node::two_nodes;
 use weft_tests::probe::{Stream, descriptors, duration_of_load, gauge};
-use weft_tests::{Host, Lab, Netns, Node, Result, ping, veth, wait_for, weftd};
+use weft_tests::{Error, Host, Lab, Netns, Node, Result, Weftd, ping, veth, wait_for, weftd};
 
 #[test]
 fn nothing_is_lost_beside_ports_that_come_and_go_with_one_worker() -> Result {
@@ -109,7 +109,7 @@ impl Guests {
         let (vni, remote) = (2000 + number, 100 + number % 100);
         weftd.sh(&format!("port add br0 g1 type=tap netns={} vlan=20", self.vm.name()))?;
         weftd.sh("port add br0 vpacket backend=af_packet trunks=10,20")?;
-        weftd.sh("port add br0 vxdp backend=af_xdp vlan=20")?;
+        add_xdp_port(weftd)?;
         weftd.sh(&format!("vni map br0 30 {vni}"))?;
         let local = &node.address;
         weftd.sh(&format!("tunnel add br0 t1 type=vxlan local={local} remote=192.168.77.{remote}"))?;
@@ -127,6 +127,19 @@ impl Guests {
         weftd.sh("port del vpacket")?;
         Ok(())
     }
+}
+
+/// Adds the port `vxdp`, whose sockets of the round before are being closed in the background.
+fn add_xdp_port(weftd: &Weftd) -> Result {
+    let add = || weftd.try_ctl(&["port", "add", "br0", "vxdp", "backend=af_xdp", "vlan=20"]);
+    let mut added = add()?;
+    wait_for("vxdp's queue to be free", SHORT, || {
+        if added.stderr.contains("another AF_XDP socket") {
+            added = add()?;
+        }
+        Ok(!added.stderr.contains("another AF_XDP socket"))
+    })?;
+    if added.success() { Ok(()) } else { Err(Error::new(added.stderr)) }
 }
 
 /// What must not grow.
@@ -155,6 +168,6 @@ impl Sizes {
             last = Some(now);
             Ok(back)
         });
-        back.map_err(|error| weft_tests::Error::new(format!("{error}: {self:?} at the start, {last:?} now")))
+        back.map_err(|error| Error::new(format!("{error}: {self:?} at the start, {last:?} now")))
     }
 }
