@@ -38,6 +38,8 @@ impl Nets {
         let id = format!("{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         let name = |which: &str| format!("weft-pg-{id}-{which}");
         let nets = Nets { a: name("a"), middle: name("m"), b: name("b") };
+        // A killed run whose process had this id may have left them.
+        nets.remove();
         let made = Command::new("ip").args(["netns", "add", &nets.a]).output();
         if !made.as_ref().is_ok_and(|output| output.status.success()) {
             eprintln!("SKIPPED: can't make network namespaces (needs root and iproute2): {made:?}");
@@ -47,6 +49,12 @@ impl Nets {
             ip(&format!("netns add {namespace}"));
         }
         Some(nets)
+    }
+
+    fn remove(&self) {
+        for namespace in [&self.a, &self.middle, &self.b] {
+            try_ip(&format!("netns del {namespace}"));
+        }
     }
 
     /// A veth pair from `a` to `b`.
@@ -88,9 +96,7 @@ impl Nets {
 
 impl Drop for Nets {
     fn drop(&mut self) {
-        for namespace in [&self.a, &self.middle, &self.b] {
-            try_ip(&format!("netns del {namespace}"));
-        }
+        self.remove();
     }
 }
 

@@ -35,6 +35,8 @@ impl Sandbox {
         let prefix = format!("kn{}x{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         let sandbox = Sandbox { prefix, rooms: rooms.iter().map(|&room| room.to_owned()).collect() };
         for room in &sandbox.rooms {
+            // A killed run whose process had this id may have left it.
+            let _ = Command::new("ip").args(["netns", "del", &sandbox.name(room)]).output();
             run(&format!("ip netns add {}", sandbox.name(room)));
             sandbox.run(room, "ip link set lo up");
         }

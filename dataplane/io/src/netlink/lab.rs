@@ -38,6 +38,8 @@ impl Lab {
     fn build(&self) -> Result<(), String> {
         let Lab { left, right } = self;
         for netns in [left, right] {
+            // A killed run whose process had this id may have left it.
+            let _ = run("ip", &format!("netns del {netns}"));
             run("ip", &format!("netns add {netns}"))?;
             run("ip", &format!("-n {netns} link set lo up"))?;
         }

@@ -77,6 +77,7 @@ impl Lab {
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let name = format!("xk{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let lab = Lab { _turn: turn, name, hosts: hosts.chars().collect() };
+        lab.remove();
         run(&format!("ip netns add {}", lab.switch()));
         run(&format!("ip -n {} link set lo up", lab.switch()));
         for (index, &host) in lab.hosts.iter().enumerate() {
@@ -86,6 +87,14 @@ impl Lab {
             run(&format!("{in_host} address add 10.0.0.{}/24 dev eth0", index + 1));
         }
         lab
+    }
+
+    /// Removes the namespaces: this lab's, or those that a killed run has left whose process had this id.
+    fn remove(&self) {
+        for &host in &self.hosts {
+            succeeds(&format!("ip netns del {}", self.host(host)));
+        }
+        succeeds(&format!("ip netns del {}", self.switch()));
     }
 
     /// The switch's namespace.
@@ -244,10 +253,7 @@ pub struct Side<'a> {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        for &host in &self.hosts {
-            succeeds(&format!("ip netns del {}", self.host(host)));
-        }
-        succeeds(&format!("ip netns del {}", self.switch()));
+        self.remove();
     }
 }
 
