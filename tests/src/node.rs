@@ -112,12 +112,6 @@ impl Node {
         Ok(host)
     }
 
-    /// A VXLAN tunnel to another node.
-    pub fn tunnel_to(&self, other: &Node, name: &str) -> Result {
-        let (local, remote) = (&self.address, &other.address);
-        self.weft.sh(&format!("tunnel add br0 {name} type=vxlan local={local} remote={remote}")).map(drop)
-    }
-
     /// The last look at the counters: they account for every packet now. From then on its devices may go.
     pub fn close_accounts(&self) -> Result {
         self.weft.settle()?;
@@ -131,15 +125,21 @@ impl Node {
     }
 }
 
-/// Two nodes whose uplinks (192.168.77.1 and .2) are joined by a veth pair, each with the configuration `toml`.
-pub fn two_nodes(lab: &Lab, toml: &str) -> Result<[Node; 2]> {
+/// Two nodes whose uplinks (192.168.77.1 and .2) are joined by a veth pair, and a VXLAN tunnel `t` on each to the other, in which
+/// VLAN 10 is VNI 1010.
+pub fn two_nodes(lab: &Lab, workers: u32) -> Result<[Node; 2]> {
     let (one, two) = (Netns::new(lab, "node1")?, Netns::new(lab, "node2")?);
     veth((&one, "uplink"), (&two, "uplink"))?;
-    let node = |name, ns: Netns, cidr| {
-        ns.configure("uplink", cidr, 0)?;
-        Node::start(lab, (name, ns), cidr, toml)
+    let node = |name, ns: Netns, [local, remote]: [&str; 2]| -> Result<Node> {
+        let cidr = format!("{local}/24");
+        ns.configure("uplink", &cidr, 0)?;
+        let node = Node::start(lab, (name, ns), &cidr, &format!("[switch]\nworkers = {workers}\n"))?;
+        node.weft.sh("vni map br0 10 1010")?;
+        node.weft.sh(&format!("tunnel add br0 t type=vxlan local={local} remote={remote}"))?;
+        Ok(node)
     };
-    Ok([node("node1", one, "192.168.77.1/24")?, node("node2", two, "192.168.77.2/24")?])
+    let (first, second) = ("192.168.77.1", "192.168.77.2");
+    Ok([node("node1", one, [first, second])?, node("node2", two, [second, first])?])
 }
 
 /// Runs one scenario with that many workers, or skips it loudly.

@@ -47,6 +47,18 @@ pub fn ping(from: &Netns, to: &str, count: u32, options: &str) -> Result<Ping> {
     })
 }
 
+/// Sends three pings, with options as [`ping`] takes them, and panics unless each gets exactly one reply.
+pub fn clean_ping(from: &Host, to: &Host, options: &str) -> Result<()> {
+    let result = ping(from.ns(), to.address(), 3, options)?;
+    assert!(result.is_clean(), "{} to {}: {result:?}", from.device(), to.device());
+    Ok(())
+}
+
+/// Waits until an address answers to ping.
+pub fn wait_reachable(from: &Host, address: &str) -> Result<()> {
+    wait_for(&format!("{address} to answer"), SHORT, || Ok(ping(from.ns(), address, 1, "")?.received > 0))
+}
+
 fn parse_ping(text: &str) -> Option<Ping> {
     let line = text.lines().find(|line| line.contains("packets transmitted"))?;
     let mut ping = Ping::default();

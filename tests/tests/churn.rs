@@ -19,17 +19,14 @@ fn nothing_is_lost_beside_ports_that_come_and_go_with_two_workers() -> Result {
     churn("nothing_is_lost_beside_ports_that_come_and_go_with_two_workers", 2)
 }
 
-fn churn(test: &str, workers: u16) -> Result {
+fn churn(test: &str, workers: u32) -> Result {
     let Some(lab) = Lab::open(test, &weftd::NEEDS)? else { return Ok(()) };
-    let [one, two] = two_nodes(&lab, &format!("[switch]\nworkers = {workers}\n"))?;
+    let [one, two] = two_nodes(&lab, workers)?;
     // The counters of ports that are removed under traffic go with them.
     one.weft.no_accounts();
     for node in [&one, &two] {
-        node.weft.sh("vni map br0 10 1010")?;
         node.weft.sh("vni map br0 20 1020")?;
     }
-    one.tunnel_to(&two, "to-two")?;
-    two.tunnel_to(&one, "to-one")?;
     let a = one.numbered_vm(&lab, "a", "vlan=10", 1)?;
     let b = one.numbered_vm(&lab, "b", "vlan=10", 2)?;
     let c = two.numbered_vm(&lab, "c", "vlan=10", 3)?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use weft_tests::cmd::SHORT;
 use weft_tests::node::two_nodes;
 use weft_tests::probe::{Stream, down, in_background, processor_share, wait_calm, wait_traffic};
-use weft_tests::{Host, Lab, Netns, Node, Result, Weftd, cmd, ping, veth, wait_for, weftd};
+use weft_tests::{Host, Lab, Netns, Node, Result, Weftd, cmd, ping, veth, wait_for, wait_reachable, weftd};
 
 const SOON: Duration = SHORT;
 
@@ -24,12 +24,7 @@ struct World {
 
 impl World {
     fn new(lab: &Lab, workers: u32) -> Result<Self> {
-        let [node, other] = two_nodes(lab, &format!("[switch]\nworkers = {workers}\n"))?;
-        for node in [&node, &other] {
-            node.weft.sh("vni map br0 10 1010")?;
-        }
-        node.tunnel_to(&other, "to-two")?;
-        other.tunnel_to(&node, "to-one")?;
+        let [node, other] = two_nodes(lab, workers)?;
         let steady = [node.numbered_vm(lab, "a", "vlan=10", 1)?, node.numbered_vm(lab, "b", "vlan=10", 2)?];
         let far = other.numbered_vm(lab, "far", "vlan=10", 3)?;
         let tap = node.numbered_vm(lab, "tap", "vlan=10", 4)?;
@@ -59,13 +54,6 @@ impl World {
 
     fn wait_up(&self, name: &str) -> Result {
         wait_for(&format!("{name} to be up"), SOON, || Ok(down(self.weftd(), name)?.is_none()))
-    }
-
-    /// Waits until steady VM a reaches an address.
-    fn wait_reachable(&self, address: &str) -> Result {
-        wait_for(&format!("{address} to answer"), SOON, || {
-            Ok(ping(self.steady[0].ns(), address, 1, "")?.received > 0)
-        })
     }
 
     /// How busy weftd is, in percent of a core, with streams from steady VM a.
@@ -132,7 +120,7 @@ fn vanish(test: &str, workers: u32) -> Result {
     world.tap.ns().ip("link set tap address 02:00:00:00:00:04")?;
     world.tap.ns().configure("tap", "10.0.0.4/24", 1400)?;
     for host in [&world.tap, &world.packet, &world.xdp] {
-        world.wait_reachable(host.address())?;
+        wait_reachable(&world.steady[0], host.address())?;
     }
     steady.finish_clean()?;
     across.finish_clean()?;
@@ -153,18 +141,16 @@ fn an_uplink_that_vanishes_takes_the_tunnels_down_and_comes_back() -> Result {
     let across = Stream::start(&lab, "across", (a, &world.far), (300, 8))?;
     let before = world.share()?;
     world.node.ns.ip("link del uplink")?;
-    wait_for("the tunnel to be down", SOON, || {
-        Ok(world.weftd().tunnel("to-two")?["state"]["down"].is_string())
-    })?;
-    println!("to-two: {}", world.weftd().tunnel("to-two")?["state"]);
+    wait_for("the tunnel to be down", SOON, || Ok(world.weftd().tunnel("t")?["state"]["down"].is_string()))?;
+    println!("t: {}", world.weftd().tunnel("t")?["state"]);
     world.wait_calm("no uplink, a stream to it", before)?;
     wait_for("drops", SOON, || Ok(world.weftd().drops("a", "tunnel_no_route")? > 0))?;
     veth((&world.node.ns, "uplink"), (&world.other.ns, "uplink"))?;
     for node in [&world.node, &world.other] {
         node.ns.ip(&format!("addr add {}/24 dev uplink", node.address))?;
     }
-    world.wait_reachable(world.far.address())?;
-    assert_eq!(world.weftd().tunnel("to-two")?["state"], "up");
+    wait_reachable(&world.steady[0], world.far.address())?;
+    assert_eq!(world.weftd().tunnel("t")?["state"], "up");
     steady.finish_clean()?;
     across.finish()?;
     assert!(ping(a.ns(), world.far.address(), 5, "")?.is_clean());
@@ -190,7 +176,7 @@ fn a_device_goes_down_and_up_and_changes_its_mtu() -> Result {
         assert_eq!(ping(a.ns(), host.address(), 2, "")?.received, 0);
         ns.ip(&format!("link set {device} up"))?;
         world.wait_up(name)?;
-        world.wait_reachable(host.address())?;
+        wait_reachable(&world.steady[0], host.address())?;
         ns.ip(&format!("link set {device} mtu 1300"))?;
         wait_for("the MTU to be shown", SOON, || Ok(world.weftd().port(name)?["mtu"] == 1300))?;
         assert_eq!(ping(a.ns(), host.address(), 2, "-s 1200")?.received, 2, "{name}");

@@ -4,8 +4,8 @@ use weft_tests::cmd::SHORT;
 use weft_tests::node::NEEDS;
 use weft_tests::ovs::SCHEMA;
 use weft_tests::{
-    Capture, Guest, Host, KernelVxlan, Lab, Need, Netns, Node, QemuGuest, Result, StockOvs, Wire, iperf3,
-    ping, qemu, scenarios, wait_for, wait_for_listener,
+    Capture, Guest, Host, KernelVxlan, Lab, Need, Netns, Node, QemuGuest, Result, StockOvs, Wire, clean_ping,
+    iperf3, ping, qemu, scenarios, wait_for, wait_for_listener,
 };
 
 const OVS: [Need; 3] =
@@ -20,12 +20,6 @@ scenarios! {
 
 const A: &str = "192.168.7.1";
 const B: &str = "192.168.7.2";
-
-fn clean_ping(from: &Host, to: &Host, options: &str) -> Result {
-    let result = ping(from.ns(), to.address(), 3, options)?;
-    assert!(result.is_clean(), "{} to {}: {result:?}", from.device(), to.device());
-    Ok(())
-}
 
 /// Both ways at once would hide which one fails.
 fn tcp_both_ways(lab: &Lab, a: &Host, b: &Host) -> Result {

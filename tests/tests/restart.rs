@@ -64,12 +64,7 @@ fn change_until_it_fails(socket: &str, round: u64, begun: &mpsc::Sender<()>) -> 
 fn traffic_resumes_by_itself_when_a_killed_switch_starts_again() -> Result {
     const TEST: &str = "traffic_resumes_by_itself_when_a_killed_switch_starts_again";
     let Some(lab) = Lab::open(TEST, &weftd::NEEDS)? else { return Ok(()) };
-    let [mut one, two] = two_nodes(&lab, "[switch]\nworkers = 2\n")?;
-    for node in [&one, &two] {
-        node.weft.sh("vni map br0 10 1010")?;
-    }
-    one.tunnel_to(&two, "to-two")?;
-    two.tunnel_to(&one, "to-one")?;
+    let [mut one, two] = two_nodes(&lab, 2)?;
     let a = one.numbered_vm(&lab, "a", "vlan=10 persistent=true", 1)?;
     let moved = one.numbered_vm(&lab, "moved", "vlan=10 persistent=true", 2)?;
     let c = two.numbered_vm(&lab, "c", "vlan=10", 3)?;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 use weft_tests::cmd::SHORT;
 use weft_tests::node::NEEDS;
 use weft_tests::vlan::{CTAG, Tag, Tags};
-use weft_tests::{Host, Lab, Node, Recorder, Result, iperf3, pcap, ping, scenarios, wait_for};
+use weft_tests::{Host, Lab, Node, Recorder, Result, clean_ping, iperf3, pcap, ping, scenarios, wait_for};
 
 scenarios! {
     the_fdb_learns_ages_moves_and_is_flushed needs NEEDS;
@@ -32,12 +32,6 @@ fn station(number: u8) -> Vec<u8> {
     Tags::default().frame([2, 0, 0, 0, 1, number])
 }
 
-fn clean_ping(from: &Host, to: &Host) -> Result {
-    let result = ping(from.ns(), to.address(), 2, "")?;
-    assert!(result.is_clean(), "{} to {}: {result:?}", from.device(), to.device());
-    Ok(())
-}
-
 /// Waits until the FDB holds exactly these lines (`PORT VLAN MAC`).
 fn wait_for_fdb(node: &Node, lines: &[&str]) -> Result {
     let mut found = Vec::new();
@@ -59,7 +53,7 @@ fn the_fdb_learns_ages_moves_and_is_flushed(lab: &Lab, workers: u32) -> Result {
     let (on_one, on_two) = ("one 10 02:00:00:00:00:01", "two 10 02:00:00:00:00:02");
     let on_other = "other 20 02:00:00:00:00:01";
     let learn = || -> Result {
-        clean_ping(&one, &two)?;
+        clean_ping(&one, &two, "")?;
         other.ns().send_frame("other", &Tags::default().frame([2, 0, 0, 0, 0, 1]))?;
         wait_for_fdb(&node, &[on_one, on_other, on_two])
     };
@@ -108,7 +102,7 @@ fn a_full_fdb_forgets_and_still_forwards(lab: &Lab, workers: u32) -> Result {
     let bridge = node.weft.json("bridge list")?[0].take();
     let number = |key: &str| bridge[key].as_u64().unwrap_or(0);
     assert_eq!((number("fdb_size"), number("fdb_entries"), number("fdb_full")), (4, 4, 16), "{bridge}");
-    clean_ping(&one, &two)?;
+    clean_ping(&one, &two, "")?;
     let fdb = node.weft.fdb()?;
     assert!(fdb.len() == 4 && fdb.iter().any(|line| line.starts_with("two ")), "{fdb:?}");
     Ok(())
@@ -120,7 +114,7 @@ fn a_static_entry_stays_where_it_was_put(lab: &Lab, workers: u32) -> Result {
     node.weft.sh("fdb add br0 two 10 02:00:00:00:01:07")?;
     let line = "two 10 02:00:00:00:01:07";
     one.ns().send_frame("one", &station(7))?;
-    clean_ping(&one, &two)?;
+    clean_ping(&one, &two, "")?;
     node.weft.sh("fdb flush")?;
     wait_for_fdb(&node, &[line])?;
     let entry = node.weft.json("fdb show")?[0].take();

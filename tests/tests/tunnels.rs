@@ -5,8 +5,8 @@ use weft_tests::cmd::SHORT;
 use weft_tests::node::NEEDS;
 use weft_tests::vlan::Tags;
 use weft_tests::{
-    Capture, Host, KernelVxlan, Lab, Need, Netns, Node, Result, Wire, arping, iperf3, ping, scenarios,
-    send_bytes, wait_for,
+    Capture, Host, KernelVxlan, Lab, Need, Netns, Node, Result, Wire, arping, clean_ping, iperf3, ping,
+    scenarios, send_bytes, wait_for,
 };
 
 scenarios! {
@@ -19,12 +19,6 @@ const A: &str = "192.168.7.1";
 const B: &str = "192.168.7.2";
 const C: &str = "192.168.7.3";
 const LIMIT: Duration = SHORT;
-
-fn clean_ping(from: &Host, to: &Host, options: &str) -> Result {
-    let result = ping(from.ns(), to.address(), 3, options)?;
-    assert!(result.is_clean(), "{} to {}: {result:?}", from.device(), to.device());
-    Ok(())
-}
 
 fn node(lab: &Lab, wire: &Wire, name: &str, address: &str, workers: u32) -> Result<Node> {
     let node = Node::new(lab, wire, name, &format!("{address}/24"), workers)?;

@@ -4,7 +4,9 @@
 use weft_tests::cmd::SHORT;
 use weft_tests::node::NEEDS;
 use weft_tests::vlan::Tags;
-use weft_tests::{Capture, Captured, Host, Lab, Node, Ping, Result, Wire, iperf3, ping, scenarios, wait_for};
+use weft_tests::{
+    Capture, Captured, Host, Lab, Node, Ping, Result, Wire, clean_ping, iperf3, ping, scenarios, wait_for,
+};
 
 scenarios! {
     two_tenants_over_vxlan_then_gre needs NEEDS;
@@ -77,12 +79,6 @@ impl Tenants {
 /// How many pings a VM's kernel has received.
 fn echoes_at(vm: &Host) -> Result<u64> {
     vm.ns().counter("Icmp", "InEchos")
-}
-
-fn clean_ping(from: &Host, to: &Host, options: &str) -> Result {
-    let result = ping(from.ns(), to.address(), 3, options)?;
-    assert!(result.is_clean(), "{} to {}: {result:?}", from.device(), to.device());
-    Ok(())
 }
 
 fn tcp_and_udp(lab: &Lab, from: &Host, to: &Host) -> Result {

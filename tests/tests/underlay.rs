@@ -6,25 +6,16 @@ use std::time::{Duration, Instant};
 use weft_tests::cmd::SHORT;
 use weft_tests::node::two_nodes;
 use weft_tests::probe::{Stream, processor_share, wait_traffic};
-use weft_tests::{Host, Lab, Netns, Node, Result, Weftd, ping, veth, wait_for, weftd};
+use weft_tests::{Host, Lab, Netns, Node, Result, Weftd, ping, veth, wait_for, wait_reachable, weftd};
 
 const SOON: Duration = SHORT;
 
 /// Two nodes, a VM on each, and a VXLAN tunnel between them.
 fn joined(lab: &Lab, workers: u32) -> Result<([Host; 2], [Node; 2])> {
-    let [one, two] = two_nodes(lab, &format!("[switch]\nworkers = {workers}\n"))?;
-    for node in [&one, &two] {
-        node.weft.sh("vni map br0 10 1010")?;
-    }
-    one.tunnel_to(&two, "t")?;
-    two.tunnel_to(&one, "t")?;
+    let [one, two] = two_nodes(lab, workers)?;
     let vms = [one.numbered_vm(lab, "a", "vlan=10", 1)?, two.numbered_vm(lab, "b", "vlan=10", 2)?];
     assert!(ping(vms[0].ns(), vms[1].address(), 3, "")?.received > 0);
     Ok((vms, [one, two]))
-}
-
-fn wait_reachable(from: &Host, address: &str, limit: Duration) -> Result {
-    wait_for(&format!("{address} to answer"), limit, || Ok(ping(from.ns(), address, 1, "")?.received > 0))
 }
 
 fn tunnel_says(weftd: &Weftd, key: &str) -> Result<String> {
@@ -54,7 +45,7 @@ fn tunnels_follow_neighbours_and_mtus() -> Result {
         two.ns.run(&["busybox", "arping", "-A", "-c", "1", "-I", "uplink", "192.168.77.2"], SOON)?;
         one.ns.forget_neighbours("uplink")?;
         wait_for("the new neighbour", SOON, || Ok(tunnel_says(&one.weft, "neighbour")?.contains(mac)))?;
-        wait_reachable(&a, b.address(), SOON)?;
+        wait_reachable(&a, b.address())?;
     }
 
     for (mtu, inner) in [(1400, "1350"), (9000, "8950"), (1500, "1450")] {
@@ -105,7 +96,7 @@ fn packets_for_an_unreachable_end_are_held_and_then_counted() -> Result {
     assert_eq!(streamed.lost, streamed.sent);
     two.ns.ip("addr add 192.168.77.2/24 dev uplink")?;
     let start = Instant::now();
-    wait_reachable(&a, b.address(), SOON)?;
+    wait_reachable(&a, b.address())?;
     println!("reachable {} ms after the other end was back", start.elapsed().as_millis());
     // Its uplink has come and gone with the address.
     two.weft.no_accounts();
@@ -137,7 +128,7 @@ fn tunnels_follow_routes_and_gateways() -> Result {
     two.weft.remove("tunnel del t")?;
     one.weft.sh("tunnel add br0 t type=vxlan local=172.16.0.1 remote=172.16.0.2")?;
     two.weft.sh("tunnel add br0 t type=vxlan local=172.16.0.2 remote=172.16.0.1")?;
-    wait_reachable(&a, b.address(), SOON)?;
+    wait_reachable(&a, b.address())?;
     assert_eq!(tunnel_says(&one.weft, "underlay")?, "uplink");
 
     // By the router now.
@@ -149,7 +140,7 @@ fn tunnels_follow_routes_and_gateways() -> Result {
         })?;
         assert_eq!(tunnel_says(&node.weft, "underlay")?, "second");
     }
-    wait_reachable(&a, b.address(), SOON)?;
+    wait_reachable(&a, b.address())?;
     let uplinks = one.weft.json("show")?["uplinks"].clone();
     assert!(uplinks.to_string().contains("second"), "{uplinks}");
 
@@ -160,7 +151,7 @@ fn tunnels_follow_routes_and_gateways() -> Result {
     assert_eq!(ping(a.ns(), b.address(), 2, "")?.received, 0);
     assert!(one.weft.drops("a", "tunnel_no_route")? > 0);
     one.ns.ip("route add default via 10.1.0.1")?;
-    wait_reachable(&a, b.address(), SOON)?;
+    wait_reachable(&a, b.address())?;
     assert_eq!(tunnel_says(&one.weft, "next_hop")?, "10.1.0.1");
     [&one, &two].iter().for_each(|node| node.weft.no_accounts());
     Ok(())
