@@ -1,6 +1,6 @@
 //! One real guest: QEMU without hardware acceleration, Debian's cloud kernel, busybox; see `tests/guest`.
 
-use crate::cmd::{Error, Result};
+use crate::cmd::{Error, Result, SHORT};
 use crate::lab::{Lab, Need};
 use crate::netns::Netns;
 use crate::process::Process;
@@ -40,7 +40,7 @@ pub struct QemuGuest {
 }
 
 impl QemuGuest {
-    /// Starts QEMU in `ns` on an existing persistent tap and waits until the guest is up (at most 60 s).
+    /// Starts QEMU in `ns` on an existing persistent tap and waits until the guest is up (at most three minutes).
     ///
     /// vhost is off: QEMU itself reads and writes the tap, with `virtio_net_hdr`.
     pub fn boot(lab: &Lab, name: &str, ns: &Netns, guest: &Guest<'_>) -> Result<Self> {
@@ -66,10 +66,10 @@ impl QemuGuest {
         argv.extend(["-append", &append, "-netdev", &netdev, "-device", &device]);
         argv.extend(["-serial", &first, "-serial", &second]);
         let mut process = ns.spawn(lab, name, &argv)?;
-        process.wait_until(Duration::from_secs(5), |_| socket.exists())?;
+        process.wait_until(SHORT, |_| socket.exists())?;
         // QEMU lets the guest run once someone is on its second serial line: nothing that it says is lost.
         let mut guest = QemuGuest { process, channel: UnixStream::connect(&socket)?, console };
-        guest.read_until("guest-ready", Duration::from_secs(60))?;
+        guest.read_until("guest-ready", Duration::from_secs(180))?;
         Ok(guest)
     }
 
@@ -82,9 +82,9 @@ impl QemuGuest {
         Ok((code, output))
     }
 
-    /// Like [`QemuGuest::run`] with ten seconds, and the command must succeed.
+    /// Like [`QemuGuest::run`] for half a minute, and the command must succeed.
     pub fn sh(&mut self, line: &str) -> Result<String> {
-        match self.run(line, Duration::from_secs(10))? {
+        match self.run(line, SHORT)? {
             (0, output) => Ok(output),
             (code, output) => Err(Error::new(format!("guest: `{line}`: exit {code}: {output}"))),
         }

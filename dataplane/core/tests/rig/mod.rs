@@ -338,7 +338,7 @@ impl Rig {
             let totals = (0..=LAST_PORT).map(|port| port_totals(self.datapath.counters(), PortId(port)));
             totals.map(|port| (port.rx_packets, port.tx_packets, port.drops.total())).collect::<Vec<_>>()
         };
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + Duration::from_secs(60);
         loop {
             assert!(Instant::now() < deadline, "the workers don't come to rest");
             let before = count();
