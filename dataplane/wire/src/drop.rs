@@ -59,6 +59,10 @@ drop_reasons! {
     RuleDrop => "rule_drop",
     /// A rule names a port that is not there.
     NoSuchPort => "no_such_port",
+    /// The packet's time to live has run out.
+    TtlExpired => "ttl_expired",
+    /// The tags or labels that a rule puts in front do not fit the frame.
+    NoHeadroom => "no_headroom",
     /// The tunnel packet is not for a configured tunnel: unknown remote, type or local address.
     TunnelUnknown => "tunnel_unknown",
     /// The tunnel packet's key is not mapped to a VLAN of the bridge, or the tunnel does not carry it.
