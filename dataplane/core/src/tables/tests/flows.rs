@@ -1,8 +1,8 @@
 //! Rules: add, modify, delete, overlap, limits, timeouts, learning.
 
-use weft_flow::Fields;
-use weft_flow::action::Learn;
+use weft_flow::action::{Learn, LearnSource, LearnSpec, LearnTarget};
 use weft_flow::message::FlowFlags;
+use weft_flow::{Fields, Subfield};
 
 use super::*;
 
@@ -353,9 +353,39 @@ fn learn(table: u8, cookie: u64) -> Learn {
     }
 }
 
+/// Tables that may learn anything that [`flow`] makes, in tables 0 and 20.
+fn learning() -> Arc<FlowTables> {
+    let tables = FlowTables::new();
+    let whole = |field| LearnTarget::Match(Subfield::whole(field));
+    let targets = [whole(Field::EthType), whole(Field::IpDst), LearnTarget::Output];
+    let specs = targets.map(|target| LearnSpec { source: LearnSource::Immediate(0), target });
+    let learner = |table| Action::Learn(Box::new(Learn { specs: specs.to_vec().into(), ..learn(table, 99) }));
+    change(
+        &tables,
+        FlowMod { table: Some(1), actions: Box::new([learner(0), learner(20)]), ..flow(0, 0, 0) },
+    )
+    .unwrap();
+    tables
+}
+
+#[test]
+fn a_rule_whose_learner_is_gone_is_not_learned_if_it_would_widen_what_is_read() {
+    let tables = learning();
+    let learned = flow(7, 1, 1);
+    let learner = with(FlowCommand::DeleteStrict, FlowMod { table: Some(1), ..flow(0, 0, 0) });
+    change(&tables, learner).unwrap();
+    let version = tables.version();
+    assert_eq!(tables.learn(&learned, 0, at(0)), LearnResult::Busy);
+    assert_eq!((tables.version(), tables.load().len()), (version, 0));
+    // If others read the same, it doesn't.
+    change(&tables, flow(8, 2, 1)).unwrap();
+    assert_eq!(tables.learn(&learned, 0, at(0)), LearnResult::Made);
+    assert_eq!(tables.learn(&flow(7, 3, 2), 0, at(0)), LearnResult::Busy, "another port");
+}
+
 #[test]
 fn learning_makes_a_rule_once_and_refreshes_it_without_a_new_version() {
-    let tables = FlowTables::new();
+    let tables = learning();
     let wanted = FlowMod { hard_timeout: 10, table: Some(20), ..cookie(flow(7, 1, 1), 5) };
     assert_eq!(tables.learn(&wanted, 0, at(0)), LearnResult::Made);
     let version = tables.version();
@@ -375,14 +405,14 @@ fn learning_makes_a_rule_once_and_refreshes_it_without_a_new_version() {
 
 #[test]
 fn learning_stops_at_the_limit_of_its_cookie_and_table() {
-    let tables = FlowTables::new();
+    let tables = learning();
     let learned = |dst, mark| cookie(flow(7, dst, 1), mark);
     assert_eq!(tables.learn(&learned(1, 5), 2, at(0)), LearnResult::Made);
     assert_eq!(tables.learn(&learned(2, 6), 2, at(0)), LearnResult::Made);
     assert_eq!(tables.learn(&learned(3, 5), 2, at(0)), LearnResult::Made);
     assert_eq!(tables.learn(&learned(4, 5), 2, at(0)), LearnResult::Full);
     assert_eq!(tables.learn(&learned(3, 5), 2, at(0)), LearnResult::Refreshed);
-    assert_eq!(tables.load().len(), 3);
+    assert_eq!(tables.load().len(), 1 + 3);
 }
 
 #[test]
@@ -395,8 +425,7 @@ fn what_was_learned_goes_with_the_last_rule_that_learns_it() {
     change(&tables, learner(1)).unwrap();
     change(&tables, learner(2)).unwrap();
     for dst in [1, 2] {
-        let learned = FlowMod { table: Some(20), ..cookie(flow(10, dst, 1), 5) };
-        assert_eq!(tables.learn(&learned, 0, at(0)), LearnResult::Made);
+        change(&tables, FlowMod { table: Some(20), ..cookie(flow(10, dst, 1), 5) }).unwrap();
     }
     change(&tables, FlowMod { table: Some(20), ..cookie(flow(10, 3, 1), 6) }).unwrap();
     let go = |priority: u16| with(FlowCommand::DeleteStrict, flow(priority, priority.into(), 1));
