@@ -472,3 +472,52 @@ fn changes_are_told_for_128_versions_and_large_ones_by_table() {
     }
     assert_eq!(told(start), None);
 }
+
+#[test]
+fn clauses_decide_together_and_a_change_of_one_is_told_as_something_new() {
+    let tables = FlowTables::new();
+    let clause = |clause, matches| FlowMod {
+        matches,
+        actions: Box::new([Action::Conjunction { id: 7, clause, clauses: 2 }]),
+        ..flow(5, 0, 1)
+    };
+    let ip = Match::any().with(Field::EthType, 0x0800);
+    let port = clause(1, ip.with(Field::NwProto, 6).with(Field::TcpDst, 80));
+    let rules = [clause(0, to(1)), clause(0, to(2)), port.clone(), flow(1, 1, 9)];
+    let answer = FlowMod { matches: ip.with(Field::ConjId, 7), ..flow(3, 0, 4) };
+    let changes: Vec<_> = rules.into_iter().chain([answer]).map(Change::Flow).collect();
+    commit(&tables, &changes, at(1)).unwrap();
+    let mut packet = Fields::default();
+    for (field, value) in
+        [(Field::EthType, 0x0800), (Field::NwProto, 6), (Field::TcpDst, 80), (Field::IpDst, 1)]
+    {
+        Subfield::whole(field).set(&mut packet, value);
+    }
+    let root = tables.load();
+    let mut fields = packet;
+    let hit = root.lookup(TableId::FIRST, &mut fields);
+    assert_eq!(&*hit.rule.unwrap().actions, &*out(4));
+    assert_eq!(Subfield::whole(Field::ConjId).get(&fields), 7);
+    assert!(hit.conjunctive && hit.conjunction.is_some_and(|found| (found.id, found.priority) == (7, 5)));
+    assert_eq!(hit.matters_from(), 3);
+
+    // Without a clause, or with another action in its place, the packet meets another rule: so it is told like a new rule.
+    let told = |since: u64| {
+        let root = tables.load();
+        let records = root.changes_since(since).unwrap();
+        records.filter(|record| matches!(record, ChangeRecord::Added { priority: 5, conj: true, .. })).count()
+    };
+    let version = tables.version();
+    change(&tables, with(FlowCommand::ModifyStrict, FlowMod { actions: out(8), ..port.clone() })).unwrap();
+    assert_eq!(told(version), 1);
+    let mut fields = packet;
+    assert_eq!(&*tables.load().lookup(TableId::FIRST, &mut fields).rule.unwrap().actions, &*out(8));
+    change(&tables, port.clone()).unwrap();
+    assert_eq!(told(version + 1), 1);
+    change(&tables, with(FlowCommand::DeleteStrict, port)).unwrap();
+    assert_eq!(told(version + 2), 1);
+    let mut fields = packet;
+    let root = tables.load();
+    let hit = root.lookup(TableId::FIRST, &mut fields);
+    assert_eq!((&*hit.rule.unwrap().actions, fields == packet), (&*out(9), true));
+}
