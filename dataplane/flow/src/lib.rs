@@ -11,6 +11,7 @@ pub mod field;
 pub mod fields;
 pub mod matching;
 pub mod message;
+pub mod text;
 
 pub use action::Action;
 pub use field::{Field, Subfield};
