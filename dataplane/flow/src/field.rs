@@ -4,6 +4,9 @@
 //! [`Fields`]; some fields lie in the same bits (`tcp_src`, `udp_src`, `icmp_type`; `xreg0` and `reg0`, `reg1`), and
 //! prerequisites tell them apart.
 
+use std::collections::HashMap;
+use std::sync::OnceLock;
+
 use crate::fields::Fields;
 
 /// A run of bits in one word.
@@ -102,6 +105,33 @@ pub enum Prerequisite {
     Ct,
 }
 
+impl Prerequisite {
+    /// What a rule has to say, in words for its author.
+    pub fn described(self) -> &'static str {
+        match self {
+            Prerequisite::None => "anything matched",
+            Prerequisite::Ethernet => "Ethernet packets matched",
+            Prerequisite::Vlan => "a VLAN tag matched or pushed",
+            Prerequisite::Mpls => "mpls or mplsm matched",
+            Prerequisite::Arp => "arp or rarp matched",
+            Prerequisite::Ipv4 => "ip matched",
+            Prerequisite::Ipv6 => "ipv6 matched",
+            Prerequisite::Ip => "ip or ipv6 matched",
+            Prerequisite::Tcp => "tcp or tcp6 matched, and no later fragments",
+            Prerequisite::Udp => "udp or udp6 matched, and no later fragments",
+            Prerequisite::Sctp => "sctp or sctp6 matched, and no later fragments",
+            Prerequisite::Icmp4 => "icmp matched",
+            Prerequisite::Icmp6 => "icmp6 matched",
+            Prerequisite::Nd => "icmp6,icmp_type=135 or 136,icmp_code=0 matched",
+            Prerequisite::NdSolicit => "icmp6,icmp_type=135,icmp_code=0 matched",
+            Prerequisite::NdAdvert => "icmp6,icmp_type=136,icmp_code=0 matched",
+            Prerequisite::Ct => {
+                "a connection's ct_state (such as +est) and the EtherType of its address matched"
+            }
+        }
+    }
+}
+
 /// What actions may do with the field.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Access {
@@ -184,7 +214,7 @@ fields! {
     Metadata: "metadata", "", 64, &[(16, 0, 64)], Bitwise, Hex, None, Writable, "", "OXM_OF_METADATA";
     InPort: "in_port", "", 16, &[(31, 48, 16)], Whole, Port, None, Writable, "NXM_OF_IN_PORT", "";
     InPortOxm: "in_port_oxm", "", 32, &[(31, 48, 16)], Whole, Port32, None, Writable, "", "OXM_OF_IN_PORT";
-    ActsetOutput: "actset_output", "", 32, &[(26, 0, 32)], Whole, Port32, None, ReadOnly, "", "OXM_OF_ACTSET_OUTPUT";
+    ActsetOutput: "actset_output", "", 32, &[(26, 0, 32)], Whole, Port32, None, ReadOnly, "ONFOXM_ET_ACTSET_OUTPUT", "OXM_OF_ACTSET_OUTPUT";
     PktMark: "pkt_mark", "", 32, &[(25, 32, 32)], Bitwise, Hex, None, Writable, "NXM_NX_PKT_MARK", "";
     CtState: "ct_state", "", 32, &[(27, 16, 16)], Bitwise, CtState, None, ReadOnly, "NXM_NX_CT_STATE", "";
     CtZone: "ct_zone", "", 16, &[(27, 0, 16)], Whole, Hex, None, ReadOnly, "NXM_NX_CT_ZONE", "";
@@ -270,6 +300,10 @@ fields! {
     NdTll: "nd_tll", "", 48, &[(10, 16, 48)], Bitwise, Mac, NdAdvert, Writable, "NXM_NX_ND_TLL", "OXM_OF_IPV6_ND_TLL";
 }
 
+/// Names in experimenters' extensible matches, which fields have besides those of [`Info`].
+const MORE_NAMES: [(&str, Field); 2] =
+    [("ONFOXM_ET_TCP_FLAGS", Field::TcpFlags), ("NXOXM_ET_DP_HASH", Field::DpHash)];
+
 impl Field {
     /// What is known of it.
     #[inline]
@@ -284,8 +318,17 @@ impl Field {
 
     /// The field of that name, alias, or NXM or OXM name.
     pub fn by_name(name: &str) -> Option<Field> {
-        let called = |info: &Info| [info.name, info.alias, info.nxm, info.oxm].contains(&name);
-        Field::ALL.iter().copied().find(|field| !name.is_empty() && called(field.info()))
+        static NAMES: OnceLock<HashMap<&'static str, Field>> = OnceLock::new();
+        let names = NAMES.get_or_init(|| {
+            let names = |field: &Field| {
+                let Info { name, alias, nxm, oxm, .. } = *field.info();
+                [name, alias, nxm, oxm].map(|name| (name, *field))
+            };
+            // The first field of a name counts.
+            let all = Field::ALL.iter().rev().flat_map(names).filter(|(name, _)| !name.is_empty());
+            all.chain(MORE_NAMES).collect()
+        });
+        names.get(name).copied()
     }
 
     /// `reg0` to `reg15`.
