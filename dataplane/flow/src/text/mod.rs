@@ -55,8 +55,8 @@ use token::Token;
 /// A rule as it is written.
 #[derive(Clone, Copy, Debug)]
 pub struct FlowLine<'a> {
-    /// Its table.
-    pub table: u8,
+    /// Its table: above 255 one of weft's own, which no text names.
+    pub table: u16,
     /// Its priority.
     pub priority: u16,
     /// Its match.
@@ -78,7 +78,7 @@ pub struct FlowLine<'a> {
 impl<'a> From<&'a FlowMod> for FlowLine<'a> {
     fn from(flow: &'a FlowMod) -> FlowLine<'a> {
         FlowLine {
-            table: flow.table.unwrap_or(0),
+            table: flow.table.unwrap_or(0).into(),
             priority: flow.priority,
             matches: &flow.matches,
             cookie: flow.cookie.unwrap_or(0),
