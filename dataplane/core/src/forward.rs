@@ -8,6 +8,8 @@ use weft_io::{FrameCache, Packet, PortQueue};
 use weft_wire::{DropCounts, DropReason};
 
 use crate::counters::Counters;
+use crate::edit;
+use crate::edit::remark::Remarks;
 use crate::encap::Template;
 use crate::epoch::Dep;
 use crate::held::{HELD_FOR, Held, Waiting};
@@ -57,6 +59,8 @@ pub struct Forwarder {
     outputs: Outputs,
     verdict: Verdict,
     current: Current,
+    /// What meters' bands do to a packet's DSCP.
+    remarks: Remarks,
     /// What `sample` actions owe, of 65535.
     sample_debt: u32,
     /// What a queue's call has dropped; empty between calls.
@@ -102,6 +106,7 @@ impl Forwarder {
             outputs: Outputs::new(),
             verdict: Verdict::default(),
             current: Current::NONE,
+            remarks: Remarks::default(),
             sample_debt: 0,
             drops: DropCounts::default(),
             shared,
@@ -304,7 +309,7 @@ impl Forwarder {
             let is_last = at == steps.len();
             match step {
                 Step::Edit(edits) => {
-                    if let Err(reason) = edits.apply(&mut packet) {
+                    if let Err(reason) = edit::apply(edits, &mut packet, &mut self.frames) {
                         return self.drop(ingress, reason, packet);
                     }
                 }
@@ -358,20 +363,17 @@ impl Forwarder {
         match meter.admit(packet.total_len() as u64, self.now) {
             Admission::Pass => Ok(()),
             Admission::Drop => Err(DropReason::MeterExceeded),
-            Admission::Remark(levels) => crate::edit::remark_dscp(packet, levels),
+            Admission::Remark(levels) => self.remarks.apply(levels, packet, &mut self.frames),
         }
     }
 
-    /// One output: cut short, retagged, wrapped or held as it needs.
+    /// One output: retagged, wrapped or held as it needs.
     fn send_one(
         &mut self,
         (emit, template): (&Emit, Option<&Template>),
         mut packet: Packet,
         ingress: PortId,
     ) {
-        if emit.max_len != 0 {
-            packet.truncate(emit.max_len as usize);
-        }
         match (template, emit.key) {
             (Some(template), _) => match wrap(&mut packet, emit.tag, template) {
                 Ok(bytes) => {

@@ -8,7 +8,7 @@
 //!    stands.
 //! 3. If not, [`pipeline`] walks the flow [`table`]s of the published [`snapshot`], with [`vlan`] rules and [`fdb`], and
 //!    leaves a new program.
-//! 4. [`forward`] applies the program's outputs ([`retag`], [`encap`]), lets packets wait for a neighbour ([`held`]),
+//! 4. [`forward`] applies the program's edits and outputs ([`mod@edit`], [`retag`], [`encap`]), lets packets wait for a neighbour ([`held`]),
 //!    collects them per port ([`output`]), and sends them as bursts.
 //!
 //! [`publish`] turns what the control plane wants into the next snapshot; [`runtime`] runs workers on threads; [`datapath`]

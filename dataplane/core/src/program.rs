@@ -11,9 +11,9 @@ use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use hashbrown::HashTable;
-use weft_wire::DropReason;
+use weft_wire::{DropReason, EtherType};
 
-use crate::edit::Edits;
+use crate::edit::{Edit, Edits};
 use crate::encap::Template;
 use crate::epoch::{Dep, Epochs};
 use crate::key::PortId;
@@ -330,11 +330,11 @@ impl Program {
         };
         let shape = match &steps[..] {
             [] => Shape::Drop(ends),
-            [Step::Output(emit, None)] if emit.key.is_none() && emit.max_len == 0 => match emit.tag {
+            [Step::Output(emit, None)] if emit.key.is_none() => match emit.tag {
                 TagRewrite::Keep => Shape::Forward(emit.port),
                 tag => Shape::Retag(emit.port, tag),
             },
-            [Step::Output(emit, Some(_))] if emit.max_len == 0 => Shape::Encap,
+            [Step::Output(_, Some(_))] => Shape::Encap,
             _ => Shape::General,
         };
         Program {
@@ -392,6 +392,14 @@ fn compile(verdict: &Verdict, snapshot: &Snapshot, ops: &[Op], steps: &mut Vec<S
                     steps[start] = Step::Clone((steps.len() - start - 1) as u32);
                 }
             }
+            Op::Output(emit) if emit.max_len > 0 => {
+                let cut = Edit::Truncate(u16::try_from(emit.max_len).unwrap_or(u16::MAX));
+                if at < ops.len() {
+                    steps.push(Step::Clone(2));
+                }
+                steps.push(Step::Edit(Edits::new(&[cut])));
+                steps.push(Step::Output(Emit { max_len: 0, ..*emit }, template(snapshot, emit)));
+            }
             Op::Output(emit) => steps.push(Step::Output(*emit, template(snapshot, emit))),
             Op::Meter(meter) => steps.push(Step::Meter(Arc::clone(&meter.0))),
             Op::PacketIn(packet_in) => steps.push(Step::PacketIn(Arc::clone(&packet_in.0))),
@@ -417,6 +425,17 @@ fn template(snapshot: &Snapshot, emit: &Emit) -> Option<Template> {
     matches!(tunnel.path, Path::Ready { .. }).then(|| Template::new(tunnel, emit.key?)).flatten()
 }
 
-fn edits_of(_verdict: &Verdict, _ops: &[Op]) -> Edits {
-    Edits
+/// A run of edits, merged.
+fn edits_of(verdict: &Verdict, ops: &[Op]) -> Edits {
+    let edit = |op: &Op| match *op {
+        Op::Set(terms) => Some(Edit::Set(verdict.terms(terms).into())),
+        Op::PopVlan => Some(Edit::PopVlan),
+        Op::PushVlan { tpid, tci } => Some(Edit::PushVlan { tpid: EtherType(tpid), tci }),
+        Op::PopMpls { ethertype } => Some(Edit::PopMpls { ether_type: EtherType(ethertype) }),
+        Op::PushMpls { ethertype, lse } => {
+            Some(Edit::PushMpls { ether_type: EtherType(ethertype), entry: lse })
+        }
+        Op::Output(_) | Op::Clone(_) | Op::Meter(_) | Op::PacketIn(_) | Op::Sample { .. } => None,
+    };
+    Edits::new(&ops.iter().filter_map(edit).collect::<Vec<Edit>>())
 }
