@@ -149,8 +149,8 @@ fn files_have_commands_comments_and_headings() {
         delete_strict table=5,priority=6,tcp\n\
         del out_group=7\n\
         actions=NORMAL\n";
-    let flows = text::parse_flows(file.as_bytes(), FlowCommand::Add, &NoNames).unwrap();
     use FlowCommand::{Add, Delete, DeleteStrict, Modify, ModifyStrict};
+    let flows = text::parse_flows(file.as_bytes(), Add, &NoNames).unwrap();
     let seen: Vec<_> = flows.iter().map(|flow| (flow.command, flow.table, flow.priority)).collect();
     let expected = [
         (Add, Some(3), 10),
