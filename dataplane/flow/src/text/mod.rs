@@ -13,6 +13,7 @@ use std::io::BufRead;
 use std::time::Duration;
 
 use crate::action::{Action, Actions};
+use crate::fields::Fields;
 use crate::matching::Match;
 use crate::message::{
     FlowCommand, FlowFlags, FlowMod, GroupCommand, GroupMod, MeterCommand, MeterMod, MeterSpec,
@@ -147,6 +148,12 @@ pub fn parse_flows_with(
 /// Reads a match alone.
 pub fn parse_match(text: &str, ports: &dyn PortNames) -> Result<Match, Error> {
     matches::parse(Token::new(text), ports)
+}
+
+/// Reads the description of a packet, as `ovs-appctl ofproto/trace` takes it: `in_port=1,tcp,nw_src=10.0.0.1`. Every
+/// field may be given, metadata and registers too, with values but without masks; what isn't given is 0.
+pub fn parse_packet(text: &str, ports: &dyn PortNames) -> Result<Fields, Error> {
+    matches::parse_packet(Token::new(text), ports)
 }
 
 /// Reads the actions of a rule with that match, in whichever table.
