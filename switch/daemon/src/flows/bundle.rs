@@ -244,3 +244,79 @@ fn of(verb: Verb) -> What {
         Verb::MeterDel => What::Meter(MeterCommand::Delete),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use weft_wire::OfPort;
+
+    use super::*;
+
+    fn names() -> Names {
+        let (name, number) = ("vm1".to_owned(), OfPort(3));
+        let by_name = BTreeMap::from([(name.clone(), number)]);
+        Names { by_name, by_number: BTreeMap::from([(number, name)]) }
+    }
+
+    fn bundle(verb: Verb, file: Option<&str>) -> Bundle {
+        let Ok(bridge) = PortName::new("br0") else { unreachable!("a good name") };
+        let (file, text) = (file.map(str::to_owned), String::new());
+        Bundle::new(&FlowText { bridge, verb, text, file, bundle: None, more: false })
+    }
+
+    /// What the pieces are refused with.
+    fn refused(verb: Verb, file: Option<&str>, pieces: &[&str]) -> String {
+        let mut bundle = bundle(verb, file);
+        let read = pieces.iter().try_for_each(|piece| bundle.read(piece, &names()));
+        read.map_or_else(|refusal| refusal.message, |()| String::new())
+    }
+
+    #[test]
+    fn each_change_knows_its_line_over_all_pieces() {
+        let mut bundle = bundle(Verb::FlowAdd, Some("f"));
+        for piece in ["# rules\n\nactions=drop\n", "delete tcp\n\n", "in_port=vm1 actions=drop # the last\n"]
+        {
+            bundle.read(piece, &names()).unwrap();
+        }
+        assert_eq!((bundle.changes.len(), bundle.lines), (3, vec![3, 4, 6]));
+        let flows = flows(bundle.changes);
+        let commands: Vec<FlowCommand> = flows.iter().map(|flow| flow.command).collect();
+        assert_eq!(commands, [FlowCommand::Add, FlowCommand::Delete, FlowCommand::Add]);
+    }
+
+    #[test]
+    fn errors_name_file_line_and_column_as_far_as_there_are_several() {
+        let unknown = "'nosuch': no match field or setting of that name";
+        assert_eq!(refused(Verb::FlowAdd, None, &["nosuch=1"]), format!("column 1: {unknown}"));
+        let two = "actions=drop\ntcp,nosuch=1";
+        assert_eq!(refused(Verb::FlowAdd, None, &[two]), format!("line 2, column 5: {unknown}"));
+        let file = refused(Verb::FlowAdd, Some("f"), &["actions=drop\n\n", "nosuch=1\n"]);
+        assert_eq!(file, format!("f: line 3, column 1: {unknown}"));
+    }
+
+    #[test]
+    fn a_replacement_has_rules_and_no_commands() {
+        let line = refused(Verb::FlowReplace, Some("f"), &["actions=drop\ndelete tcp\n"]);
+        assert_eq!(line, "f: line 2: a command in front of a rule can't be here: expected rules only");
+    }
+
+    #[test]
+    fn a_bundle_takes_so_many_octets_and_no_more() {
+        let mut bundle = bundle(Verb::FlowAdd, Some("f"));
+        bundle.octets = MAX_BUNDLE - 3;
+        bundle.read("#a\n", &names()).unwrap();
+        let line = bundle.read("\n", &names()).map_err(|refusal| refusal.message);
+        assert_eq!(line, Err("f: the text is too long: a bundle takes 64 MiB".to_owned()));
+    }
+
+    #[test]
+    fn no_text_deletes_everything_and_an_empty_file_nothing() {
+        let mut argument = bundle(Verb::FlowDel, None);
+        argument.read("", &names()).unwrap();
+        assert_eq!((argument.changes.len(), flows(argument.changes)[0].table), (1, None));
+        let mut file = bundle(Verb::FlowDel, Some("f"));
+        file.read("", &names()).unwrap();
+        assert!(file.changes.is_empty());
+    }
+}
