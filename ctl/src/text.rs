@@ -38,6 +38,7 @@ pub fn render(command: &Command, reply: &Reply) -> String {
         (_, Reply::Switch { switch }) => whole(switch),
         (_, Reply::Config { toml, .. }) => toml.clone(),
         (_, Reply::Version { version }) => format!("weftd {version}\n"),
+        (command, Reply::Flow(reply)) => crate::flow::render(command, reply),
     }
 }
 
@@ -45,7 +46,8 @@ fn all<T>(items: &[T]) -> Vec<&T> {
     items.iter().collect()
 }
 
-fn applied(differences: &[String]) -> String {
+/// Differences, one a line.
+pub fn applied(differences: &[String]) -> String {
     if differences.is_empty() {
         return "nothing differs\n".to_owned();
     }

@@ -15,8 +15,13 @@
 //!
 //! What is not a request is answered with the code `bad_request` and its `id` if it has one, 0 otherwise.
 
+mod flow;
 mod status;
 
+pub use flow::{
+    CachedFlow, Counted, FlowDump, FlowOp, FlowReply, FlowText, GroupDump, GroupStatus, MAX_BUNDLE,
+    MeterStatus, RuleStatus, Verb,
+};
 pub use status::{
     BridgeStatus, CacheStatus, Counters, FdbEntry, PortState, PortStatus, SwitchStatus, TunnelStatus,
     UplinkStatus, VniEntry, WorkerStatus,
@@ -99,6 +104,8 @@ pub enum Op {
     StatsWorkers,
     /// The whole switch: [`Reply::Switch`].
     Show,
+    /// Flow tables: [`Reply::Flow`].
+    Flow(FlowOp),
 }
 
 impl Op {
@@ -225,6 +232,7 @@ pub enum Reply {
     Switch {
         switch: Box<SwitchStatus>,
     },
+    Flow(FlowReply),
 }
 
 /// Why a request was not done.

@@ -1,5 +1,6 @@
 //! weftctl against a switch that only talks: what it asks, what it prints, and how it fails.
 
 mod commands;
+mod flows;
 mod golden;
 mod support;
