@@ -367,6 +367,11 @@ impl Subfield {
 
     /// Its value.
     pub fn get(self, fields: &Fields) -> u128 {
+        if let [segment] = self.field.info().segments {
+            // Most fields lie in one word.
+            let part = (fields.0[usize::from(segment.word)] & segment.mask()) >> segment.shift;
+            return u128::from(part >> self.offset.min(63)) & self.max();
+        }
         let whole = self.field.info().segments.iter().fold(0, |value: u128, segment| {
             let part = (fields.0[usize::from(segment.word)] & segment.mask()) >> segment.shift;
             value.checked_shl(u32::from(segment.bits)).unwrap_or(0) | u128::from(part)

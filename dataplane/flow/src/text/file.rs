@@ -25,8 +25,8 @@ pub(super) fn lines(
         }
         let line = std::str::from_utf8(&buffer).map_err(|_| whole(Problem::NotText))?;
         let line = Token::new(line);
-        let comment = line.unquoted(|rest| rest.starts_with('#')).unwrap_or(line.text.len());
-        let line = line.split_at(comment).0.trim();
+        let comment = line.text.contains('#').then(|| line.unquoted(|rest| rest.starts_with(b"#"))).flatten();
+        let line = comment.map_or(line, |at| line.split_at(at).0).trim();
         if !line.is_empty() {
             take(line).map_err(|error| error.at_line(number))?;
         }

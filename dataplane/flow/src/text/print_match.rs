@@ -60,7 +60,10 @@ struct Said {
 impl Printer<'_> {
     fn bits(&self, field: Field) -> (u128, u128) {
         let whole = Subfield::whole(field);
-        (whole.get(&self.value), whole.get(&self.mask))
+        match whole.get(&self.mask) {
+            0 => (0, 0),
+            mask => (whole.get(&self.value), mask),
+        }
     }
 
     /// A field's value, if it is matched on.

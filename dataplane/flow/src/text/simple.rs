@@ -215,8 +215,8 @@ fn note(value: Token<'_>) -> Result<Box<[u8]>, Error> {
 }
 
 fn enqueue(value: Token<'_>, ports: &dyn PortNames) -> Result<Action, Error> {
-    let end = value.unquoted(|rest| rest.starts_with([':', ',']));
-    let end = end.or_else(|| value.unquoted(|rest| rest.starts_with('q')));
+    let end = value.unquoted(|rest| matches!(rest, [b':' | b',', ..]));
+    let end = end.or_else(|| value.unquoted(|rest| rest.starts_with(b"q")));
     let parts = end.map(|end| value.split_at(end)).filter(|(port, _)| !port.is_empty());
     let (port, queue) = parts.ok_or_else(|| value.error(Problem::Expected("port:queue or (port,queue)")))?;
     let port = port::parse(port.trim(), ports)?;

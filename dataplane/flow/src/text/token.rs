@@ -3,8 +3,10 @@
 
 use super::error::{Error, Problem};
 
-/// What separates settings.
-const SEPARATORS: &[char] = &[',', ' ', '\t', '\r', '\n'];
+/// Whether an octet separates settings.
+fn is_separator(octet: &u8) -> bool {
+    matches!(octet, b',' | b' ' | b'\t' | b'\r' | b'\n')
+}
 
 /// A piece of a line.
 #[derive(Clone, Copy, Debug)]
@@ -42,6 +44,12 @@ impl<'a> Token<'a> {
         self.split_at(count).1
     }
 
+    /// Without the separators that it starts with, if anything is left.
+    fn behind_separators(self) -> Option<Token<'a>> {
+        let start = self.text.bytes().position(|octet| !is_separator(&octet))?;
+        Some(self.skip(start))
+    }
+
     pub fn trim(self) -> Token<'a> {
         let start = self.text.len() - self.text.trim_start().len();
         let token = self.skip(start);
@@ -57,7 +65,7 @@ impl<'a> Token<'a> {
 
     /// What is before and behind the first `->` outside quotes.
     pub fn split_arrow(self) -> Option<(Token<'a>, Token<'a>)> {
-        let mid = self.unquoted(|rest| rest.starts_with("->"))?;
+        let mid = self.unquoted(|rest| rest.starts_with(b"->"))?;
         let (head, tail) = self.split_at(mid);
         Some((head, tail.skip("->".len())))
     }
@@ -67,26 +75,27 @@ impl<'a> Token<'a> {
         let mut rest = Some(self);
         std::iter::from_fn(move || {
             let all = rest.take()?;
-            let Some(end) = all.unquoted(|rest| rest.starts_with(',')) else { return Some(all) };
+            let Some(end) = all.unquoted(|rest| rest.starts_with(b",")) else { return Some(all) };
             let (part, tail) = all.split_at(end);
             rest = Some(tail.skip(1));
             Some(part)
         })
     }
 
-    /// The first place outside quotes where the rest of the text is as wanted.
-    pub fn unquoted(self, wanted: impl Fn(&str) -> bool) -> Option<usize> {
-        let mut letters = self.text.char_indices();
-        let mut within = false;
-        while let Some((at, letter)) = letters.next() {
-            if !within && wanted(self.text.get(at..)?) {
+    /// The first place outside quotes where the rest of the text is as wanted: starts with an ASCII character.
+    pub fn unquoted(self, wanted: impl Fn(&[u8]) -> bool) -> Option<usize> {
+        let bytes = self.text.as_bytes();
+        let (mut at, mut within) = (0, false);
+        while let Some(rest @ [first, ..]) = bytes.get(at..) {
+            if !within && wanted(rest) {
                 return Some(at);
             }
-            match letter {
-                '"' => within = !within,
-                '\\' if within => drop(letters.next()),
+            match first {
+                b'"' => within = !within,
+                b'\\' if within => at += 1,
                 _ => (),
             }
+            at += 1;
         }
         None
     }
@@ -108,9 +117,8 @@ impl<'a> Token<'a> {
     pub fn words(self) -> impl Iterator<Item = Token<'a>> {
         let mut rest = self;
         std::iter::from_fn(move || {
-            let start = rest.text.find(|c| !SEPARATORS.contains(&c))?;
-            rest = rest.skip(start);
-            let end = rest.unquoted(|rest| rest.starts_with(SEPARATORS)).unwrap_or(rest.text.len());
+            rest = rest.behind_separators()?;
+            let end = rest.unquoted(|rest| rest.first().is_some_and(is_separator)).unwrap_or(rest.text.len());
             let (word, tail) = rest.split_at(end);
             rest = tail;
             Some(word)
@@ -193,8 +201,7 @@ impl<'a> Iterator for Items<'a> {
     type Item = Result<Item<'a>, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let start = self.rest.text.find(|c| !SEPARATORS.contains(&c))?;
-        let rest = self.rest.skip(start);
+        let rest = self.rest.behind_separators()?;
         let item = item(rest);
         // An error ends it.
         let used = item.as_ref().map_or(rest.text.len(), |item| item.whole.text.len());
@@ -207,7 +214,8 @@ impl<'a> Iterator for Items<'a> {
 fn item(rest: Token<'_>) -> Result<Item<'_>, Error> {
     let bytes = rest.text.as_bytes();
     let mut end = 0;
-    while bytes.get(end).is_some_and(|byte| !b":=(, \t\r\n".contains(byte)) {
+    let ends = |byte: &u8| is_separator(byte) || matches!(byte, b':' | b'=' | b'(');
+    while bytes.get(end).is_some_and(|byte| !ends(byte)) {
         end = if bytes[end] == b'"' { quoted(rest, end)? } else { end + 1 };
     }
     let (key, tail) = rest.split_at(end);
