@@ -4,6 +4,9 @@
 //! [`Fields`]; some fields lie in the same bits (`tcp_src`, `udp_src`, `icmp_type`; `xreg0` and `reg0`, `reg1`), and
 //! prerequisites tell them apart.
 
+use std::collections::HashMap;
+use std::sync::OnceLock;
+
 use crate::fields::Fields;
 
 /// A run of bits in one word.
@@ -100,6 +103,33 @@ pub enum Prerequisite {
     NdAdvert,
     /// A tracked connection: `ct_state=+trk`, and the EtherType that the field belongs to.
     Ct,
+}
+
+impl Prerequisite {
+    /// What a rule has to say, in words for its author.
+    pub fn described(self) -> &'static str {
+        match self {
+            Prerequisite::None => "anything matched",
+            Prerequisite::Ethernet => "Ethernet packets matched",
+            Prerequisite::Vlan => "a VLAN tag matched or pushed",
+            Prerequisite::Mpls => "mpls or mplsm matched",
+            Prerequisite::Arp => "arp or rarp matched",
+            Prerequisite::Ipv4 => "ip matched",
+            Prerequisite::Ipv6 => "ipv6 matched",
+            Prerequisite::Ip => "ip or ipv6 matched",
+            Prerequisite::Tcp => "tcp or tcp6 matched, and no later fragments",
+            Prerequisite::Udp => "udp or udp6 matched, and no later fragments",
+            Prerequisite::Sctp => "sctp or sctp6 matched, and no later fragments",
+            Prerequisite::Icmp4 => "icmp matched",
+            Prerequisite::Icmp6 => "icmp6 matched",
+            Prerequisite::Nd => "icmp6,icmp_type=135 or 136,icmp_code=0 matched",
+            Prerequisite::NdSolicit => "icmp6,icmp_type=135,icmp_code=0 matched",
+            Prerequisite::NdAdvert => "icmp6,icmp_type=136,icmp_code=0 matched",
+            Prerequisite::Ct => {
+                "a connection's ct_state (such as +est) and the EtherType of its address matched"
+            }
+        }
+    }
 }
 
 /// What actions may do with the field.
@@ -284,8 +314,16 @@ impl Field {
 
     /// The field of that name, alias, or NXM or OXM name.
     pub fn by_name(name: &str) -> Option<Field> {
-        let called = |info: &Info| [info.name, info.alias, info.nxm, info.oxm].contains(&name);
-        Field::ALL.iter().copied().find(|field| !name.is_empty() && called(field.info()))
+        static NAMES: OnceLock<HashMap<&'static str, Field>> = OnceLock::new();
+        let names = NAMES.get_or_init(|| {
+            let names = |field: &Field| {
+                let Info { name, alias, nxm, oxm, .. } = *field.info();
+                [name, alias, nxm, oxm].map(|name| (name, *field))
+            };
+            // The first field of a name counts.
+            Field::ALL.iter().rev().flat_map(names).filter(|(name, _)| !name.is_empty()).collect()
+        });
+        names.get(name).copied()
     }
 
     /// `reg0` to `reg15`.

@@ -12,6 +12,7 @@ pub mod fields;
 pub mod key;
 pub mod matching;
 pub mod message;
+pub mod text;
 
 pub use action::Action;
 pub use field::{Field, Subfield};

@@ -43,13 +43,13 @@ pub struct FlowFlags {
 pub struct FlowMod {
     /// What to do.
     pub command: FlowCommand,
-    /// Which table; `None` is every table, for deletions only.
+    /// Which table; `None` is every table, for changes and deletions only.
     pub table: Option<u8>,
     /// 0 to 65535.
     pub priority: u16,
     /// Which packets, or (for loose changes) which rules.
     pub matches: Match,
-    /// The rule's cookie; `None` for a modification that leaves it as it is.
+    /// The rule's cookie; `None` for a modification that leaves it as it is (an added rule then has cookie 0).
     pub cookie: Option<u64>,
     /// For changes and deletions: only rules whose cookie is `.0` in the bits of `.1`.
     pub cookie_filter: (u64, u64),
@@ -171,6 +171,11 @@ pub struct Bucket {
     pub watch_group: Option<u32>,
     /// What it does.
     pub actions: Actions,
+}
+
+impl Bucket {
+    /// The number of a bucket that has none yet: whoever inserts it gives it one.
+    pub const UNNUMBERED: u32 = 0xffff_ffff;
 }
 
 /// A change to the groups.
