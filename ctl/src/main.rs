@@ -13,6 +13,7 @@ mod client;
 mod request;
 mod table;
 mod text;
+mod trace;
 
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -36,6 +37,8 @@ enum Error {
     Refused(#[from] Refusal),
     #[error("{}: can't {doing}: {source}", .path.display())]
     File { doing: &'static str, path: PathBuf, source: io::Error },
+    #[error("{}: {problem}", .path.display())]
+    Capture { path: PathBuf, problem: trace::CaptureError },
     #[error("can't write the output: {0}")]
     Output(#[source] io::Error),
 }
@@ -43,7 +46,7 @@ enum Error {
 impl Error {
     fn status(&self) -> ExitCode {
         match self {
-            Error::Usage(_) => ExitCode::from(2),
+            Error::Usage(_) | Error::Capture { .. } => ExitCode::from(2),
             _ => ExitCode::from(1),
         }
     }
@@ -86,6 +89,7 @@ fn run(args: Args) -> Result<(), Error> {
     }
     let requests = match &args.command {
         Command::Config { command: ConfigCommand::Apply { file } } => vec![apply(file)?],
+        Command::Trace(packet) => vec![trace::request(packet)?],
         command => request::operations(command)?,
     };
     let mut client = Client::connect(&args.socket)?;

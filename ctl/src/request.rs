@@ -80,6 +80,7 @@ pub fn operations(command: &Command) -> Result<Vec<Op>, UsageError> {
         Command::Stats { what: Some(Stats::Drops) } => Op::StatsDrops,
         Command::Stats { what: Some(Stats::Cache) } => Op::StatsCache,
         Command::Stats { what: Some(Stats::Workers) } => Op::StatsWorkers,
+        Command::Trace(_) => unreachable!("its caller reads the packet"),
         Command::Show => Op::Show,
         Command::Version => Op::Version,
         Command::Config { command: ConfigCommand::Show } => Op::ConfigShow,
@@ -209,7 +210,7 @@ fn flush(words: &[String]) -> Result<Flush, UsageError> {
 }
 
 /// A value that stands by itself on the command line.
-fn value<T: Value>(place: &str, text: &str) -> Result<T, UsageError> {
+pub(crate) fn value<T: Value>(place: &str, text: &str) -> Result<T, UsageError> {
     T::parse(text).map_err(|error| UsageError::Value { place: place.to_owned(), problem: one_line(&error) })
 }
 

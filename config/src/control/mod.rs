@@ -16,10 +16,15 @@
 //! What is not a request is answered with the code `bad_request` and its `id` if it has one, 0 otherwise.
 
 mod status;
+mod trace;
 
 pub use status::{
     BridgeStatus, CacheStatus, Counters, FdbEntry, PortState, PortStatus, SwitchStatus, TunnelStatus,
     UplinkStatus, VniEntry, WorkerStatus,
+};
+pub use trace::{
+    TraceChange, TraceController, TraceCopy, TraceDrop, TraceEvent, TraceReport, TraceRequest, TraceRule,
+    TraceStep, TraceTunnel,
 };
 
 use std::collections::BTreeMap;
@@ -99,6 +104,8 @@ pub enum Op {
     StatsWorkers,
     /// The whole switch: [`Reply::Switch`].
     Show,
+    /// What would happen to a packet; nothing comes of it: [`Reply::Trace`].
+    Trace(TraceRequest),
 }
 
 impl Op {
@@ -224,6 +231,9 @@ pub enum Reply {
     },
     Switch {
         switch: Box<SwitchStatus>,
+    },
+    Trace {
+        trace: Box<TraceReport>,
     },
 }
 

@@ -31,6 +31,11 @@ const COMMANDS: &[(&str, &str)] = &[
     ("json-stats", "--json stats"),
     ("json-show", "--json show"),
     ("json-version", "--json version"),
+    ("trace", "trace br0 in_port=vm1,tcp"),
+    ("trace-drop", "trace br0 in_port=vm1,tcp,tp_dst=22"),
+    ("trace-help", "trace --help"),
+    ("json-trace", "--json trace br0 in_port=vm1,tcp"),
+    ("json-trace-drop", "--json trace br0 in_port=vm1,tcp,tp_dst=22"),
     ("json-port-set", "--json port set vm1 vlan=20 mtu="),
 ];
 

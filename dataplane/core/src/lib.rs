@@ -43,6 +43,7 @@ pub mod runtime;
 pub mod shared;
 pub mod snapshot;
 pub mod tables;
+pub mod trace;
 pub mod validity;
 pub mod verdict;
 pub mod vlan;

@@ -14,4 +14,5 @@ mod numbers;
 pub mod reconcile;
 pub mod status;
 pub mod switch;
+mod trace;
 pub mod underlay;
