@@ -106,20 +106,25 @@ fn numbers(ovs: &StockOvs) -> BTreeMap<u16, u16> {
 fn stock(ovs: &StockOvs, ports: &BTreeMap<u16, u16>, flow: &str) -> Vec<Out> {
     let told = ovs.appctl(&["ofproto/trace", "br0", flow]).unwrap();
     let actions = told.lines().find_map(|line| line.strip_prefix("Datapath actions: ")).expect(&told);
-    let mut tag = tag_of(flow);
+    let mut tags: Vec<u16> = tag_of(flow).into_iter().collect();
     let mut before = Vec::new();
     let mut outs = Vec::new();
     for word in words(actions) {
         match word.as_str() {
-            "clone(" => before.push(tag),
-            ")" => tag = before.pop().expect(actions),
-            "pop_vlan" => tag = None,
+            "clone(" => before.push(tags.clone()),
+            ")" => tags = before.pop().expect(actions),
+            "pop_vlan" => drop(tags.pop()),
             word => {
                 if let Some(rest) = word.strip_prefix("push_vlan(vid=") {
-                    tag = rest.split(',').next().unwrap().parse().ok();
+                    tags.push(rest.split(',').next().unwrap().parse().unwrap());
                 } else if let Ok(number) = word.parse::<u16>() {
                     // The bridge's own internal port is none that the rig has.
-                    outs.extend(ports.get(&number).filter(|&&port| port < 100).map(|&port| (port, tag)));
+                    outs.extend(
+                        ports
+                            .get(&number)
+                            .filter(|&&port| port < 100)
+                            .map(|&port| (port, tags.last().copied())),
+                    );
                 }
             }
         }
@@ -191,7 +196,8 @@ fn a_trace_comes_to_what_open_vswitch_traces() {
         let (ours, theirs) = (weft(&rig, packet), stock(&ovs, &ports, packet));
         println!("{packet}: {ours:?}");
         if ours != theirs {
-            different.push(format!("{packet}\n  weft {ours:?}\n  ovs  {theirs:?}"));
+            let told = ovs.appctl(&["ofproto/trace", "br0", packet]).unwrap();
+            different.push(format!("{packet}\n  weft {ours:?}\n  ovs  {theirs:?}\n{told}"));
         }
     }
     assert!(different.is_empty(), "{}", different.join("\n"));
