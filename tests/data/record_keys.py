@@ -258,4 +258,5 @@ def main():
         print('%d-%d %s' % (start, len(octets), last))
 
 
-main()
+if __name__ == "__main__":
+    main()

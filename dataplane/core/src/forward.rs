@@ -8,6 +8,8 @@ use weft_io::{FrameCache, Packet, PortQueue};
 use weft_wire::{DropCounts, DropReason};
 
 use crate::counters::Counters;
+use crate::edit;
+use crate::edit::remark::Remarks;
 use crate::encap::Template;
 use crate::epoch::Dep;
 use crate::held::{HELD_FOR, Held, Waiting};
@@ -41,7 +43,9 @@ pub struct Forwarder {
     /// The configuration that this burst goes by.
     pub snapshot: Arc<Snapshot>,
     /// The publication count that this burst goes by.
-    pub published: u32,
+    pub published: u64,
+    /// Walks of this worker that made rules.
+    learned: u32,
     /// The time, in seconds.
     pub second: u32,
     /// The time.
@@ -57,6 +61,8 @@ pub struct Forwarder {
     outputs: Outputs,
     verdict: Verdict,
     current: Current,
+    /// What meters' bands do to a packet's DSCP.
+    remarks: Remarks,
     /// What `sample` actions owe, of 65535.
     sample_debt: u32,
     /// What a queue's call has dropped; empty between calls.
@@ -69,6 +75,8 @@ struct Current {
     id: ProgramId,
     shape: Shape,
     tunnel: PortId,
+    /// Whether it may cease to stand within this burst.
+    watched: bool,
     /// Packets and octets that it has taken in this burst.
     packets: u64,
     bytes: u64,
@@ -79,6 +87,7 @@ impl Current {
         id: ProgramId::MAX,
         shape: Shape::Drop(DropReason::NoBridge),
         tunnel: PortId::NONE,
+        watched: false,
         packets: 0,
         bytes: 0,
     };
@@ -93,6 +102,7 @@ impl Forwarder {
             counters,
             snapshot: shared.published.load(),
             published: 0,
+            learned: 0,
             second: 1,
             now: Duration::ZERO,
             programs: Programs::default(),
@@ -102,6 +112,7 @@ impl Forwarder {
             outputs: Outputs::new(),
             verdict: Verdict::default(),
             current: Current::NONE,
+            remarks: Remarks::default(),
             sample_debt: 0,
             drops: DropCounts::default(),
             shared,
@@ -133,6 +144,12 @@ impl Forwarder {
         }
     }
 
+    /// Goes by what was published up to the publication of this number.
+    #[inline]
+    pub fn go_by(&mut self, publication: u32) {
+        self.published = u64::from(publication) << 32 | u64::from(self.learned);
+    }
+
     /// Takes a snapshot up.
     pub fn adopt(&mut self, snapshot: Arc<Snapshot>) {
         self.snapshot = snapshot;
@@ -153,8 +170,10 @@ impl Forwarder {
         let occasion = Occasion { snapshot, key, second, now, effects: true };
         pipeline::walk(occasion, &mut self.verdict, &mut Silent);
         if !self.verdict.learned.is_empty() {
-            // Whoever counts this looks the rules up again.
+            // Others see by this that rules have changed; this worker's next packet does, too.
             self.shared.epochs.publish();
+            self.learned = self.learned.wrapping_add(1);
+            self.published = self.published & !u64::from(u32::MAX) | u64::from(self.learned);
         }
         if self.verdict.deps.is_empty() {
             return Err(self.verdict.drop.unwrap_or(DropReason::NoBridge));
@@ -162,7 +181,9 @@ impl Forwarder {
         if self.verdict.fleeting {
             self.verdict.flow_deps = [Dep::NEVER; 2];
         }
-        Ok((self.programs.intern(&self.verdict, &self.snapshot, self.published), self.verdict.flow_deps))
+        // A rule that this walk has made is for the next packet, even if it is of the same flow.
+        let checked = if self.verdict.learned.is_empty() { self.published } else { 0 };
+        Ok((self.programs.intern(&self.verdict, &self.snapshot, checked), self.verdict.flow_deps))
     }
 
     /// Another program for a flow of `key` whose own one no longer stands for all its flows, if it does for this one. The
@@ -190,20 +211,26 @@ impl Forwarder {
     /// Whether what the program was compiled from stands; then it is the current one.
     #[inline(always)]
     pub fn is_current(&mut self, id: ProgramId) -> bool {
-        self.current.id == id || self.make_current(id)
+        self.current.id == id && !self.current.watched || self.make_current(id)
     }
 
     #[inline]
     fn make_current(&mut self, id: ProgramId) -> bool {
         let valid = self.programs.valid(id, &self.shared.epochs, self.published);
         if valid {
-            self.settle_current();
-            if let Some(program) = self.programs.get(id) {
-                self.current =
-                    Current { id, shape: program.shape, tunnel: program.tunnel, packets: 0, bytes: 0 };
-            }
+            self.set_current(id);
         }
         valid
+    }
+
+    #[inline]
+    fn set_current(&mut self, id: ProgramId) {
+        self.settle_current();
+        if let Some(program) = self.programs.get(id) {
+            let (shape, tunnel) = (program.shape, program.tunnel);
+            let watched = program.has_to_be_watched(self.published);
+            self.current = Current { id, shape, tunnel, watched, packets: 0, bytes: 0 };
+        }
     }
 
     /// Writes down what the current program has counted in this burst.
@@ -233,8 +260,9 @@ impl Forwarder {
     /// Does what the program says to a packet of `bytes` octets that came in by the queue of `port`.
     #[inline(always)]
     pub fn run(&mut self, id: ProgramId, mut packet: Packet, bytes: usize, port: PortId) {
-        if self.current.id != id && !self.make_current(id) {
-            return self.drop(port, DropReason::NoBridge, packet);
+        // A hit has made it the current one; the program that a walk has just found serves the packet that it was for.
+        if self.current.id != id {
+            self.set_current(id);
         }
         self.current.packets += 1;
         self.current.bytes += bytes as u64;
@@ -304,7 +332,7 @@ impl Forwarder {
             let is_last = at == steps.len();
             match step {
                 Step::Edit(edits) => {
-                    if let Err(reason) = edits.apply(&mut packet) {
+                    if let Err(reason) = edit::apply(edits, &mut packet, &mut self.frames) {
                         return self.drop(ingress, reason, packet);
                     }
                 }
@@ -358,20 +386,17 @@ impl Forwarder {
         match meter.admit(packet.total_len() as u64, self.now) {
             Admission::Pass => Ok(()),
             Admission::Drop => Err(DropReason::MeterExceeded),
-            Admission::Remark(levels) => crate::edit::remark_dscp(packet, levels),
+            Admission::Remark(levels) => self.remarks.apply(levels, packet, &mut self.frames),
         }
     }
 
-    /// One output: cut short, retagged, wrapped or held as it needs.
+    /// One output: retagged, wrapped or held as it needs.
     fn send_one(
         &mut self,
         (emit, template): (&Emit, Option<&Template>),
         mut packet: Packet,
         ingress: PortId,
     ) {
-        if emit.max_len != 0 {
-            packet.truncate(emit.max_len as usize);
-        }
         match (template, emit.key) {
             (Some(template), _) => match wrap(&mut packet, emit.tag, template) {
                 Ok(bytes) => {

@@ -11,9 +11,9 @@ use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use hashbrown::HashTable;
-use weft_wire::DropReason;
+use weft_wire::{DropReason, EtherType};
 
-use crate::edit::Edits;
+use crate::edit::{Edit, Edits};
 use crate::encap::Template;
 use crate::epoch::{Dep, Epochs};
 use crate::key::PortId;
@@ -65,7 +65,7 @@ pub struct Program {
     /// Why the packet itself ends here if no step takes it.
     pub ends: DropReason,
     /// The publication at which all that the program rests on was last seen to hold.
-    checked: u32,
+    checked: u64,
     users: u32,
     hash: u64,
     /// Packets and octets since they were last added to rules.
@@ -116,13 +116,14 @@ impl Programs {
 
     /// Whether what the program was compiled from still stands, for every flow that uses it.
     #[inline(always)]
-    pub fn valid(&mut self, id: ProgramId, epochs: &Epochs, published: u32) -> bool {
+    pub fn valid(&mut self, id: ProgramId, epochs: &Epochs, published: u64) -> bool {
         let Some(Some(program)) = self.slots.get_mut(id as usize) else { return false };
-        program.checked == published || program.recheck(epochs, published)
+        (program.checked == published || program.recheck(epochs, published))
+            && program.verdict.further.iter().all(|&dep| epochs.holds(dep))
     }
 
     /// The program for `verdict`, made if there is none; its user count goes up.
-    pub fn intern(&mut self, verdict: &Verdict, snapshot: &Snapshot, published: u32) -> ProgramId {
+    pub fn intern(&mut self, verdict: &Verdict, snapshot: &Snapshot, published: u64) -> ProgramId {
         let hash = self.hash_of(verdict);
         let slots = &mut self.slots;
         let same = |&id: &ProgramId| {
@@ -152,7 +153,8 @@ impl Programs {
 
     fn hash_of(&self, verdict: &Verdict) -> u64 {
         let mut state = self.hasher.build_hasher();
-        (&verdict.ops, verdict.drop, verdict.tunnel, &verdict.deps, &verdict.looks).hash(&mut state);
+        (&verdict.ops, verdict.drop, verdict.tunnel, &verdict.deps, &verdict.further, &verdict.looks)
+            .hash(&mut state);
         for rule in &verdict.rules {
             (Arc::as_ptr(rule) as usize).hash(&mut state);
         }
@@ -176,10 +178,11 @@ impl Programs {
         &mut self,
         id: ProgramId,
         subject: Subject<'_>,
-        (epochs, snapshot, published): (&Epochs, &Snapshot, u32),
+        (epochs, snapshot, published): (&Epochs, &Snapshot, u64),
     ) -> Option<ProgramId> {
         let program = self.slots.get_mut(id as usize)?.as_mut()?;
-        let stands = program.verdict.deps.iter().all(|&dep| epochs.holds(dep))
+        let deps = program.verdict.deps.iter().chain(&program.verdict.further);
+        let stands = deps.into_iter().all(|&dep| epochs.holds(dep))
             && validity::stands_for(&program.verdict, subject, &mut self.versions);
         if !stands {
             return None;
@@ -276,7 +279,7 @@ impl Programs {
 
 impl Program {
     #[cold]
-    fn recheck(&mut self, epochs: &Epochs, published: u32) -> bool {
+    fn recheck(&mut self, epochs: &Epochs, published: u64) -> bool {
         let holds = self.verdict.deps.iter().all(|&dep| epochs.holds(dep))
             && validity::bring_up_to_date(&mut self.verdict);
         if holds {
@@ -310,6 +313,7 @@ impl Program {
             && own.terms == verdict.terms
             && own.looks == verdict.looks
             && own.deps == verdict.deps
+            && own.further == verdict.further
             && own.young == verdict.young
             && own.patches == verdict.patches
             && own.learned == verdict.learned
@@ -321,7 +325,7 @@ impl Program {
             || validity::bring_up_to_date(&mut self.verdict) && same_versions(&self.verdict))
     }
 
-    fn compile(verdict: &Verdict, snapshot: &Snapshot, (hash, published): (u64, u32)) -> Program {
+    fn compile(verdict: &Verdict, snapshot: &Snapshot, (hash, published): (u64, u64)) -> Program {
         let mut steps = Vec::new();
         compile(verdict, snapshot, &verdict.ops, &mut steps);
         let ends = match verdict.ops.iter().any(|op| matches!(op, Op::PacketIn(_))) {
@@ -330,11 +334,11 @@ impl Program {
         };
         let shape = match &steps[..] {
             [] => Shape::Drop(ends),
-            [Step::Output(emit, None)] if emit.key.is_none() && emit.max_len == 0 => match emit.tag {
+            [Step::Output(emit, None)] if emit.key.is_none() => match emit.tag {
                 TagRewrite::Keep => Shape::Forward(emit.port),
                 tag => Shape::Retag(emit.port, tag),
             },
-            [Step::Output(emit, Some(_))] if emit.max_len == 0 => Shape::Encap,
+            [Step::Output(_, Some(_))] => Shape::Encap,
             _ => Shape::General,
         };
         Program {
@@ -350,6 +354,12 @@ impl Program {
             steps: steps.into(),
             verdict: verdict.clone(),
         }
+    }
+
+    /// Whether it may cease to stand within the burst that goes by this publication.
+    #[inline]
+    pub fn has_to_be_watched(&self, published: u64) -> bool {
+        self.checked != published || !self.verdict.further.is_empty()
     }
 
     /// The outer header of its first step, if it is an output to a tunnel whose path is known.
@@ -380,7 +390,8 @@ fn compile(verdict: &Verdict, snapshot: &Snapshot, ops: &[Op], steps: &mut Vec<S
         at += 1;
         match op {
             Op::Clone(count) => {
-                let inside = ops.get(at..at + *count as usize).unwrap_or_default();
+                // What nobody gets to see at its end is cut off already.
+                let inside = ops.get(at..ops.len().min(at + *count as usize)).unwrap_or_default();
                 at += inside.len();
                 if at == ops.len() {
                     // Nobody needs the packet any more: no copy.
@@ -391,6 +402,14 @@ fn compile(verdict: &Verdict, snapshot: &Snapshot, ops: &[Op], steps: &mut Vec<S
                     compile(verdict, snapshot, inside, steps);
                     steps[start] = Step::Clone((steps.len() - start - 1) as u32);
                 }
+            }
+            Op::Output(emit) if emit.max_len > 0 => {
+                let cut = Edit::Truncate(u16::try_from(emit.max_len).unwrap_or(u16::MAX));
+                if at < ops.len() {
+                    steps.push(Step::Clone(2));
+                }
+                steps.push(Step::Edit(Edits::new(&[cut])));
+                steps.push(Step::Output(Emit { max_len: 0, ..*emit }, template(snapshot, emit)));
             }
             Op::Output(emit) => steps.push(Step::Output(*emit, template(snapshot, emit))),
             Op::Meter(meter) => steps.push(Step::Meter(Arc::clone(&meter.0))),
@@ -417,6 +436,17 @@ fn template(snapshot: &Snapshot, emit: &Emit) -> Option<Template> {
     matches!(tunnel.path, Path::Ready { .. }).then(|| Template::new(tunnel, emit.key?)).flatten()
 }
 
-fn edits_of(_verdict: &Verdict, _ops: &[Op]) -> Edits {
-    Edits
+/// A run of edits, merged.
+fn edits_of(verdict: &Verdict, ops: &[Op]) -> Edits {
+    let edit = |op: &Op| match *op {
+        Op::Set(terms) => Some(Edit::Set(verdict.terms(terms).into())),
+        Op::PopVlan => Some(Edit::PopVlan),
+        Op::PushVlan { tpid, tci } => Some(Edit::PushVlan { tpid: EtherType(tpid), tci }),
+        Op::PopMpls { ethertype } => Some(Edit::PopMpls { ether_type: EtherType(ethertype) }),
+        Op::PushMpls { ethertype, lse } => {
+            Some(Edit::PushMpls { ether_type: EtherType(ethertype), entry: lse })
+        }
+        Op::Output(_) | Op::Clone(_) | Op::Meter(_) | Op::PacketIn(_) | Op::Sample { .. } => None,
+    };
+    Edits::new(&ops.iter().filter_map(edit).collect::<Vec<Edit>>())
 }

@@ -214,7 +214,7 @@ fields! {
     Metadata: "metadata", "", 64, &[(16, 0, 64)], Bitwise, Hex, None, Writable, "", "OXM_OF_METADATA";
     InPort: "in_port", "", 16, &[(31, 48, 16)], Whole, Port, None, Writable, "NXM_OF_IN_PORT", "";
     InPortOxm: "in_port_oxm", "", 32, &[(31, 48, 16)], Whole, Port32, None, Writable, "", "OXM_OF_IN_PORT";
-    ActsetOutput: "actset_output", "", 32, &[(26, 0, 32)], Whole, Port32, None, ReadOnly, "", "OXM_OF_ACTSET_OUTPUT";
+    ActsetOutput: "actset_output", "", 32, &[(26, 0, 32)], Whole, Port32, None, ReadOnly, "ONFOXM_ET_ACTSET_OUTPUT", "OXM_OF_ACTSET_OUTPUT";
     PktMark: "pkt_mark", "", 32, &[(25, 32, 32)], Bitwise, Hex, None, Writable, "NXM_NX_PKT_MARK", "";
     CtState: "ct_state", "", 32, &[(27, 16, 16)], Bitwise, CtState, None, ReadOnly, "NXM_NX_CT_STATE", "";
     CtZone: "ct_zone", "", 16, &[(27, 0, 16)], Whole, Hex, None, ReadOnly, "NXM_NX_CT_ZONE", "";
@@ -300,6 +300,10 @@ fields! {
     NdTll: "nd_tll", "", 48, &[(10, 16, 48)], Bitwise, Mac, NdAdvert, Writable, "NXM_NX_ND_TLL", "OXM_OF_IPV6_ND_TLL";
 }
 
+/// Names in experimenters' extensible matches, which fields have besides those of [`Info`].
+const MORE_NAMES: [(&str, Field); 2] =
+    [("ONFOXM_ET_TCP_FLAGS", Field::TcpFlags), ("NXOXM_ET_DP_HASH", Field::DpHash)];
+
 impl Field {
     /// What is known of it.
     #[inline]
@@ -321,7 +325,8 @@ impl Field {
                 [name, alias, nxm, oxm].map(|name| (name, *field))
             };
             // The first field of a name counts.
-            Field::ALL.iter().rev().flat_map(names).filter(|(name, _)| !name.is_empty()).collect()
+            let all = Field::ALL.iter().rev().flat_map(names).filter(|(name, _)| !name.is_empty());
+            all.chain(MORE_NAMES).collect()
         });
         names.get(name).copied()
     }

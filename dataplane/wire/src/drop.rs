@@ -73,12 +73,14 @@ drop_reasons! {
     TooManyMplsLabels => "too_many_mpls_labels",
     /// A table looks up what is behind a popped MPLS label, which was not read.
     MplsUnparsed => "mpls_unparsed",
-    /// The time to live ran out.
+    /// The packet's time to live has run out.
     TtlExpired => "ttl_expired",
     /// A meter's rate was exceeded.
     MeterExceeded => "meter_exceeded",
     /// The packet went to the controllers and nowhere else.
     ToController => "to_controller",
+    /// The tags or labels that a rule puts in front do not fit the frame.
+    NoHeadroom => "no_headroom",
     /// The tunnel packet is not for a configured tunnel: unknown remote, type or local address.
     TunnelUnknown => "tunnel_unknown",
     /// The tunnel packet's key is not mapped to a VLAN of the bridge, or the tunnel does not carry it.

@@ -23,6 +23,8 @@ impl Protocol {
     pub const UDP: Protocol = Protocol(17);
     /// GRE (RFC 2784).
     pub const GRE: Protocol = Protocol(47);
+    /// IPv6's routing header (RFC 8200, section 4.4).
+    pub const IPV6_ROUTING: Protocol = Protocol(43);
     /// IPv6's fragment header (RFC 8200, section 4.5).
     pub const IPV6_FRAGMENT: Protocol = Protocol(44);
     /// ICMPv6 (RFC 4443).

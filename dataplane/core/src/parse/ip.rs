@@ -24,6 +24,8 @@ pub(crate) struct Payload {
     pub(crate) protocol: Protocol,
     /// [`FRAGMENT_ANY`] and [`FRAGMENT_LATER`].
     pub(crate) fragment: u8,
+    /// Whether the packet is on its way to a stop that a routing header names.
+    pub(crate) routed: bool,
 }
 
 /// The IPv4 header that `packet` starts with, and what it carries; `size` octets are in the packet from its first on.
@@ -37,7 +39,7 @@ pub(crate) fn split_4(packet: &[u8], size: usize) -> Option<(&[u8; ipv4::LEN], P
     }
     let later = if header.is_later_fragment() { FRAGMENT_LATER } else { 0 };
     let fragment = if header.is_fragment() { FRAGMENT_ANY | later } else { 0 };
-    Some((octets, Payload { at, len: total - at, protocol: header.protocol(), fragment }))
+    Some((octets, Payload { at, len: total - at, protocol: header.protocol(), fragment, routed: false }))
 }
 
 #[inline(always)]
@@ -84,7 +86,7 @@ pub(super) fn version_6<const W: usize>(packet: &[u8], size: usize, word3: u64, 
 #[inline(always)]
 pub(crate) fn skip_extensions(packet: &[u8], header: &ipv6::View<'_>) -> Option<Payload> {
     let (protocol, len) = (header.next_header(), usize::from(header.payload_len()));
-    let first = Payload { at: ipv6::LEN, len, protocol, fragment: 0 };
+    let first = Payload { at: ipv6::LEN, len, protocol, fragment: 0, routed: false };
     if is_extension(protocol) { walk(packet, first) } else { Some(first) }
 }
 
@@ -97,7 +99,7 @@ fn is_extension(protocol: Protocol) -> bool {
 fn walk(packet: &[u8], mut payload: Payload) -> Option<Payload> {
     while is_extension(payload.protocol) {
         let header: &[u8; 8] = packet.get(payload.at..)?.first_chunk()?;
-        let &[next, units, offset_high, offset_low, ..] = header;
+        let &[next, units, third, fourth, ..] = header;
         let units = usize::from(units);
         let len = match payload.protocol {
             Protocol::IPV6_FRAGMENT => 8,
@@ -106,7 +108,8 @@ fn walk(packet: &[u8], mut payload: Payload) -> Option<Payload> {
         };
         payload.len = payload.len.checked_sub(len)?;
         payload.at += len;
-        let offset = u16::from_be_bytes([offset_high, offset_low]);
+        payload.routed |= payload.protocol == Protocol::IPV6_ROUTING && fourth > 0;
+        let offset = u16::from_be_bytes([third, fourth]);
         if payload.protocol == Protocol::IPV6_FRAGMENT && offset != 0 {
             payload.fragment = FRAGMENT_ANY;
             if offset & 0xfff8 != 0 {

@@ -10,7 +10,7 @@ use super::{Words, be64};
 use crate::key::MIDDLE;
 
 /// SCTP's common header (RFC 9260, section 3.1).
-const SCTP: usize = 12;
+pub(crate) const SCTP: usize = 12;
 
 #[inline(always)]
 pub(super) fn read<const W: usize>(packet: &[u8], payload: &Payload, key: &mut Words<W>) {
@@ -81,22 +81,22 @@ fn neighbour_discovery<const W: usize>(segment: &[u8], len: usize, key: &mut Wor
 
 /// Where the target address starts in a neighbour solicitation or advertisement.
 pub(crate) const TARGET: usize = 8;
-/// Where the options start.
-const OPTIONS: usize = TARGET + 16;
+/// Where its options start.
+pub(crate) const OPTIONS: usize = TARGET + 16;
 
 /// The link-layer address options of a neighbour solicitation or advertisement: where each of them starts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) struct Neighbour {
+struct Neighbour {
     /// The source's (RFC 4861, section 4.6.1).
-    pub(crate) source: Option<usize>,
+    source: Option<usize>,
     /// The target's.
-    pub(crate) target: Option<usize>,
+    target: Option<usize>,
 }
 
 impl Neighbour {
     /// Looks through the options of the message of `len` octets that `segment` starts with; `None` if the target isn't
     /// there, or an address is there twice. Options end with the first that has no length or more than there is.
-    pub(crate) fn find(segment: &[u8], len: usize) -> Option<Neighbour> {
+    fn find(segment: &[u8], len: usize) -> Option<Neighbour> {
         let message = segment.get(..len).unwrap_or(segment);
         let mut rest = message.get(OPTIONS..)?;
         let mut found = Neighbour::default();

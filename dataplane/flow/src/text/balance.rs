@@ -5,7 +5,6 @@ use super::error::{Error, Problem};
 use super::port::{self, PortNames};
 use super::token::{Item, Token};
 use crate::action::{Action, Bundle, BundleAlgorithm, HashFields, Multipath, MultipathAlgorithm};
-use crate::field::Subfield;
 
 /// Ports of a bundle, at most.
 const MAX_MEMBERS: usize = 2048;
@@ -49,12 +48,6 @@ fn hash_fields(token: Token<'_>) -> Result<HashFields, Error> {
     by_name(&HASHES, token, expected)
 }
 
-/// A subfield that is written, of a field that has a name in an extensible match.
-fn named_target(token: Token<'_>) -> Result<Subfield, Error> {
-    let target = target(token)?;
-    super::learn::named(target, token)
-}
-
 /// Reads a bundle; `load` writes the choice to a field.
 pub(super) fn bundle(item: &Item<'_>, load: bool, ports: &dyn PortNames) -> Result<Action, Error> {
     let mut words = item.value.words();
@@ -66,7 +59,7 @@ pub(super) fn bundle(item: &Item<'_>, load: bool, ports: &dyn PortNames) -> Resu
     if !kind.text.eq_ignore_ascii_case("ofport") {
         return kind.fail(Problem::Expected("ofport"));
     }
-    let target = if load { Some(named_target(next("the destination")?)?) } else { None };
+    let target = if load { Some(target(next("the destination")?)?) } else { None };
     let first = next("members:")?;
     let head = ["members:", "slaves:"].into_iter().find_map(|word| {
         first.text.get(..word.len()).filter(|head| head.eq_ignore_ascii_case(word)).map(str::len)
@@ -98,7 +91,7 @@ pub(super) fn multipath(item: &Item<'_>) -> Result<Action, Error> {
     let links = next("the number of links")?;
     let count = links.number_in("the number of links", 1, 65536)?;
     let arg = next("the argument")?.u32("the argument")?;
-    let target = named_target(next("the destination")?)?;
+    let target = target(next("the destination")?)?;
     if count - 1 > target.max() {
         return links.fail(Problem::OutOfRange {
             what: "the number of links",

@@ -153,6 +153,9 @@ pub enum Problem {
         "the match does not fit this action, which is tolerated in OpenFlow 1.0 only, but {0} needs a later version"
     )]
     Inconsistent(&'static str),
+    /// A field that only weft itself uses.
+    #[error("{} is internal: a rule can't match on it", .0.info().name)]
+    Internal(Field),
     /// A field that can't be written.
     #[error("{} is read-only", .0.info().name)]
     ReadOnly(Field),

@@ -10,29 +10,24 @@ pub(super) struct Flags {
     names: &'static [&'static str],
     /// The mask with which all flags are compared.
     pub all: u128,
-    /// Whether a match on all of them is written `a|b`.
-    whole: bool,
+
     expected: &'static str,
 }
 
 static CT_STATE: Flags = Flags {
     names: &["new", "est", "rel", "rpl", "inv", "trk", "snat", "dnat"],
     all: 0xff,
-    whole: true,
+
     expected: "a number or flags such as +trk-new; they are new, est, rel, rpl, inv, trk, snat and dnat",
 };
 static TCP_FLAGS: Flags = Flags {
     names: &["fin", "syn", "rst", "psh", "ack", "urg", "ece", "cwr", "ns", "[200]", "[400]", "[800]"],
     all: 0xfff,
-    whole: true,
+
     expected: "a number or flags such as +syn-ack; they are fin, syn, rst, psh, ack, urg, ece, cwr, ns, [200], [400] and [800]",
 };
-static TUN_FLAGS: Flags = Flags {
-    names: &["oam"],
-    all: 1,
-    whole: false,
-    expected: "a number or flags such as +oam; oam is the only one",
-};
+static TUN_FLAGS: Flags =
+    Flags { names: &["oam"], all: 1, expected: "a number or flags such as +oam; oam is the only one" };
 
 impl Flags {
     /// The flags of fields that are written so.
@@ -91,11 +86,16 @@ impl Flags {
         at.map(|at| 1 << at).ok_or_else(|| flag.error(Problem::Expected(self.expected)))
     }
 
-    /// Writes flags as they are matched on.
+    /// Writes flags: `a|b` if all are said, else as [`Flags::print_signed`] does.
     pub fn print(&self, out: &mut String, value: u128, mask: u128) {
-        if self.whole && mask & self.all == self.all {
+        if mask & self.all == self.all {
             return self.print_set(out, value);
         }
+        self.print_signed(out, value, mask);
+    }
+
+    /// Writes flags as `+a-b`.
+    pub fn print_signed(&self, out: &mut String, value: u128, mask: u128) {
         if mask == 0 {
             return out.push_str("0/0");
         }

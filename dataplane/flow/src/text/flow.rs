@@ -50,6 +50,9 @@ pub(super) fn parse(line: Token<'_>, command: FlowCommand, ports: &dyn PortNames
             given.take(&mut flow, settings, &item, ports)?;
         }
     }
+    if settings.actions {
+        builder.refuse_internal()?;
+    }
     flow.matches = builder.finish()?;
     match (settings.actions, tail) {
         (true, None) => return line.fail(Problem::NoActions),

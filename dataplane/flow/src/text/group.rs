@@ -140,15 +140,31 @@ impl<'a> Reader<'a> {
         {
             return bucket.fail(Problem::NotHere);
         }
-        if let (GroupKind::Indirect, Some((bucket, _))) = (group.kind, buckets.get(1)) {
-            return bucket.fail(Problem::TooMany { what: "buckets of an indirect group", max: 1 });
+        match (group.kind, &buckets[..]) {
+            (GroupKind::Indirect, [_, (second, _), ..]) => {
+                return second.fail(Problem::TooMany { what: "buckets of an indirect group", max: 1 });
+            }
+            (GroupKind::Indirect, []) => {
+                return line.fail(Problem::Missing("the bucket of an indirect group"));
+            }
+            _ => (),
         }
-        let buckets = buckets.into_iter().map(|(token, items)| self.bucket(token, &items, group.kind));
-        let mut buckets = buckets.collect::<Result<Vec<_>, _>>()?;
+        let mut taken = Vec::new();
+        let mut list = Vec::with_capacity(buckets.len());
+        for (token, items) in buckets {
+            let bucket = self.bucket(token, &items, group.kind)?;
+            taken.extend((bucket.id != Bucket::UNNUMBERED).then_some((bucket.id, token)));
+            list.push(bucket);
+        }
+        taken.sort_by_key(|(id, token)| (*id, token.at));
+        let pairs = taken.iter().zip(taken.iter().skip(1));
+        if let Some((_, (_, second))) = pairs.into_iter().find(|((first, _), (second, _))| first == second) {
+            return second.fail(Problem::Twice);
+        }
         if self.whole() {
-            number(&mut buckets);
+            number(&mut list);
         }
-        group.buckets = buckets.into();
+        group.buckets = list.into();
         Ok(group)
     }
 

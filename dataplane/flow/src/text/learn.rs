@@ -85,20 +85,11 @@ fn spec(part: &Item<'_>, ports: &dyn PortNames) -> Result<LearnSpec, Error> {
             Ok(LearnSpec { source, target: LearnTarget::Output })
         }
         _ => match value::parse_subfield(part.key) {
-            Ok(target) => matching(named(target, part.key)?, part.value, ports),
+            Ok(target) => matching(target, part.value, ports),
             Err(Error { problem: Problem::UnknownField, .. }) => part.key.fail(Problem::UnknownKeyword),
             Err(error) => Err(error),
         },
     }
-}
-
-/// Refuses a field that has no name in an extensible match, and so can't be told in a message.
-pub(super) fn named(subfield: Subfield, token: Token<'_>) -> Result<Subfield, Error> {
-    let info = subfield.field.info();
-    if info.nxm.is_empty() && info.oxm.is_empty() {
-        return token.fail(Problem::Expected("a field with an NXM or OXM name"));
-    }
-    Ok(subfield)
 }
 
 /// `field`, `field=field` or `field=value`
@@ -122,7 +113,7 @@ fn matching(target: Subfield, from: Token<'_>, ports: &dyn PortNames) -> Result<
 }
 
 fn immediate(target: Subfield, from: Token<'_>, ports: &dyn PortNames) -> Result<u128, Error> {
-    if target == Subfield::whole(target.field) {
+    if target == value::all_of(target.field) {
         value::parse_whole(target.field, from, ports)
     } else {
         from.number("the value", target.max())
@@ -132,7 +123,7 @@ fn immediate(target: Subfield, from: Token<'_>, ports: &dyn PortNames) -> Result
 /// `load:field->field` or `load:value->field`
 fn load(value: Token<'_>) -> Result<LearnSpec, Error> {
     let (from, to) = arrow(value)?;
-    let target = named(target(to)?, to)?;
+    let target = target(to)?;
     let source = if from.text.starts_with(|first: char| first.is_ascii_digit()) {
         LearnSource::Immediate(from.number("the value", target.max())?)
     } else {

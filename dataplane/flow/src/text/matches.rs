@@ -74,11 +74,12 @@ impl<'a> Builder<'a> {
 
     /// `reg0[0..3]=5`
     fn add_part(&mut self, item: &Item<'a>, ports: &dyn PortNames) -> Result<(), Error> {
-        let part = value::parse_subfield(item.key)?;
-        if part == Subfield::whole(part.field) {
+        let part = value::parse_part(item.key)?;
+        let whole = part == value::all_of(part.field);
+        if whole && !item.value.text.starts_with("0x") {
             return self.add_field(part.field, item, ports);
         }
-        if part.field.info().maskable == crate::field::Maskable::Whole {
+        if !whole && part.field.info().maskable == crate::field::Maskable::Whole {
             return item.whole.fail(Problem::NotMaskable(part.field));
         }
         let number = item.value.number("the value", part.max())?;
@@ -124,6 +125,18 @@ impl<'a> Builder<'a> {
         part.set(&mut self.mask, old_mask | mask);
         part.set(&mut self.value, old_value | value & mask);
         Ok(())
+    }
+
+    /// Refuses what a rule can't match on.
+    pub fn refuse_internal(&self) -> Result<(), Error> {
+        let hidden = |(field, _): &&(Field, Token<'a>)| {
+            let value = Subfield::whole(Field::RecircId).get(&self.value);
+            *field == Field::DpHash || *field == Field::RecircId && value != 0
+        };
+        match self.given.iter().find(hidden) {
+            Some((field, token)) => token.fail(Problem::Internal(*field)),
+            None => Ok(()),
+        }
     }
 
     /// The match, if all prerequisites are met.

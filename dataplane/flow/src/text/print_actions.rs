@@ -358,7 +358,7 @@ fn learn(out: &mut String, learn: &Learn, ports: &dyn PortNames) {
 fn learn_spec(out: &mut String, spec: &LearnSpec, ports: &dyn PortNames) {
     match (&spec.target, &spec.source) {
         (LearnTarget::Match(target), LearnSource::Immediate(value)) => {
-            if *target == Subfield::whole(target.field) {
+            if *target == value::all_of(target.field) {
                 out.push_str(target.field.info().name);
                 out.push('=');
                 value::print(out, target.field, (*value, target.field.max()), ports);

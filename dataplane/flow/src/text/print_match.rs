@@ -125,7 +125,11 @@ impl Printer<'_> {
         let (value, mask) = self.bits(field);
         if let (Some(flags), true) = (Flags::of(format), mask != 0) {
             self.name(name);
-            flags.print(self.out, value, mask);
+            // The tunnel has more flags than rules can say.
+            match format {
+                Format::TunFlags => flags.print_signed(self.out, value, mask),
+                _ => flags.print(self.out, value, mask),
+            }
             self.out.push(',');
         }
     }

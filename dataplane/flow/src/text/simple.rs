@@ -238,7 +238,7 @@ fn set_field(value: Token<'_>, ports: &dyn PortNames) -> Result<Action, Error> {
 
 fn resubmit(value: Token<'_>, ports: &dyn PortNames) -> Result<Action, Error> {
     let mut parts = value.text.split(',').scan(value.at, |at, text| {
-        let token = Token { text, at: *at }.trim();
+        let token = Token { text, at: *at };
         *at += text.len() + 1;
         Some(token)
     });

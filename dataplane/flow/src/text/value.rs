@@ -67,7 +67,7 @@ fn parse_number(field: Field, token: Token<'_>) -> Result<(u128, u128), Error> {
     let Some((value, mask)) = token.split_once("/") else {
         let value = match field.info().bits {
             64 => token.u64(name(field))?.into(),
-            _ => token.number(name(field), field.max())?,
+            _ => token.number(name(field), largest(field))?,
         };
         return Ok((value, field.max()));
     };
@@ -79,7 +79,7 @@ fn parse_number(field: Field, token: Token<'_>) -> Result<(u128, u128), Error> {
     };
     let value = match octets {
         64 => value.u64(name(field))?.into(),
-        _ => value.number(name(field), field.max())?,
+        _ => value.number(name(field), largest(field))?,
     };
     Ok((value, mask & field.max()))
 }
@@ -197,8 +197,35 @@ pub(super) fn print_packet_type(out: &mut String, value: u128) {
     out.push(')');
 }
 
+/// The bits of a field that subfields may have: of `vlan_vid`, which is 13 bits wide as a value, not the bit that says
+/// that a tag is there.
+pub(super) fn all_of(field: Field) -> Subfield {
+    let bits = if field == Field::VlanVid { 12 } else { field.info().bits };
+    Subfield { field, offset: 0, bits }
+}
+
+/// Refuses a field that has no name in an extensible match: no message can name a part of it.
+fn named(subfield: Subfield, token: Token<'_>) -> Result<Subfield, Error> {
+    match subfield.field {
+        Field::DlVlan | Field::DlVlanPcp => token.fail(Problem::Expected(
+            "vlan_tci, vlan_vid or vlan_pcp: dl_vlan and dl_vlan_pcp have no NXM or OXM name",
+        )),
+        _ => Ok(subfield),
+    }
+}
+
+/// The largest value of a field; the higher octet of `arp_op` is always 0.
+fn largest(field: Field) -> u128 {
+    if field == Field::ArpOp { 0xff } else { field.max() }
+}
+
 /// Reads `field[a..b]`, `field[n]`, `field[]` or `field`.
 pub(super) fn parse_subfield(token: Token<'_>) -> Result<Subfield, Error> {
+    parse_part(token).and_then(|subfield| named(subfield, token))
+}
+
+/// The same, in a match, where any field may be.
+pub(super) fn parse_part(token: Token<'_>) -> Result<Subfield, Error> {
     let (name, bits) = match token.text.find('[') {
         Some(at) => token.split_at(at),
         None => (token, token.skip(token.text.len())),
@@ -206,18 +233,18 @@ pub(super) fn parse_subfield(token: Token<'_>) -> Result<Subfield, Error> {
     let field = Field::by_name(name.text).or_else(|| Field::by_name(name.text.strip_suffix("_W")?));
     let field = field.ok_or_else(|| name.error(Problem::UnknownField))?;
     if bits.is_empty() {
-        return Ok(Subfield::whole(field));
+        return Ok(all_of(field));
     }
     let syntax = || bits.error(Problem::Expected("[], [bit] or [first..last]"));
     let inner = bits.strip_prefix("[").and_then(|bits| bits.strip_suffix("]")).ok_or_else(syntax)?;
     if inner.is_empty() {
-        return Ok(Subfield::whole(field));
+        return Ok(all_of(field));
     }
     let (first, last) = inner.split_once("..").unwrap_or((inner, inner));
     let bit = |part: Token<'_>| {
         let digits = !part.is_empty() && part.text.bytes().all(|digit| digit.is_ascii_digit());
         let number = if digits { part.text.parse::<u8>().ok() } else { return Err(syntax()) };
-        number.filter(|bit| *bit < field.info().bits).ok_or_else(|| part.error(Problem::NoSuchBits(field)))
+        number.filter(|bit| *bit < all_of(field).bits).ok_or_else(|| part.error(Problem::NoSuchBits(field)))
     };
     let (first, last) = (bit(first)?, bit(last)?);
     if first > last {
@@ -232,7 +259,7 @@ pub(super) fn print_subfield(out: &mut String, subfield: Subfield) {
     let named = [info.nxm, info.oxm, info.name].into_iter().find(|name| !name.is_empty());
     out.push_str(named.unwrap_or_default());
     out.push('[');
-    if subfield != Subfield::whole(subfield.field) {
+    if subfield != all_of(subfield.field) {
         number::decimal(out, subfield.offset.into());
         if subfield.bits > 1 {
             out.push_str("..");
