@@ -8,13 +8,14 @@ mod rig;
 use std::collections::BTreeMap;
 
 use rig::Rig;
-use weft_core::snapshot::{BridgeId, PortKind};
+use weft_core::snapshot::{BridgeId, TunnelKeys};
 use weft_core::tables::Change;
 use weft_core::trace::{self, Description, Names};
 use weft_core::vlan::{VlanMode, VlanSet};
 use weft_flow::message::FlowCommand;
 use weft_flow::text::{NoNames, parse_flow, parse_match};
 use weft_tests::{Lab, Need, StockOvs, cmd};
+use weft_wire::TunnelKind;
 
 /// A firewall, a router and a switch, as small as they can be, with registers, learning, resubmits and clones.
 const RULES: &str = "\
@@ -158,25 +159,28 @@ fn words(actions: &str) -> Vec<String> {
     words
 }
 
-fn switch() -> Rig {
+/// Four ports, of which `tunnels` are the numbers of tunnels that take every key; and these rules.
+fn switch(rules: &str, tunnels: &[u16]) -> Rig {
     let mut rig = Rig::with_bridge(1);
+    rig.add_uplink();
     for id in 0..4 {
-        rig.add_port(id, Some(0), VlanMode::Trunk(VlanSet::all()), PortKind::Device);
-        rig.plug(id);
+        if tunnels.contains(&(id + 1)) {
+            rig.add_tunnel(id, rig::tunnel(TunnelKind::Vxlan, id as u8 + 2, TunnelKeys::Flow));
+        } else {
+            rig.add_device(id, VlanMode::Trunk(VlanSet::all()));
+        }
     }
     rig.publish();
-    let rules = RULES.lines().map(|line| parse_flow(line, FlowCommand::Add, &NoNames).unwrap());
+    let rules = rules.lines().map(|line| parse_flow(line.trim(), FlowCommand::Add, &NoNames).unwrap());
     let delete = parse_flow("", FlowCommand::Delete, &NoNames).unwrap();
     let changes: Vec<Change> = std::iter::once(delete).chain(rules).map(Change::Flow).collect();
     rig.change(0, &changes);
     rig
 }
 
-#[test]
-fn a_trace_comes_to_what_open_vswitch_traces() {
-    let needs = ["ovs-vswitchd", "ovsdb-server", "ovs-vsctl", "ovs-appctl", "ovs-ofctl"].map(Need::Tool);
-    let Some(lab) = Lab::open("trace-ovs", &needs).unwrap() else { return };
-    let ovs = StockOvs::dummy(&lab, "ovs").unwrap();
+/// The same four ports and rules in stock Open vSwitch, where all ports are plain ones.
+fn peer(lab: &Lab, rules: &str) -> StockOvs {
+    let ovs = StockOvs::dummy(lab, "ovs").unwrap();
     ovs.vsctl(&["add-br", "br0", "--", "set", "bridge", "br0", "datapath_type=dummy"]).unwrap();
     for port in 1..=4 {
         let (name, number) = (format!("p{port}"), format!("ofport_request={port}"));
@@ -184,15 +188,21 @@ fn a_trace_comes_to_what_open_vswitch_traces() {
             .unwrap();
     }
     let file = lab.path("rules");
-    std::fs::write(&file, RULES).unwrap();
+    std::fs::write(&file, rules).unwrap();
     let bridge = format!("unix:{}", ovs.dir().join("br0.mgmt").display());
     let file = file.display().to_string();
     cmd::ok(&["ovs-ofctl", "del-flows", &bridge], cmd::SHORT).unwrap();
     cmd::ok(&["ovs-ofctl", "-OOpenFlow14", "add-flows", &bridge, &file], cmd::SHORT).unwrap();
+    ovs
+}
+
+fn compare(test: &str, (rules, tunnels): (&str, &[u16]), packets: &[&str]) {
+    let needs = ["ovs-vswitchd", "ovsdb-server", "ovs-vsctl", "ovs-appctl", "ovs-ofctl"].map(Need::Tool);
+    let Some(lab) = Lab::open(test, &needs).unwrap() else { return };
+    let (rig, ovs) = (switch(rules, tunnels), peer(&lab, rules));
     let ports = numbers(&ovs);
-    let rig = switch();
     let mut different = Vec::new();
-    for packet in PACKETS {
+    for packet in packets {
         let (ours, theirs) = (weft(&rig, packet), stock(&ovs, &ports, packet));
         println!("{packet}: {ours:?}");
         if ours != theirs {
@@ -201,4 +211,33 @@ fn a_trace_comes_to_what_open_vswitch_traces() {
         }
     }
     assert!(different.is_empty(), "{}", different.join("\n"));
+}
+
+#[test]
+fn a_trace_comes_to_what_open_vswitch_traces() {
+    compare("trace-ovs", (RULES, &[]), &PACKETS);
+}
+
+#[test]
+fn a_trace_of_neutrons_tunnel_bridge_comes_to_what_open_vswitch_traces() {
+    let rules = include_str!("../../flow/tests/data/neutron/c2.br-tun.flows.nostats");
+    let packets = [
+        "in_port=1,dl_vlan=1,dl_src=02:00:00:00:00:01,dl_dst=fa:16:3e:d4:ce:c6",
+        "in_port=1,dl_vlan=5,dl_src=02:00:00:00:00:01,dl_dst=fa:16:3e:68:b1:e8",
+        "in_port=1,dl_vlan=3,dl_src=02:00:00:00:00:01,dl_dst=fa:16:3e:0a:ba:2e",
+        "in_port=1,dl_vlan=1,dl_src=02:00:00:00:00:01,dl_dst=02:00:00:00:de:ad",
+        "in_port=1,dl_vlan=3,dl_src=02:00:00:00:00:01,dl_dst=fa:16:3e:00:00:01",
+        "in_port=1,dl_vlan=7,dl_src=02:00:00:00:00:01,dl_dst=fa:16:3e:00:00:01",
+        "in_port=1,dl_src=02:00:00:00:00:01,dl_dst=fa:16:3e:00:00:01",
+        "in_port=1,dl_vlan=1,dl_src=02:00:00:00:00:01,dl_dst=01:00:5e:00:00:01",
+        "in_port=1,arp,dl_vlan=1,dl_src=02:00:00:00:00:01,dl_dst=ff:ff:ff:ff:ff:ff,arp_tpa=10.1.0.2,arp_op=1",
+        "in_port=1,arp,dl_vlan=1,dl_src=02:00:00:00:00:01,dl_dst=ff:ff:ff:ff:ff:ff,arp_tpa=10.1.0.99,arp_op=1",
+        "in_port=2,tun_id=0x505,dl_src=02:00:00:00:00:02,dl_dst=02:00:00:00:00:01",
+        "in_port=2,tun_id=0x5fe,dl_src=02:00:00:00:00:02,dl_dst=02:00:00:00:00:01",
+        "in_port=2,tun_id=0x506,dl_src=02:00:00:00:00:02,dl_dst=02:00:00:00:00:01",
+        "in_port=3,tun_id=0xe58,dl_src=02:00:00:00:00:02,dl_dst=ff:ff:ff:ff:ff:ff",
+        "in_port=3,tun_id=0x505,dl_src=02:00:00:00:00:02,dl_dst=ff:ff:ff:ff:ff:ff",
+        "in_port=4,dl_src=02:00:00:00:00:02,dl_dst=ff:ff:ff:ff:ff:ff",
+    ];
+    compare("trace-neutron", (rules, &[2, 3]), &packets);
 }
