@@ -73,6 +73,9 @@ pub enum Command {
     Stats { what: Option<Stats> },
     /// The whole switch on one screen.
     Show,
+    /// What the switch would do with a packet, step by step, and why; nothing comes of it.
+    #[command(after_help = crate::trace::HELP)]
+    Trace(crate::trace::TraceArgs),
     /// The switch's configuration as a whole.
     Config {
         #[command(subcommand)]

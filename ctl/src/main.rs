@@ -14,6 +14,7 @@ mod flow;
 mod request;
 mod table;
 mod text;
+mod trace;
 
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -40,6 +41,8 @@ enum Error {
     Text(#[from] flow::ReadError),
     #[error("{}: can't {doing}: {source}", .path.display())]
     File { doing: &'static str, path: PathBuf, source: io::Error },
+    #[error("{}: {problem}", .path.display())]
+    Capture { path: PathBuf, problem: trace::CaptureError },
     #[error("can't write the output: {0}")]
     Output(#[source] io::Error),
 }
@@ -47,7 +50,7 @@ enum Error {
 impl Error {
     fn status(&self) -> ExitCode {
         match self {
-            Error::Usage(_) => ExitCode::from(2),
+            Error::Usage(_) | Error::Capture { .. } => ExitCode::from(2),
             _ => ExitCode::from(1),
         }
     }
@@ -93,6 +96,7 @@ fn run(args: Args) -> Result<(), Error> {
     }
     let requests = match &args.command {
         Command::Config { command: ConfigCommand::Apply { file } } => vec![apply(file)?],
+        Command::Trace(packet) => vec![trace::request(packet)?],
         command => request::operations(command)?,
     };
     let mut client = Client::connect(&args.socket)?;

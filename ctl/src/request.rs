@@ -89,6 +89,7 @@ pub fn operations(command: &Command) -> Result<Vec<Op>, UsageError> {
         Command::Stats { what: Some(Stats::Drops) } => Op::StatsDrops,
         Command::Stats { what: Some(Stats::Cache) } => Op::StatsCache,
         Command::Stats { what: Some(Stats::Workers) } => Op::StatsWorkers,
+        Command::Trace(_) => unreachable!("its caller reads the packet"),
         Command::Show => Op::Show,
         Command::Version => Op::Version,
         Command::Config { command: ConfigCommand::Show } => Op::ConfigShow,

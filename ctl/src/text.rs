@@ -36,6 +36,7 @@ pub fn render(command: &Command, reply: &Reply) -> String {
         (_, Reply::Caches { caches }) => cache_table(caches).render(),
         (_, Reply::Workers { workers }) => worker_table(workers).render(),
         (_, Reply::Switch { switch }) => whole(switch),
+        (_, Reply::Trace { trace }) => crate::trace::render(trace),
         (_, Reply::Config { toml, .. }) => toml.clone(),
         (_, Reply::Version { version }) => format!("weftd {version}\n"),
         (command, Reply::Flow(reply)) => crate::flow::render(command, reply),

@@ -17,6 +17,7 @@
 
 mod flow;
 mod status;
+mod trace;
 
 pub use flow::{
     CachedFlow, Counted, FlowDump, FlowOp, FlowReply, FlowText, GroupDump, GroupStatus, MAX_BUNDLE,
@@ -25,6 +26,10 @@ pub use flow::{
 pub use status::{
     BridgeStatus, CacheStatus, Counters, FdbEntry, PortState, PortStatus, SwitchStatus, TunnelStatus,
     UplinkStatus, VniEntry, WorkerStatus,
+};
+pub use trace::{
+    TraceChange, TraceController, TraceCopy, TraceDrop, TraceEvent, TraceReport, TraceRequest, TraceRule,
+    TraceStep, TraceTunnel,
 };
 
 use std::collections::BTreeMap;
@@ -106,6 +111,8 @@ pub enum Op {
     Show,
     /// Flow tables: [`Reply::Flow`].
     Flow(FlowOp),
+    /// What would happen to a packet; nothing comes of it: [`Reply::Trace`].
+    Trace(TraceRequest),
 }
 
 impl Op {
@@ -233,6 +240,9 @@ pub enum Reply {
         switch: Box<SwitchStatus>,
     },
     Flow(FlowReply),
+    Trace {
+        trace: Box<TraceReport>,
+    },
 }
 
 /// Why a request was not done.

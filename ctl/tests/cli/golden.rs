@@ -43,6 +43,11 @@ const COMMANDS: &[(&str, &str)] = &[
     ("meter-dump-no-stats", "meter dump br0 --no-stats"),
     ("cache-show", "cache show vm1 --limit 2"),
     ("json-flow-dump", "--json flow dump br0"),
+    ("trace", "trace br0 in_port=vm1,tcp"),
+    ("trace-drop", "trace br0 in_port=vm1,tcp,tp_dst=22"),
+    ("trace-help", "trace --help"),
+    ("json-trace", "--json trace br0 in_port=vm1,tcp"),
+    ("json-trace-drop", "--json trace br0 in_port=vm1,tcp,tp_dst=22"),
     ("json-port-set", "--json port set vm1 vlan=20 mtu="),
 ];
 

@@ -106,6 +106,7 @@ fn answer(op: Op) -> Result<Reply, Refusal> {
             let next = op.next_config(&config()?).unwrap_or_else(config)?;
             Reply::Applied { differences: diff(&config()?, &next).iter().map(ToString::to_string).collect() }
         }
+        Op::Trace(request) => crate::trace::answer(&request),
         Op::FdbShow { .. } => Reply::Fdb { entries: fdb() },
         Op::FdbFlush(_) => Reply::Flushed { entries: 2 },
         Op::PortShow(scope) => {

@@ -12,7 +12,7 @@
 //!    neighbour ([`held`]), collects them per port ([`output`]), and sends them as bursts.
 //!
 //! [`publish`] turns what the control plane wants into the next snapshot; [`runtime`] runs workers on threads; [`datapath`]
-//! is the control thread's handle on it all.
+//! is the control thread's handle on it all; [`trace`] tells what would become of a packet.
 
 #![forbid(unsafe_code)]
 
@@ -44,6 +44,7 @@ pub mod runtime;
 pub mod shared;
 pub mod snapshot;
 pub mod tables;
+pub mod trace;
 pub mod validity;
 pub mod verdict;
 pub mod vlan;

@@ -23,6 +23,11 @@ pub enum Idle {
     Spin,
 }
 
+/// Octets of stack that a worker's thread (and a trace's) is given. The deepest walk has 4096 look-ups within each other: it
+/// takes 4.5 MiB when the compiler optimizes little, and a thread's usual 2 MiB would not do. As many clones between them
+/// can double that. Only what is used takes memory. (test `trace`)
+pub const STACK: usize = 64 << 20;
+
 const SPIN_FOR: Duration = Duration::from_micros(50);
 const NAP: Duration = Duration::from_micros(40);
 const NAP_UNTIL: Duration = Duration::from_millis(1);

@@ -128,7 +128,10 @@ fn start_workers(
                 std::process::abort();
             }
         };
-        let spawned = thread::Builder::new().name(format!("weft-worker-{index}")).spawn(body);
+        let spawned = thread::Builder::new()
+            .name(format!("weft-worker-{index}"))
+            .stack_size(runtime::STACK)
+            .spawn(body);
         threads.push(spawned.map_err(|source| Fatal::Thread { worker: index, source })?);
         if let (Ok(Err(source)), Some(cpu)) = (pinned.recv(), cpu) {
             return Err(Fatal::Pin { worker: index, cpu, source });

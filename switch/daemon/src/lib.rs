@@ -3,7 +3,7 @@
 //! * [`assemble`] wires everything together, in one function; [`event_loop`] then runs on the control thread.
 //! * [`switch`] holds the state, and makes it equal to a configuration ([`reconcile`]): [`device`]s are opened, the
 //!   [`underlay`] is followed, and the dataplane's [`model`] is published.
-//! * [`control`] serves the control socket, [`status`] says what there is to say.
+//! * [`control`] serves the control socket, [`status`] says what there is to say, `trace` what would happen to a packet.
 
 pub mod assemble;
 pub mod control;
@@ -15,4 +15,5 @@ mod numbers;
 pub mod reconcile;
 pub mod status;
 pub mod switch;
+mod trace;
 pub mod underlay;

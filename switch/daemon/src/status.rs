@@ -49,6 +49,7 @@ impl Handler for Switch {
             Op::StatsDrops => Ok(Reply::Drops { drops: self.drops() }),
             Op::StatsCache => Ok(Reply::Caches { caches: self.caches() }),
             Op::StatsWorkers => Ok(Reply::Workers { workers: self.worker_statuses() }),
+            Op::Trace(request) => self.trace(&request),
             Op::Show => Ok(Reply::Switch { switch: Box::new(self.status()) }),
             Op::Flow(op) => self.flow(op).map(Reply::Flow),
         }

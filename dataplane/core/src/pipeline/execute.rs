@@ -2,7 +2,7 @@
 
 use weft_flow::action::{Learn, VlanChange};
 use weft_flow::field::Prerequisite;
-use weft_flow::{Action, Field, Subfield};
+use weft_flow::{Action, Field, Fields, Subfield};
 use weft_wire::{DropReason, OfPort};
 
 use super::trace::{Event, Tracer};
@@ -162,6 +162,7 @@ impl<T: Tracer> Walk<'_, T> {
         }
         let gathered = std::mem::take(&mut self.action_set);
         self.exit = false;
+        self.tracer.event(Event::ActionSet);
         let by = By { table: TableId::FIRST, rule: None };
         ordered(&gathered).try_for_each(|action| self.execute(here, by, std::slice::from_ref(action)))
     }
@@ -185,33 +186,7 @@ impl<T: Tracer> Walk<'_, T> {
 
     /// Whether the packet is what a field presupposes.
     pub(super) fn has(&self, prerequisite: Prerequisite) -> bool {
-        let field = |field| self.get(field);
-        let ether_type = || field(Field::EthType);
-        let ip = || matches!(ether_type(), 0x0800 | 0x86dd);
-        let later = || field(Field::IpFrag) & 2 != 0;
-        let over_ip = |protocol| ip() && field(Field::NwProto) == protocol && !later();
-        let icmp6 = || ether_type() == 0x86dd && field(Field::NwProto) == 58 && !later();
-        let nd = |kinds: &[u128]| {
-            icmp6() && kinds.contains(&field(Field::Icmpv6Type)) && field(Field::Icmpv6Code) == 0
-        };
-        match prerequisite {
-            Prerequisite::None | Prerequisite::Ethernet => true,
-            Prerequisite::Vlan => field(Field::VlanTci) & 0x1000 != 0,
-            Prerequisite::Mpls => matches!(ether_type(), 0x8847 | 0x8848),
-            Prerequisite::Arp => matches!(ether_type(), 0x0806 | 0x8035),
-            Prerequisite::Ipv4 => ether_type() == 0x0800,
-            Prerequisite::Ipv6 => ether_type() == 0x86dd,
-            Prerequisite::Ip => ip(),
-            Prerequisite::Tcp => over_ip(6),
-            Prerequisite::Udp => over_ip(17),
-            Prerequisite::Sctp => over_ip(132),
-            Prerequisite::Icmp4 => ether_type() == 0x0800 && field(Field::NwProto) == 1 && !later(),
-            Prerequisite::Icmp6 => icmp6(),
-            Prerequisite::Nd => nd(&[135, 136]),
-            Prerequisite::NdSolicit => nd(&[135]),
-            Prerequisite::NdAdvert => nd(&[136]),
-            Prerequisite::Ct => field(Field::CtNwProto) != 0,
-        }
+        has(&self.fields, prerequisite)
     }
 
     /// Changes of fields.
@@ -306,6 +281,37 @@ impl<T: Tracer> Walk<'_, T> {
             self.fields.0[QUEUE_WORD] = self.fields.0[QUEUE_WORD] & !u64::from(u32::MAX) | u64::from(queue);
             self.state = None;
         }
+    }
+}
+
+/// Whether a packet with these fields is what a field presupposes.
+pub(crate) fn has(fields: &Fields, prerequisite: Prerequisite) -> bool {
+    let field = |field| Subfield::whole(field).get(fields);
+    let ether_type = || field(Field::EthType);
+    let ip = || matches!(ether_type(), 0x0800 | 0x86dd);
+    let later = || field(Field::IpFrag) & 2 != 0;
+    let over_ip = |protocol| ip() && field(Field::NwProto) == protocol && !later();
+    let icmp6 = || ether_type() == 0x86dd && field(Field::NwProto) == 58 && !later();
+    let nd = |kinds: &[u128]| {
+        icmp6() && kinds.contains(&field(Field::Icmpv6Type)) && field(Field::Icmpv6Code) == 0
+    };
+    match prerequisite {
+        Prerequisite::None | Prerequisite::Ethernet => true,
+        Prerequisite::Vlan => field(Field::VlanTci) & 0x1000 != 0,
+        Prerequisite::Mpls => matches!(ether_type(), 0x8847 | 0x8848),
+        Prerequisite::Arp => matches!(ether_type(), 0x0806 | 0x8035),
+        Prerequisite::Ipv4 => ether_type() == 0x0800,
+        Prerequisite::Ipv6 => ether_type() == 0x86dd,
+        Prerequisite::Ip => ip(),
+        Prerequisite::Tcp => over_ip(6),
+        Prerequisite::Udp => over_ip(17),
+        Prerequisite::Sctp => over_ip(132),
+        Prerequisite::Icmp4 => ether_type() == 0x0800 && field(Field::NwProto) == 1 && !later(),
+        Prerequisite::Icmp6 => icmp6(),
+        Prerequisite::Nd => nd(&[135, 136]),
+        Prerequisite::NdSolicit => nd(&[135]),
+        Prerequisite::NdAdvert => nd(&[136]),
+        Prerequisite::Ct => field(Field::CtNwProto) != 0,
     }
 }
 

@@ -12,7 +12,7 @@
 //! * [`group`]: groups, and the choices that hashes make; `learn`: rules that packets make;
 //! * [`trace`]: who listens.
 
-mod execute;
+pub(crate) mod execute;
 pub mod group;
 mod learn;
 mod normal;
@@ -194,7 +194,7 @@ impl<'a, T: Tracer> Walk<'a, T> {
         self.set(Field::InPort, port.spec.ofport.0.into());
         self.set(Field::ActsetOutput, UNSET.into());
         let here = Here { bridge, port, live, tables: &tables, visited };
-        self.tracer.event(Event::Bridge { bridge, port });
+        self.tracer.event(Event::Bridge { bridge, port, fields: &self.fields });
         self.look_up(&here, TableId::FIRST, port.spec.ofport, Missed::Matters)?;
         self.run_action_set(&here)
     }

@@ -170,11 +170,17 @@ impl<'a, T: Tracer> Walk<'a, T> {
                     .is_some_and(|&vni| out.spec.tunnel().is_some_and(|tunnel| tunnel.carries_vni(vni))),
                 Some(TunnelKeys::Fixed(_) | TunnelKeys::Flow) | None => out.spec.vlan.carries(vid),
             };
-            if id == from.id || !member || !out.spec.up || from.protected && out.spec.protected {
+            if id == from.id || !member {
+                continue;
+            }
+            if !out.spec.up || from.protected && out.spec.protected {
+                let reason = if out.spec.up { DropReason::NoDestination } else { DropReason::TxPortDown };
+                self.tracer.event(Event::Skipped { port: out, reason });
                 continue;
             }
             if from.tunnel().is_some() && out.spec.tunnel().is_some() {
                 refused = DropReason::SplitHorizon;
+                self.tracer.event(Event::Skipped { port: out, reason: refused });
                 continue;
             }
             self.emit_in_vlan_from(packet, out, vid)?;
@@ -188,6 +194,7 @@ impl<'a, T: Tracer> Walk<'a, T> {
     }
 
     fn emit_in_vlan_from(&mut self, packet: &Arrived<'_>, out: &Port, vid: Vid) -> Result<(), DropReason> {
+        self.tracer.event(Event::Towards(out));
         let tci = self.packet_tci();
         let arrival = Arrival { vid, tci, assigned: packet.port.spec.assigns_vlan() };
         let rewrite = || out.spec.vlan.emit(arrival, out.spec.priority_tags);

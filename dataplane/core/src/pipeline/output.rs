@@ -109,6 +109,7 @@ impl<T: Tracer> Walk<'_, T> {
 
     /// To a port that a rule names: the packet as it is, under the key that its fields or its VLAN say.
     fn emit_as_it_is(&mut self, here: &Here<'_>, out: &Port, max_len: u32) -> Result<(), DropReason> {
+        self.tracer.event(Event::Towards(out));
         self.verdict.deps.push(out.dep);
         let key = match out.spec.tunnel().map(|tunnel| &tunnel.key) {
             None => None,
@@ -152,7 +153,7 @@ impl<T: Tracer> Walk<'_, T> {
             PortKind::Device | PortKind::Uplink => {}
         }
         self.flush();
-        self.tracer.event(Event::Output { port: out, key });
+        self.tracer.event(Event::Output { port: out, key, tag, max_len, fields: &self.fields });
         self.verdict.ops.push(Op::Output(Emit { port: out.spec.id, tag, key, max_len }));
         Ok(())
     }
@@ -224,7 +225,7 @@ impl<T: Tracer> Walk<'_, T> {
             controller: controller.clone(),
             meter: here.tables.meter(number).cloned(),
         };
-        self.tracer.event(Event::Controller);
+        self.tracer.event(Event::Controller(controller));
         self.verdict.ops.push(Op::PacketIn(Shared(Arc::new(packet_in))));
     }
 

@@ -1,10 +1,12 @@
 //! Who listens to a walk: nobody on a miss, `weftctl trace` when somebody asks.
 
+use weft_flow::action::Controller;
 use weft_flow::{Action, Fields};
 use weft_wire::{DropReason, Mac, OfPort, Vid};
 
 use crate::snapshot::{Bridge, Port};
 use crate::tables::{Rule, TableId};
+use crate::vlan::TagRewrite;
 
 /// What happens on a walk, in order.
 #[derive(Debug)]
@@ -15,6 +17,8 @@ pub enum Event<'e> {
         bridge: &'e Bridge,
         /// By which of its ports.
         port: &'e Port,
+        /// As what.
+        fields: &'e Fields,
     },
     /// It is behind the last bridge that it entered.
     LeftBridge,
@@ -31,6 +35,8 @@ pub enum Event<'e> {
     Action(&'e Action),
     /// The fields after an action.
     Fields(&'e Fields),
+    /// What `write_actions` has gathered comes.
+    ActionSet,
     /// A bucket of a group comes.
     Bucket {
         /// The group.
@@ -60,15 +66,30 @@ pub enum Event<'e> {
         /// The port's name, or `None`: it is flooded.
         port: Option<&'e str>,
     },
+    /// A copy is to leave by a port of the bridge, if nothing is against it.
+    Towards(&'e Port),
+    /// A flood leaves a port of the VLAN out.
+    Skipped {
+        /// Which.
+        port: &'e Port,
+        /// Why.
+        reason: DropReason,
+    },
     /// A copy leaves by a port of the bridge.
     Output {
         /// Which.
         port: &'e Port,
         /// The tunnel key, if it is a tunnel.
         key: Option<u32>,
+        /// What happens to the outermost tag of this copy.
+        tag: TagRewrite,
+        /// Octets that are kept; 0 is all.
+        max_len: u32,
+        /// The packet, before that.
+        fields: &'e Fields,
     },
     /// A copy goes to the controllers.
-    Controller,
+    Controller(&'e Controller),
     /// A rule was, or would be, made.
     Learn(&'e weft_flow::message::FlowMod),
     /// An output that can't be, or a rule without one.

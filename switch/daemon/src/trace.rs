@@ -1,0 +1,139 @@
+//! `weftctl trace`: a packet, described or real, goes through what is published, and nothing comes of it.
+
+use weft_config::control::{
+    Code, Refusal, Reply, TraceChange, TraceController, TraceCopy, TraceDrop, TraceEvent, TraceReport,
+    TraceRequest, TraceRule, TraceStep, TraceTunnel,
+};
+use weft_core::trace::{self, Change, Copy, Description, Dropped, Names, ToController, Trace, What};
+use weft_flow::text::{PortNames, parse_match};
+use weft_wire::OfPort;
+
+use crate::switch::Switch;
+
+/// Octets that a frame may have.
+const MAX_FRAME: usize = 65_549;
+
+impl Switch {
+    pub(crate) fn trace(&self, request: &TraceRequest) -> Result<Reply, Refusal> {
+        let snapshot = self.datapath.shared().published.load();
+        let unknown = || Refusal::new(Code::NotFound, format!("there is no bridge '{}'", request.bridge));
+        let state = self.bridges.get(&request.bridge).ok_or_else(unknown)?;
+        let bridge = snapshot.bridge(state.id).ok_or_else(unknown)?;
+        let names = Names { snapshot: &snapshot, bridge };
+        let bad = |error: &dyn std::fmt::Display| Refusal::new(Code::Refused, error);
+        let matches = parse_match(&request.flow, &names).map_err(|error| bad(&error))?;
+        let frame = request.frame.as_deref().map(octets).transpose()?;
+        let in_port = request.in_port.as_deref().map(|port| port_of(port, &names)).transpose()?;
+        let description = Description { bridge, in_port, matches: &matches, frame: frame.as_deref() };
+        let key = description.key(&snapshot).map_err(|error| bad(&error))?;
+        let when = (self.second(), self.start.elapsed());
+        let traced = trace::run(&snapshot, &key, when)
+            .map_err(|error| Refusal::new(Code::Failed, format!("can't trace: {error}")))?;
+        Ok(Reply::Trace { trace: Box::new(report(traced)) })
+    }
+}
+
+/// A port of the bridge, by name or number.
+fn port_of(text: &str, names: &Names<'_>) -> Result<OfPort, Refusal> {
+    let number = || text.parse().ok().map(OfPort).filter(|&port| names.name(port).is_some());
+    names.number(text).or_else(number).ok_or_else(|| {
+        Refusal::new(Code::NotFound, format!("bridge {} has no port '{text}'", names.bridge.spec.name))
+    })
+}
+
+/// Hexadecimal digits, two for an octet; blanks and colons between them don't matter.
+fn octets(text: &str) -> Result<Vec<u8>, Refusal> {
+    let bad = |what: String| Refusal::new(Code::Refused, format!("the frame: {what}"));
+    let digits: Vec<char> = text.chars().filter(|letter| !letter.is_whitespace() && *letter != ':').collect();
+    let digit = |letter: &char| letter.to_digit(16).map(|digit| digit as u8);
+    let octet = |pair: &[char]| match pair {
+        [high, low] => Some(digit(high)? << 4 | digit(low)?),
+        _ => None,
+    };
+    if digits.len() > 2 * MAX_FRAME {
+        return Err(bad(format!("it has more than {MAX_FRAME} octets")));
+    }
+    digits
+        .chunks(2)
+        .map(octet)
+        .collect::<Option<Vec<u8>>>()
+        .ok_or_else(|| bad("not hexadecimal digits, two for each octet".to_owned()))
+}
+
+fn report(trace: Trace) -> TraceReport {
+    let summary = trace.summary();
+    let steps = trace.steps.into_iter();
+    TraceReport {
+        packet: trace.packet,
+        reads: trace.reads.into_iter().map(str::to_owned).collect(),
+        steps: steps.map(|step| TraceStep { depth: step.depth, event: event(step.what) }).collect(),
+        left_out: trace.left_out,
+        copies: trace.copies.into_iter().map(copy).collect(),
+        controllers: trace.controllers.into_iter().map(controller).collect(),
+        dropped: trace.dropped.map(drop_of),
+        summary,
+    }
+}
+
+fn event(what: What) -> TraceEvent {
+    match what {
+        What::Bridge { bridge, port, ofport } => TraceEvent::Bridge { bridge, port, ofport: ofport.0 },
+        What::Lookup { table, rule } => TraceEvent::Lookup {
+            table: table.0,
+            rule: rule.map(|rule| TraceRule {
+                priority: rule.priority,
+                cookie: rule.cookie,
+                matches: rule.matches,
+                actions: rule.actions,
+            }),
+        },
+        What::Action(action) => TraceEvent::Action(action),
+        What::Changed(of) => TraceEvent::Change(change(of)),
+        What::ActionSet => TraceEvent::ActionSet {},
+        What::Bucket { group, bucket } => TraceEvent::Bucket { group, bucket },
+        What::Vlan(vlan) => TraceEvent::Vlan { vlan },
+        What::Sender { vid, mac, port, known } => TraceEvent::Sender { vlan: vid, mac, port, known },
+        What::Destination { vid, mac, port } => TraceEvent::Destination { vlan: vid, mac, port },
+        What::Skipped { port, reason } => TraceEvent::Skipped { port, reason: reason.name().to_owned() },
+        What::Output(of) => TraceEvent::Output(copy(of)),
+        What::Controller(of) => TraceEvent::Controller(controller(of)),
+        What::Learn(rule) => TraceEvent::Learn(rule),
+        What::Refused(of) => TraceEvent::Refused(drop_of(of)),
+        What::Failed(of) => TraceEvent::Failed(drop_of(of)),
+    }
+}
+
+fn drop_of(dropped: Dropped) -> TraceDrop {
+    TraceDrop { reason: dropped.reason.name().to_owned(), hint: dropped.hint }
+}
+
+fn change(change: Change) -> TraceChange {
+    TraceChange { field: change.field.to_owned(), from: change.from, to: change.to }
+}
+
+fn copy(copy: Copy) -> TraceCopy {
+    let text = copy.to_string();
+    TraceCopy {
+        bridge: copy.bridge,
+        port: copy.port,
+        ofport: copy.ofport.0,
+        vlan: copy.vlan.tag.map(|(vid, _)| vid),
+        pcp: copy.vlan.tag.map(|(_, priority)| priority),
+        changes: copy.changes.into_iter().map(change).collect(),
+        max_len: copy.max_len,
+        tunnel: copy.tunnel.map(|wrapped| TraceTunnel {
+            kind: wrapped.kind,
+            local: wrapped.local,
+            remote: wrapped.remote,
+            key: wrapped.key,
+            uplink: wrapped.path.as_ref().map(|way| way.uplink.clone()),
+            next_hop: wrapped.path.as_ref().map(|way| way.next_hop),
+            max_frame: wrapped.path.as_ref().map(|way| way.max_frame),
+        }),
+        text,
+    }
+}
+
+fn controller(sent: ToController) -> TraceController {
+    TraceController { reason: sent.reason.to_owned(), max_len: sent.max_len, id: sent.id }
+}
