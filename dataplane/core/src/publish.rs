@@ -124,6 +124,7 @@ impl Publisher {
         }
         let old = self.published.load();
         let mut changes = compare(&self.model, &model);
+        note_peers(&model, &mut changes);
         let snapshot = Arc::new(self.build(&old, &model, &mut changes));
         self.published.store(Arc::clone(&snapshot));
         self.advance(&changes);
@@ -309,6 +310,18 @@ impl Publisher {
             for vid in vlans.iter() {
                 self.epochs.advance(cell.at(FIRST_VLAN + vid.index()));
             }
+        }
+    }
+}
+
+/// A patch port leads somewhere else when its peer comes, goes or changes.
+fn note_peers(model: &Model, changes: &mut Changes) {
+    for port in &model.ports {
+        if let PortKind::Patch(Some(peer)) = port.kind
+            && changes.ports.contains(&peer)
+            && !changes.ports.contains(&port.id)
+        {
+            changes.ports.push(port.id);
         }
     }
 }

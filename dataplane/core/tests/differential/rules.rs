@@ -92,13 +92,22 @@ pub fn changes(dice: &mut Dice) -> Vec<Change> {
 
 fn rule(dice: &mut Dice) -> FlowMod {
     let table = dice.pick(&[0, 0, 0, 1, 2, 3]);
+    let matches = matches(dice);
     FlowMod {
         table: Some(table),
-        priority: dice.below(4) as u16 + 1,
-        matches: matches(dice),
+        // Which of two rules of one priority wins is not promised: no two have the same.
+        priority: (dice.below(4) as u16) << 13 | mark(&matches) & 0x1fff,
+        matches,
         actions: actions(dice, table, 0).into(),
         ..FlowMod::default()
     }
+}
+
+fn mark(matches: &Match) -> u16 {
+    let words = matches.terms().iter().flat_map(|term| [u64::from(term.word), term.mask, term.value]);
+    let sum =
+        words.fold(7, |sum: u64, word| (sum ^ word).wrapping_mul(0xff51_afd7_ed55_8ccd).rotate_left(31));
+    (sum >> 40) as u16 | 4
 }
 
 fn actions(dice: &mut Dice, table: u8, depth: u8) -> Vec<Action> {
