@@ -74,6 +74,7 @@ icmp6,icmp_type=136,icmp_code=0 set_field:00:00:00:55:00:00/00:00:00:ff:00:00->n
 arp set_field:10.9.8.7->arp_spa
 arp set_field:10.9.8.7->arp_spa,set_field:10.9.8.6->arp_tpa,set_field:02:00:00:00:00:77->arp_sha,set_field:02:00:00:00:00:78->arp_tha
 arp set_field:2->arp_op
+rarp set_field:10.9.8.7->arp_spa,set_field:02:00:00:00:00:77->arp_tha
 arp set_field:0.0.8.0/0.0.255.0->arp_tpa
 vlan_tci=0x1000/0x1000 pop_vlan
 vlan_tci=0 push_vlan:0x8100,set_field:4196->vlan_vid

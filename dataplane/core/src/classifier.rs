@@ -14,9 +14,15 @@
 //!
 //! It knows nothing of actions, ports or counters: a rule's value is whatever handle the table gives.
 
+mod change;
+mod choose;
 pub mod conjunction;
-mod linear;
+mod cut;
+mod long;
+mod node;
 mod rank;
+mod select;
+mod store;
 
 use std::sync::Arc;
 
@@ -24,8 +30,8 @@ use weft_flow::{Fields, Match};
 
 pub use conjunction::{Clause, Conjunction};
 use conjunction::{Soft, matched};
-use linear::Store;
 use rank::Rank;
+use store::Store;
 
 /// Rules of one table. See the module's text. `T` is a cheap handle.
 #[derive(Clone, Debug)]

@@ -43,7 +43,9 @@ pub struct Forwarder {
     /// The configuration that this burst goes by.
     pub snapshot: Arc<Snapshot>,
     /// The publication count that this burst goes by.
-    pub published: u32,
+    pub published: u64,
+    /// Walks of this worker that made rules.
+    learned: u32,
     /// The time, in seconds.
     pub second: u32,
     /// The time.
@@ -73,6 +75,8 @@ struct Current {
     id: ProgramId,
     shape: Shape,
     tunnel: PortId,
+    /// Whether it may cease to stand within this burst.
+    watched: bool,
     /// Packets and octets that it has taken in this burst.
     packets: u64,
     bytes: u64,
@@ -83,6 +87,7 @@ impl Current {
         id: ProgramId::MAX,
         shape: Shape::Drop(DropReason::NoBridge),
         tunnel: PortId::NONE,
+        watched: false,
         packets: 0,
         bytes: 0,
     };
@@ -97,6 +102,7 @@ impl Forwarder {
             counters,
             snapshot: shared.published.load(),
             published: 0,
+            learned: 0,
             second: 1,
             now: Duration::ZERO,
             programs: Programs::default(),
@@ -138,6 +144,12 @@ impl Forwarder {
         }
     }
 
+    /// Goes by what was published up to the publication of this number.
+    #[inline]
+    pub fn go_by(&mut self, publication: u32) {
+        self.published = u64::from(publication) << 32 | u64::from(self.learned);
+    }
+
     /// Takes a snapshot up.
     pub fn adopt(&mut self, snapshot: Arc<Snapshot>) {
         self.snapshot = snapshot;
@@ -158,8 +170,10 @@ impl Forwarder {
         let occasion = Occasion { snapshot, key, second, now, effects: true };
         pipeline::walk(occasion, &mut self.verdict, &mut Silent);
         if !self.verdict.learned.is_empty() {
-            // Whoever counts this looks the rules up again.
+            // Others see by this that rules have changed; this worker's next packet does, too.
             self.shared.epochs.publish();
+            self.learned = self.learned.wrapping_add(1);
+            self.published = self.published & !u64::from(u32::MAX) | u64::from(self.learned);
         }
         if self.verdict.deps.is_empty() {
             return Err(self.verdict.drop.unwrap_or(DropReason::NoBridge));
@@ -167,7 +181,9 @@ impl Forwarder {
         if self.verdict.fleeting {
             self.verdict.flow_deps = [Dep::NEVER; 2];
         }
-        Ok((self.programs.intern(&self.verdict, &self.snapshot, self.published), self.verdict.flow_deps))
+        // A rule that this walk has made is for the next packet, even if it is of the same flow.
+        let checked = if self.verdict.learned.is_empty() { self.published } else { 0 };
+        Ok((self.programs.intern(&self.verdict, &self.snapshot, checked), self.verdict.flow_deps))
     }
 
     /// Another program for a flow of `key` whose own one no longer stands for all its flows, if it does for this one. The
@@ -195,20 +211,26 @@ impl Forwarder {
     /// Whether what the program was compiled from stands; then it is the current one.
     #[inline(always)]
     pub fn is_current(&mut self, id: ProgramId) -> bool {
-        self.current.id == id || self.make_current(id)
+        self.current.id == id && !self.current.watched || self.make_current(id)
     }
 
     #[inline]
     fn make_current(&mut self, id: ProgramId) -> bool {
         let valid = self.programs.valid(id, &self.shared.epochs, self.published);
         if valid {
-            self.settle_current();
-            if let Some(program) = self.programs.get(id) {
-                self.current =
-                    Current { id, shape: program.shape, tunnel: program.tunnel, packets: 0, bytes: 0 };
-            }
+            self.set_current(id);
         }
         valid
+    }
+
+    #[inline]
+    fn set_current(&mut self, id: ProgramId) {
+        self.settle_current();
+        if let Some(program) = self.programs.get(id) {
+            let (shape, tunnel) = (program.shape, program.tunnel);
+            let watched = program.has_to_be_watched(self.published);
+            self.current = Current { id, shape, tunnel, watched, packets: 0, bytes: 0 };
+        }
     }
 
     /// Writes down what the current program has counted in this burst.
@@ -238,8 +260,9 @@ impl Forwarder {
     /// Does what the program says to a packet of `bytes` octets that came in by the queue of `port`.
     #[inline(always)]
     pub fn run(&mut self, id: ProgramId, mut packet: Packet, bytes: usize, port: PortId) {
-        if self.current.id != id && !self.make_current(id) {
-            return self.drop(port, DropReason::NoBridge, packet);
+        // A hit has made it the current one; the program that a walk has just found serves the packet that it was for.
+        if self.current.id != id {
+            self.set_current(id);
         }
         self.current.packets += 1;
         self.current.bytes += bytes as u64;

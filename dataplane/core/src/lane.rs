@@ -14,6 +14,7 @@ use crate::decap::{TUNNEL_WORDS, Vteps};
 use crate::forward::Forwarder;
 use crate::key::{FlowKey, Ingress, KeyMask, MIDDLE, NARROW, PortId};
 use crate::parse;
+use crate::snapshot::Snapshot;
 
 /// A key width's cache and per-burst scratch. See the module's text.
 #[derive(Debug)]
@@ -73,7 +74,11 @@ impl<const W: usize> Lane<W> {
     pub fn switch(&mut self, burst: &mut Burst, port: PortId, mask: &KeyMask, forward: &mut Forwarder) {
         let mask = mask.first_words();
         let ingress = Ingress::port(port);
-        self.key(burst, |packet| key_of(packet, ingress, [0; 2], &mask).ok_or(DropReason::RxTruncated));
+        let lengths = lengths(&mask, forward);
+        self.key(burst, |packet| {
+            let read = Read { mask: &mask, lengths: lengths.as_deref() };
+            key_of(packet, ingress, [0; 2], read).ok_or(DropReason::RxTruncated)
+        });
         self.probe(burst.len());
         self.act(burst, port, forward);
     }
@@ -87,11 +92,13 @@ impl<const W: usize> Lane<W> {
         vteps: &Vteps,
         forward: &mut Forwarder,
     ) {
+        let snapshot = Arc::clone(&forward.snapshot);
         self.key(burst, |packet| {
             let outer = vteps.strip(packet)?;
             let mask = vteps.mask(outer.vtep).first_words();
             let tunnel = if W > MIDDLE { vteps.words(&outer) } else { [outer.word(), 0] };
-            key_of(packet, outer.ingress(), tunnel, &mask).ok_or(DropReason::RxTruncated)
+            let read = Read { mask: &mask, lengths: Some(&snapshot) };
+            key_of(packet, outer.ingress(), tunnel, read).ok_or(DropReason::RxTruncated)
         });
         self.probe(burst.len());
         self.act(burst, uplink, forward);
@@ -172,7 +179,7 @@ fn key_of<const W: usize>(
     packet: &Packet,
     ingress: Ingress,
     tunnel: [u64; 2],
-    mask: &[u64; W],
+    Read { mask, lengths }: Read<'_, W>,
 ) -> Option<[u64; W]> {
     // A narrow key needs no length.
     let total = if W > NARROW { packet.total_len() } else { 0 };
@@ -182,8 +189,30 @@ fn key_of<const W: usize>(
             *place = said;
         }
     }
+    if let Some(snapshot) = lengths
+        && let Some(place) = key.get_mut(LENGTH_WORD)
+    {
+        *place |= snapshot.length_class(total);
+    }
     key.iter_mut().zip(mask).for_each(|(word, bits)| *word &= bits);
     Some(key)
+}
+
+/// What is read of a packet.
+#[derive(Clone, Copy)]
+struct Read<'a, const W: usize> {
+    mask: &'a [u64; W],
+    /// What its length is compared with, if that matters.
+    lengths: Option<&'a Snapshot>,
+}
+
+/// The word whose low 16 bits are the length class.
+const LENGTH_WORD: usize = 8;
+
+/// The configuration, if it has lengths that a packet with this mask is compared with.
+fn lengths<const W: usize>(mask: &[u64; W], forward: &Forwarder) -> Option<Arc<Snapshot>> {
+    let reads = mask.get(LENGTH_WORD).is_some_and(|bits| bits & 0xffff != 0);
+    reads.then(|| Arc::clone(&forward.snapshot))
 }
 
 /// Whether the flow is the key's, and all that it depends on stands.

@@ -6,10 +6,10 @@
 //!    [`key`]s, as wide as the port's policy reads: a [`lane`] for each width.
 //! 2. [`cache`] finds each key's flow, whose [`program`] says where the packet goes; [`epoch`]s say whether that still
 //!    stands.
-//! 3. If not, [`pipeline`] walks the flow [`table`]s of the published [`snapshot`], with [`vlan`] rules and [`fdb`], and
+//! 3. If not, [`pipeline`] walks the flow [`tables`] of the published [`snapshot`], with [`vlan`] rules and [`fdb`], and
 //!    leaves a new program.
-//! 4. [`forward`] applies the program's edits and outputs ([`mod@edit`], [`retag`], [`encap`]), lets packets wait for a neighbour ([`held`]),
-//!    collects them per port ([`output`]), and sends them as bursts.
+//! 4. [`forward`] applies the program's edits and outputs ([`mod@edit`], [`retag`], [`encap`]), lets packets wait for a
+//!    neighbour ([`held`]), collects them per port ([`output`]), and sends them as bursts.
 //!
 //! [`publish`] turns what the control plane wants into the next snapshot; [`runtime`] runs workers on threads; [`datapath`]
 //! is the control thread's handle on it all.
@@ -32,6 +32,7 @@ pub mod held;
 pub mod key;
 pub mod lane;
 pub mod ledger;
+pub mod masks;
 pub mod output;
 pub mod packet_in;
 pub mod parse;

@@ -1,6 +1,6 @@
 //! Packet to flow key.
 //!
-//! [`ethernet`] reads the two words that every key has; [`words`] reads as many as the port's policy does, for ports
+//! [`ethernet()`] reads the two words that every key has; [`words`] reads as many as the port's policy does, for ports
 //! whose policy reads more. Both are total: a frame that ends before its Ethernet header or its outermost tag does gives
 //! `None` (a counted drop). Further in they find what Open vSwitch's `flow_extract` finds: a header that isn't whole, or
 //! that contradicts the packet's length, leaves its fields 0, and the packet is switched.

@@ -65,7 +65,7 @@ pub struct Program {
     /// Why the packet itself ends here if no step takes it.
     pub ends: DropReason,
     /// The publication at which all that the program rests on was last seen to hold.
-    checked: u32,
+    checked: u64,
     users: u32,
     hash: u64,
     /// Packets and octets since they were last added to rules.
@@ -116,13 +116,14 @@ impl Programs {
 
     /// Whether what the program was compiled from still stands, for every flow that uses it.
     #[inline(always)]
-    pub fn valid(&mut self, id: ProgramId, epochs: &Epochs, published: u32) -> bool {
+    pub fn valid(&mut self, id: ProgramId, epochs: &Epochs, published: u64) -> bool {
         let Some(Some(program)) = self.slots.get_mut(id as usize) else { return false };
-        program.checked == published || program.recheck(epochs, published)
+        (program.checked == published || program.recheck(epochs, published))
+            && program.verdict.further.iter().all(|&dep| epochs.holds(dep))
     }
 
     /// The program for `verdict`, made if there is none; its user count goes up.
-    pub fn intern(&mut self, verdict: &Verdict, snapshot: &Snapshot, published: u32) -> ProgramId {
+    pub fn intern(&mut self, verdict: &Verdict, snapshot: &Snapshot, published: u64) -> ProgramId {
         let hash = self.hash_of(verdict);
         let slots = &mut self.slots;
         let same = |&id: &ProgramId| {
@@ -152,7 +153,8 @@ impl Programs {
 
     fn hash_of(&self, verdict: &Verdict) -> u64 {
         let mut state = self.hasher.build_hasher();
-        (&verdict.ops, verdict.drop, verdict.tunnel, &verdict.deps, &verdict.looks).hash(&mut state);
+        (&verdict.ops, verdict.drop, verdict.tunnel, &verdict.deps, &verdict.further, &verdict.looks)
+            .hash(&mut state);
         for rule in &verdict.rules {
             (Arc::as_ptr(rule) as usize).hash(&mut state);
         }
@@ -176,10 +178,11 @@ impl Programs {
         &mut self,
         id: ProgramId,
         subject: Subject<'_>,
-        (epochs, snapshot, published): (&Epochs, &Snapshot, u32),
+        (epochs, snapshot, published): (&Epochs, &Snapshot, u64),
     ) -> Option<ProgramId> {
         let program = self.slots.get_mut(id as usize)?.as_mut()?;
-        let stands = program.verdict.deps.iter().all(|&dep| epochs.holds(dep))
+        let deps = program.verdict.deps.iter().chain(&program.verdict.further);
+        let stands = deps.into_iter().all(|&dep| epochs.holds(dep))
             && validity::stands_for(&program.verdict, subject, &mut self.versions);
         if !stands {
             return None;
@@ -276,7 +279,7 @@ impl Programs {
 
 impl Program {
     #[cold]
-    fn recheck(&mut self, epochs: &Epochs, published: u32) -> bool {
+    fn recheck(&mut self, epochs: &Epochs, published: u64) -> bool {
         let holds = self.verdict.deps.iter().all(|&dep| epochs.holds(dep))
             && validity::bring_up_to_date(&mut self.verdict);
         if holds {
@@ -310,6 +313,7 @@ impl Program {
             && own.terms == verdict.terms
             && own.looks == verdict.looks
             && own.deps == verdict.deps
+            && own.further == verdict.further
             && own.young == verdict.young
             && own.patches == verdict.patches
             && own.learned == verdict.learned
@@ -321,7 +325,7 @@ impl Program {
             || validity::bring_up_to_date(&mut self.verdict) && same_versions(&self.verdict))
     }
 
-    fn compile(verdict: &Verdict, snapshot: &Snapshot, (hash, published): (u64, u32)) -> Program {
+    fn compile(verdict: &Verdict, snapshot: &Snapshot, (hash, published): (u64, u64)) -> Program {
         let mut steps = Vec::new();
         compile(verdict, snapshot, &verdict.ops, &mut steps);
         let ends = match verdict.ops.iter().any(|op| matches!(op, Op::PacketIn(_))) {
@@ -352,6 +356,12 @@ impl Program {
         }
     }
 
+    /// Whether it may cease to stand within the burst that goes by this publication.
+    #[inline]
+    pub fn has_to_be_watched(&self, published: u64) -> bool {
+        self.checked != published || !self.verdict.further.is_empty()
+    }
+
     /// The outer header of its first step, if it is an output to a tunnel whose path is known.
     #[inline]
     pub fn encap(&self) -> Option<(&Emit, &Template)> {
@@ -380,7 +390,8 @@ fn compile(verdict: &Verdict, snapshot: &Snapshot, ops: &[Op], steps: &mut Vec<S
         at += 1;
         match op {
             Op::Clone(count) => {
-                let inside = ops.get(at..at + *count as usize).unwrap_or_default();
+                // What nobody gets to see at its end is cut off already.
+                let inside = ops.get(at..ops.len().min(at + *count as usize)).unwrap_or_default();
                 at += inside.len();
                 if at == ops.len() {
                     // Nobody needs the packet any more: no copy.

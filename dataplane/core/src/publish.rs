@@ -10,10 +10,10 @@ use weft_wire::{TunnelKind, Vid};
 use crate::epoch::{Cell, Dep, Epochs, OutOfCells};
 use crate::fdb::Flush;
 use crate::key::{KeyMask, PortId, VtepId};
+use crate::masks::{self, Reads};
 use crate::snapshot::{
     Bridge, BridgeId, BridgeSpec, Model, Path, Port, PortKind, PortSpec, Snapshot, TunnelKeys, Vtep,
 };
-use crate::tables::{TableId, Tables};
 use crate::vlan::VlanSet;
 
 /// VLANs of a bridge, as an array length.
@@ -56,21 +56,6 @@ impl Published {
 impl Default for Published {
     fn default() -> Self {
         Self::new()
-    }
-}
-
-/// What a bridge's tables can read of a packet.
-#[derive(Clone, Debug, Default)]
-pub struct Reads {
-    mask: KeyMask,
-    lengths: Vec<u16>,
-}
-
-impl Reads {
-    /// What these tables can read of a packet that enters the first of them.
-    pub fn of(tables: &Tables) -> Reads {
-        let reach = tables.reads(TableId::FIRST);
-        Reads { mask: reach.mask, lengths: reach.lengths().collect() }
     }
 }
 
@@ -139,6 +124,7 @@ impl Publisher {
         }
         let old = self.published.load();
         let mut changes = compare(&self.model, &model);
+        note_peers(&model, &mut changes);
         let snapshot = Arc::new(self.build(&old, &model, &mut changes));
         self.published.store(Arc::clone(&snapshot));
         self.advance(&changes);
@@ -153,7 +139,7 @@ impl Publisher {
 
     /// Whether packets of every port are read as widely as their tables need; `coming` counts, if given.
     pub fn is_wide_enough(&self, coming: Option<(BridgeId, &Reads)>) -> bool {
-        let (masks, lengths) = self.masks(&self.model, coming);
+        let (masks, lengths) = masks::of(&self.model, coming);
         let snapshot = self.published.load();
         lengths == snapshot.lengths
             && snapshot.ports.iter().flatten().all(|port| {
@@ -164,7 +150,7 @@ impl Publisher {
 
     /// Whether packets of every port are read just as widely as their tables need.
     pub fn is_exact(&self) -> bool {
-        let (masks, lengths) = self.masks(&self.model, None);
+        let (masks, lengths) = masks::of(&self.model, None);
         let snapshot = self.published.load();
         let exact = |port: &Arc<Port>| {
             let mask = port.spec.bridge.and_then(|id| masks.get(&id));
@@ -179,53 +165,9 @@ impl Publisher {
         self.publish(self.model.clone())
     }
 
-    /// What each bridge's packets can have read, in its own tables and those behind its patch ports; and the lengths that
-    /// they are compared with.
-    fn masks(
-        &self,
-        model: &Model,
-        coming: Option<(BridgeId, &Reads)>,
-    ) -> (HashMap<BridgeId, KeyMask>, Vec<u16>) {
-        let mut lengths = BTreeSet::new();
-        let mut masks: HashMap<BridgeId, KeyMask> = HashMap::new();
-        for bridge in &model.bridges {
-            let mut mask = KeyMask::INGRESS;
-            let reads = Reads::of(&bridge.flows.load());
-            let coming = coming.filter(|(id, _)| *id == bridge.id).map(|(_, reads)| reads);
-            for reads in std::iter::once(&reads).chain(coming) {
-                mask = mask.union(&reads.mask);
-                lengths.extend(&reads.lengths);
-            }
-            masks.insert(bridge.id, mask);
-        }
-        // Through patch ports, as far as they lead. A tag's priority decides what leaves by them.
-        let bridge_of: HashMap<PortId, BridgeId> =
-            model.ports.iter().filter_map(|port| Some((port.id, port.bridge?))).collect();
-        let links: Vec<(BridgeId, BridgeId)> = model
-            .ports
-            .iter()
-            .filter_map(|port| match port.kind {
-                PortKind::Patch(Some(peer)) => Some((port.bridge?, *bridge_of.get(&peer)?)),
-                _ => None,
-            })
-            .collect();
-        loop {
-            let before = masks.clone();
-            for (from, to) in &links {
-                let behind = masks.get(to).copied().unwrap_or_default().union(&KeyMask::TAG);
-                if let Some(mask) = masks.get_mut(from) {
-                    *mask = mask.union(&behind);
-                }
-            }
-            if masks == before {
-                return (masks, lengths.into_iter().collect());
-            }
-        }
-    }
-
     fn build(&self, old: &Snapshot, model: &Model, changes: &mut Changes) -> Snapshot {
         let coming = self.coming.as_ref().map(|(id, reads)| (*id, reads));
-        let (masks, lengths) = self.masks(model, coming);
+        let (masks, lengths) = masks::of(model, coming);
         let other_lengths = lengths != old.lengths;
         let mut snapshot = Snapshot { generation: old.generation + 1, lengths, ..Snapshot::default() };
         for spec in &model.ports {
@@ -368,6 +310,18 @@ impl Publisher {
             for vid in vlans.iter() {
                 self.epochs.advance(cell.at(FIRST_VLAN + vid.index()));
             }
+        }
+    }
+}
+
+/// A patch port leads somewhere else when its peer comes, goes or changes.
+fn note_peers(model: &Model, changes: &mut Changes) {
+    for port in &model.ports {
+        if let PortKind::Patch(Some(peer)) = port.kind
+            && changes.ports.contains(&peer)
+            && !changes.ports.contains(&port.id)
+        {
+            changes.ports.push(port.id);
         }
     }
 }

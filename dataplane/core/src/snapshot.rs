@@ -236,6 +236,12 @@ impl Snapshot {
         self.bridges.get(id.0 as usize)?.as_ref()
     }
 
+    /// How many of the lengths that packets are compared with a packet of `octets` exceeds.
+    #[inline]
+    pub fn length_class(&self, octets: usize) -> u64 {
+        self.lengths.iter().filter(|&&length| octets > usize::from(length)).count() as u64
+    }
+
     /// The VTEP of that number.
     #[inline]
     pub fn vtep(&self, id: VtepId) -> Option<&Vtep> {

@@ -7,9 +7,10 @@
 use std::sync::Arc;
 
 use weft_flow::fields::KEY_WORDS;
+use weft_flow::message::FlowMod;
 use weft_flow::{FlowKey, KeyMask, Match};
 
-use crate::tables::ChangeRecord;
+use crate::tables::{ChangeRecord, Rule, TableId};
 use crate::verdict::{Look, Op, Verdict};
 
 /// The word of `conj_id`, and its bits.
@@ -63,7 +64,11 @@ fn concerns(change: &ChangeRecord, verdict: &Verdict, (bridge, subject): (u8, Op
             let mut looks = verdict.looks.iter().filter(|look| look.bridge == bridge && look.table == *table);
             looks.any(|look| *priority >= look.priority && !contradicts(matches, look, (verdict, subject)))
         }
-        ChangeRecord::Removed { rule } => verdict.rules.iter().any(|own| Arc::ptr_eq(own, rule)),
+        ChangeRecord::Removed { rule } => {
+            // A rule that the flow's packets make, and that others have changed, is made anew.
+            verdict.rules.iter().any(|own| Arc::ptr_eq(own, rule))
+                || verdict.learned.iter().any(|learned| is_same_place(&learned.rule, rule))
+        }
         ChangeRecord::Group(id) => {
             let unknown = verdict.drop == Some(weft_wire::DropReason::NoSuchGroup);
             unknown || verdict.buckets.iter().any(|chosen| chosen.group.spec().id == *id)
@@ -73,6 +78,11 @@ fn concerns(change: &ChangeRecord, verdict: &Verdict, (bridge, subject): (u8, Op
             verdict.looks.iter().any(|look| look.bridge == bridge && look.table == *table)
         }
     }
+}
+
+fn is_same_place(learned: &FlowMod, rule: &Rule) -> bool {
+    (learned.table.map(TableId::from), learned.priority) == (Some(rule.table), rule.priority)
+        && learned.matches == rule.matches
 }
 
 /// Whether the packet (or, without one, any packet with this verdict) can't match at this look-up: a bit that is known is

@@ -204,6 +204,8 @@ pub struct Verdict {
     pub deps: Vec<Dep>,
     /// FDB entries (or buckets) that this depends on: source and destination, of the first NORMAL.
     pub flow_deps: [Dep; 2],
+    /// The same of further NORMALs: they change without a publication, so they are looked at with every packet.
+    pub further: Vec<Dep>,
     /// FDB entries of further senders that the packet keeps young.
     pub young: Vec<Dep>,
     /// Bridges whose tables were walked.
@@ -245,6 +247,7 @@ impl Verdict {
         self.ops.clear();
         self.terms.clear();
         self.deps.clear();
+        self.further.clear();
         self.young.clear();
         self.visited.clear();
         self.looks.clear();

@@ -247,7 +247,9 @@ impl Worker {
     fn follow(&mut self) {
         // The count first: whoever sees it has at least the snapshot that it counts.
         let shared = &self.forward.shared;
-        self.forward.published = shared.epochs.published();
+        let published = shared.epochs.published();
+        self.forward.go_by(published);
+        let shared = &self.forward.shared;
         if self.forward.snapshot.generation != shared.published.generation() {
             self.take_snapshot();
         }

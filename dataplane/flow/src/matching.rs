@@ -99,21 +99,26 @@ impl Match {
         mask
     }
 
+    /// Which bits of that word are compared, and with what; 0 and 0 if none are.
+    #[inline]
+    pub fn part(&self, word: u8) -> (u64, u64) {
+        let term = self.terms.iter().find(|term| term.word == word);
+        term.map_or((0, 0), |term| (term.mask, term.value))
+    }
+
     /// Whether a packet can match both.
     pub fn overlaps(&self, other: &Match) -> bool {
-        let (mask, value) = (other.mask(), other.value());
         self.terms.iter().all(|term| {
-            let at = usize::from(term.word);
-            (value.0[at] ^ term.value) & mask.0[at] & term.mask == 0
+            let (mask, value) = other.part(term.word);
+            (value ^ term.value) & mask & term.mask == 0
         })
     }
 
     /// Whether every packet that this matches is matched by `other` too: what a loose change or a filter selects.
     pub fn is_within(&self, other: &Match) -> bool {
-        let (mask, value) = (self.mask(), self.value());
         other.terms.iter().all(|term| {
-            let at = usize::from(term.word);
-            mask.0[at] & term.mask == term.mask && value.0[at] & term.mask == term.value
+            let (mask, value) = self.part(term.word);
+            mask & term.mask == term.mask && value & term.mask == term.value
         })
     }
 }

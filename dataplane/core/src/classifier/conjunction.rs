@@ -19,8 +19,8 @@ use std::sync::Arc;
 use weft_flow::{Field, Fields, Subfield};
 
 use super::Lookup;
-use super::linear::Store;
 use super::rank::Rank;
+use super::store::Store;
 
 /// One `conjunction(id,k/n)` action.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

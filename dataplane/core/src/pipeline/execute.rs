@@ -6,7 +6,7 @@ use weft_flow::{Action, Field, Subfield};
 use weft_wire::{DropReason, OfPort};
 
 use super::trace::{Event, Tracer};
-use super::{By, Here, Missed, UNSET, Walk};
+use super::{By, Here, MAX_TAGS, Missed, UNSET, Walk};
 use crate::tables::TableId;
 
 /// Whether the list goes on behind an action.
@@ -66,7 +66,12 @@ impl<T: Tracer> Walk<'_, T> {
             Action::Conjunction { .. } | Action::Note(_) | Action::Ct(_) | Action::CtClear => {}
             Action::SetQueue(queue) => self.set_queue(*queue),
             Action::PopQueue => self.set_queue(0),
-            _ => self.rewrite(action)?,
+            _ => {
+                self.rewrite(action)?;
+                if self.tags > MAX_TAGS {
+                    return Err(DropReason::NoHeadroom);
+                }
+            }
         }
         Ok(Then::Next)
     }
@@ -118,13 +123,13 @@ impl<T: Tracer> Walk<'_, T> {
         within: impl FnOnce(&mut Self) -> Result<(), DropReason>,
     ) -> Result<(), DropReason> {
         let (fields, written, pending) = (self.fields, self.written, self.pending);
-        let (opaque, exit, state) = (self.opaque, self.exit, self.state);
+        let (opaque, exit, state, tags) = (self.opaque, self.exit, self.state, self.tags);
         let stack = self.stack.clone();
         let start = self.begin_copy();
         let result = within(self);
         self.end_copy(start);
         (self.fields, self.written, self.pending) = (fields, written, pending);
-        (self.opaque, self.exit, self.state) = (opaque, exit, state);
+        (self.opaque, self.exit, self.state, self.tags) = (opaque, exit, state, tags);
         self.stack = stack;
         result
     }

@@ -40,6 +40,12 @@ impl<T: Tracer> Walk<'_, T> {
     }
 }
 
+/// Whether a learned rule can output there: to a port, or to one of the reserved ones that need no look-up.
+fn is_learnable(port: u128) -> bool {
+    const RESERVED: [OfPort; 4] = [OfPort::IN_PORT, OfPort::FLOOD, OfPort::ALL, OfPort::LOCAL];
+    u16::try_from(port).is_ok_and(|port| port <= OfPort::MAX.0 || RESERVED.contains(&OfPort(port)))
+}
+
 /// The rule that a packet with these fields makes.
 pub fn rule_of(learn: &Learn, packet: &Fields) -> FlowMod {
     let (mut mask, mut value) = (Fields::default(), Fields::default());
@@ -55,7 +61,9 @@ pub fn rule_of(learn: &Learn, packet: &Fields) -> FlowMod {
                 target.set(&mut value, bits);
             }
             LearnTarget::Load(target) => actions.push(Action::Load { target, value: bits & target.max() }),
-            LearnTarget::Output => actions.push(Action::Output(OfPort(bits as u16))),
+            // Others are no ports that a rule could learn, and are left out.
+            LearnTarget::Output if is_learnable(bits) => actions.push(Action::Output(OfPort(bits as u16))),
+            LearnTarget::Output => {}
         }
     }
     let fin = Action::FinTimeout { idle: learn.fin_idle_timeout, hard: learn.fin_hard_timeout };

@@ -7,9 +7,9 @@
 //! A walk is a function of the masked key and of what its verdict notes: it reads no bit of the packet that the tables'
 //! key mask leaves out. Semantics are Open vSwitch's (`ofproto-dpif-xlate`).
 //!
-//! * [`execute`]: actions, one after the other; [`write`]: what they do to fields and headers;
-//! * [`output`]: ports, patch ports, tunnels, controllers; [`normal`]: VLAN and FDB switching;
-//! * [`group`]: groups, and the choices that hashes make; [`learn`]: rules that packets make;
+//! * `execute`: actions, one after the other; `write`: what they do to fields and headers;
+//! * `output`: ports, patch ports, tunnels, controllers; `normal`: VLAN and FDB switching;
+//! * [`group`]: groups, and the choices that hashes make; `learn`: rules that packets make;
 //! * [`trace`]: who listens.
 
 mod execute;
@@ -40,6 +40,8 @@ pub const MAX_DEPTH: u16 = 64;
 pub const MAX_LOOKUPS: u16 = 4096;
 /// Octets that a packet's stack may take.
 const MAX_STACK: usize = 65536;
+/// Tags that actions may put in front of a packet: as many fit every frame, with a tunnel's headers.
+pub const MAX_TAGS: u8 = 8;
 /// Steps that a verdict may have.
 const MAX_OPS: usize = 4096;
 
@@ -75,6 +77,7 @@ pub fn walk<T: Tracer>(occasion: Occasion<'_>, verdict: &mut Verdict, tracer: &m
         lookups: 0,
         exit: false,
         opaque: false,
+        tags: 0,
         state: None,
         copy_start: None,
         outer_copies: Vec::new(),
@@ -107,6 +110,8 @@ struct Walk<'a, T> {
     exit: bool,
     /// What is behind a popped label has not been read.
     opaque: bool,
+    /// Tags that were put in front.
+    tags: u8,
     /// Where the copy that is being changed begins, among the steps; and those around it.
     copy_start: Option<usize>,
     outer_copies: Vec<Option<usize>>,
@@ -333,6 +338,6 @@ enum Missed {
 /// Whether all that `verdict` depends on still stands.
 pub fn holds(verdict: &Verdict, epochs: &Epochs) -> bool {
     let tables = |visited: &Visited| visited.tables.version() == visited.version;
-    verdict.deps.iter().chain(&verdict.flow_deps).all(|&dep| epochs.holds(dep))
+    verdict.deps.iter().chain(&verdict.flow_deps).chain(&verdict.further).all(|&dep| epochs.holds(dep))
         && verdict.visited.iter().all(tables)
 }

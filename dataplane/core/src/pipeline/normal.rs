@@ -56,7 +56,7 @@ impl<'a, T: Tracer> Walk<'a, T> {
             if first {
                 self.verdict.flow_deps[0] = dep;
             } else {
-                self.verdict.deps.push(dep);
+                self.verdict.further.push(dep);
                 self.verdict.young.push(dep);
             }
         }
@@ -69,7 +69,7 @@ impl<'a, T: Tracer> Walk<'a, T> {
         if first {
             self.verdict.flow_deps[1] = dep;
         } else {
-            self.verdict.deps.push(dep);
+            self.verdict.further.push(dep);
         }
         let home = Some(bridge.spec.id);
         let snapshot = self.occasion.snapshot;

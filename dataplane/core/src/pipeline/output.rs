@@ -170,6 +170,10 @@ impl<T: Tracer> Walk<'_, T> {
             return Ok(());
         };
         self.verdict.deps.push(peer.dep);
+        if peer.spec.bridge.and_then(|bridge| self.occasion.snapshot.bridge(bridge)).is_none() {
+            self.refuse(DropReason::NoBridge);
+            return Ok(());
+        }
         self.verdict.patches.push((out.spec.id, peer.spec.id));
         self.depth += 1;
         let result = self.scoped(|walk| {

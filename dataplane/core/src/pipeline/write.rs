@@ -86,6 +86,7 @@ impl<T: Tracer> Walk<'_, T> {
                 self.pending.0[TAG_WORD] &= !TAG;
                 // All of it is known: an untagged packet's bits were 0.
                 self.written.0[TAG_WORD] |= TAG;
+                self.tags = self.tags.saturating_add(1);
                 self.verdict.ops.push(Op::PushVlan { tpid: 0x8100, tci: after.0 & !Tci::PRESENT });
             }
         }
@@ -114,6 +115,7 @@ impl<T: Tracer> Walk<'_, T> {
 
     /// `push_vlan`
     pub(super) fn push_vlan(&mut self, tpid: u16, tci: u16) {
+        self.tags = self.tags.saturating_add(1);
         self.flush_tag();
         let outer = self.fields.0[TAG_WORD] & TAG;
         self.verdict.ops.push(Op::PushVlan { tpid, tci });

@@ -44,7 +44,8 @@ impl Draft<'_> {
             self.check_overlap(table, flow)?;
             self.make_room(table)?;
         }
-        let seed = self.seed(table, flow, Arc::from(&*flow.actions));
+        let actions = self.writer.index.share(&flow.actions);
+        let seed = self.seed(table, flow, actions);
         let new = Arc::new(Rule::added(seed, old.as_deref()));
         match old {
             Some(old) => self.replace(&old, new),
@@ -99,7 +100,7 @@ impl Draft<'_> {
             return if flow.or_add { self.add_flow(scope, flow) } else { Ok(()) };
         }
         self.check_actions(&flow.actions)?;
-        let actions: Arc<[Action]> = Arc::from(&*flow.actions);
+        let actions = self.writer.index.share(&flow.actions);
         for old in &rules {
             let seed = self.seed(old.table, flow, Arc::clone(&actions));
             self.replace(old, Arc::new(Rule::modified(seed, old)));

@@ -1,9 +1,10 @@
 //! What the writer knows of the rules beside the tables: by cookie, group, meter and deadline, and what is read.
 //!
-//! All of it follows from the set of rules and groups: adding one and removing it again leaves the index as it was. So a
-//! draft that is given up is undone by the opposite of its steps.
+//! All of it follows from the set of rules and groups (but for shared lists of actions, which nobody asks about): adding
+//! one and removing it again leaves the index as it was. So a draft that is given up is undone by the opposite of its
+//! steps.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -26,7 +27,10 @@ pub(super) struct Index {
     groups: HashMap<u32, ById>,
     meters: HashMap<u32, ById>,
     deadlines: BTreeMap<(u64, u64), Arc<Rule>>,
+    /// Rules with a timeout, the least worth first, of tables that give rules up when they are full.
     evictable: BTreeMap<(TableId, u16, u64, u64), Arc<Rule>>,
+    /// Those tables, or more.
+    evicting: HashSet<TableId>,
     /// Actions `learn(delete_learned)`, by the cookie and table of what they learn.
     learners: HashMap<(u64, TableId), u32>,
     /// Those whose last one is gone.
@@ -34,51 +38,80 @@ pub(super) struct Index {
     uses: HashMap<TableId, Uses>,
     /// Tables whose summary may be another one.
     stale: Vec<TableId>,
+    lists: Lists,
 }
 
-/// Rules of one cookie and table: most cookies have one, some have all.
+/// How many lists of actions are shared.
+const LISTS: usize = 4096;
+
+/// Lists of actions that rules share: of thousands of rules, most do one of a few things.
+#[derive(Debug, Default)]
+struct Lists {
+    known: HashSet<Arc<[Action]>>,
+    /// New ones since those that nobody has any more were given up.
+    since: usize,
+}
+
+impl Lists {
+    fn share(&mut self, actions: &[Action]) -> Arc<[Action]> {
+        if let Some(known) = self.known.get(actions) {
+            return Arc::clone(known);
+        }
+        let new = Arc::from(actions);
+        self.since += 1;
+        if self.since > LISTS {
+            self.since = 0;
+            self.known.retain(|list| Arc::strong_count(list) > 1);
+        }
+        if self.known.len() < LISTS {
+            self.known.insert(Arc::clone(&new));
+        }
+        new
+    }
+}
+
+/// Rules of one cookie and table: most cookies have one, some have all. A rule knows its place among them.
 #[derive(Debug)]
 enum Bag {
     One(Arc<Rule>),
-    Many(Box<ById>),
+    Many(Vec<Arc<Rule>>),
 }
 
 impl Bag {
     fn insert(&mut self, rule: Arc<Rule>) {
         match self {
             Bag::One(first) => {
-                let two = [Arc::clone(first), rule].map(|rule| (rule.serial, rule));
-                *self = Bag::Many(Box::new(two.into()));
+                first.place.store(0, Ordering::Relaxed);
+                rule.place.store(1, Ordering::Relaxed);
+                *self = Bag::Many(vec![Arc::clone(first), rule]);
             }
             Bag::Many(rules) => {
-                rules.insert(rule.serial, rule);
+                rule.place.store(rules.len() as u32, Ordering::Relaxed);
+                rules.push(rule);
             }
         }
     }
 
     /// Whether it is empty then.
     fn remove(&mut self, rule: &Rule) -> bool {
-        match self {
-            Bag::One(only) => only.serial == rule.serial,
-            Bag::Many(rules) => {
-                rules.remove(&rule.serial);
-                rules.is_empty()
-            }
+        let Bag::Many(rules) = self else { return true };
+        let place = rule.place.load(Ordering::Relaxed);
+        if rules.get(place as usize).is_some_and(|there| there.serial == rule.serial) {
+            rules.swap_remove(place as usize);
         }
+        if let Some(moved) = rules.get(place as usize) {
+            moved.place.store(place, Ordering::Relaxed);
+        }
+        if rules.len() < rules.capacity() / 4 {
+            rules.shrink_to(rules.len() * 2);
+        }
+        rules.is_empty()
     }
 
-    fn iter(&self) -> impl Iterator<Item = &Arc<Rule>> {
-        let (one, many) = match self {
-            Bag::One(rule) => (Some(rule), None),
-            Bag::Many(rules) => (None, Some(rules.values())),
-        };
-        one.into_iter().chain(many.into_iter().flatten())
-    }
-
-    fn len(&self) -> usize {
+    fn rules(&self) -> &[Arc<Rule>] {
         match self {
-            Bag::One(_) => 1,
-            Bag::Many(rules) => rules.len(),
+            Bag::One(rule) => std::slice::from_ref(rule),
+            Bag::Many(rules) => rules,
         }
     }
 }
@@ -134,6 +167,11 @@ impl Index {
         }
     }
 
+    /// The list of actions, shared if others have the same.
+    pub fn share(&mut self, actions: &[Action]) -> Arc<[Action]> {
+        self.lists.share(actions)
+    }
+
     /// Whether there is a `learn(delete_learned)` of that cookie and table.
     pub fn has_learner(&self, learned: (u64, TableId)) -> bool {
         self.learners.contains_key(&learned)
@@ -146,7 +184,16 @@ impl Index {
         let deadline = nanos(deadline).max(1);
         rule.scheduled.store(deadline, Ordering::Relaxed);
         self.deadlines.insert((deadline, rule.serial), Arc::clone(rule));
-        self.evictable.insert((rule.table, rule.importance, deadline, rule.serial), Arc::clone(rule));
+        if self.evicting.contains(&rule.table) {
+            self.evictable.insert((rule.table, rule.importance, deadline, rule.serial), Arc::clone(rule));
+        }
+    }
+
+    /// From now on rules of that table, which has these, may have to make room.
+    pub fn start_evicting<'r>(&mut self, table: TableId, rules: impl Iterator<Item = &'r Arc<Rule>>) {
+        if self.evicting.insert(table) {
+            rules.for_each(|rule| self.schedule(rule));
+        }
     }
 
     fn unschedule(&mut self, rule: &Rule) {
@@ -171,12 +218,12 @@ impl Index {
 
     /// Rules with exactly that cookie in a table.
     pub fn with_cookie(&self, cookie: u64, table: TableId) -> impl Iterator<Item = &Arc<Rule>> {
-        self.cookies.get(&(cookie, table)).into_iter().flat_map(Bag::iter)
+        self.cookies.get(&(cookie, table)).into_iter().flat_map(Bag::rules)
     }
 
     /// How many there are.
     pub fn count_with_cookie(&self, cookie: u64, table: TableId) -> usize {
-        self.cookies.get(&(cookie, table)).map_or(0, Bag::len)
+        self.cookies.get(&(cookie, table)).map_or(0, |bag| bag.rules().len())
     }
 
     /// Rules that use a group.

@@ -6,7 +6,8 @@ use std::time::Duration;
 use weft_flow::message::{FlowCommand, FlowMod};
 
 use super::flows::Scope;
-use super::{FlowTables, Rule, TableId};
+use super::reach::union;
+use super::{Edge, FlowTables, Rule, TableId, Tables};
 
 /// What became of a rule that a worker wants.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -15,7 +16,8 @@ pub enum LearnResult {
     Made,
     /// It was there; its hard timeout counts from now.
     Refreshed,
-    /// Somebody else is changing the tables: try again with the next packet.
+    /// Not now: somebody else is changing the tables, or the rule that learns is gone (and key masks with it). Walk again
+    /// with the next packet.
     Busy,
     /// It can't be: the limit is reached, the table is full, or there is no such table.
     Full,
@@ -57,14 +59,28 @@ impl FlowTables {
             return LearnResult::Full;
         }
         let flow = FlowMod { command: FlowCommand::ModifyStrict, or_add: true, ..flow.clone() };
-        match draft.flow(Scope::Users, &flow) {
-            Ok(()) => {
-                self.prepared(draft).commit_keeping(&mut |_| {});
-                LearnResult::Made
-            }
-            Err(_) => LearnResult::Full,
+        if draft.flow(Scope::Users, &flow).is_err() {
+            return LearnResult::Full;
         }
+        let prepared = self.prepared(draft);
+        if widens(&self.load(), prepared.tables(), table) {
+            return LearnResult::Busy;
+        }
+        prepared.commit_keeping(&mut |_| {});
+        LearnResult::Made
     }
+}
+
+/// Whether packets in the table can have more read, or go to more ports, than key masks are made for. What a `learn`
+/// action can make is counted as long as the action is there; so this is one that has just gone, or another one.
+fn widens(old: &Tables, new: &Tables, table: TableId) -> bool {
+    let summary =
+        |tables: &Tables| tables.table(table).map(|table| table.summary.clone()).unwrap_or_default();
+    let (old, new) = (summary(old), summary(new));
+    let dynamic = old.edges.contains(&Edge::Dynamic);
+    let known =
+        |edge: &Edge| old.edges.binary_search(edge).is_ok() || dynamic && matches!(edge, Edge::Port(_));
+    union(old.reads, &new.reads) != old.reads || !new.edges.iter().all(known)
 }
 
 /// Whether a rule is what the message asks for. Timeouts, importance and flags don't count: a modification keeps them.

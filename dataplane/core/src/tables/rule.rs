@@ -4,7 +4,7 @@
 //! old rule count afterwards is not lost.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use weft_flow::message::{FlowFlags, FlowMod};
@@ -41,6 +41,8 @@ pub struct Rule {
     pub(super) serial: u64,
     /// The writer's: the deadline under which its index has the rule; 0 if it has none.
     pub(super) scheduled: AtomicU64,
+    /// The writer's: where it stands among the rules of its cookie.
+    pub(super) place: AtomicU32,
 }
 
 /// Packets, octets and last use; shared by a rule and what it is modified to.
@@ -121,6 +123,7 @@ impl Rule {
             },
             serial,
             scheduled: AtomicU64::new(0),
+            place: AtomicU32::new(0),
         }
     }
 
@@ -142,6 +145,7 @@ impl Rule {
             stats: old.inherited(flow.flags.reset_counts),
             serial,
             scheduled: AtomicU64::new(0),
+            place: AtomicU32::new(0),
         }
     }
 

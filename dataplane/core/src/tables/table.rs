@@ -134,7 +134,12 @@ impl Draft<'_> {
         table.max_flows = change.max_flows.unwrap_or(table.max_flows);
         table.eviction = change.eviction.unwrap_or(table.eviction);
         let surplus = table.len().saturating_sub(table.max_flows as usize);
-        let evicted = if table.eviction { surplus } else { 0 };
+        let evicted = if table.eviction {
+            self.writer.index.start_evicting(id, table.rules());
+            surplus
+        } else {
+            0
+        };
         self.steps.push(Step::Table(id));
         for _ in 0..evicted {
             let Some(rule) = self.least_worth(id) else { break };

@@ -240,3 +240,31 @@ fn of_equals_the_first_wins_and_a_replaced_rule_keeps_its_place() {
     table.insert(7, &address(Field::IpSrc, 1), "late");
     assert_eq!(table.lookup(&packet(1, 5)), Some((7, &"destination")));
 }
+
+#[test]
+fn one_match_at_thousands_of_priorities_is_a_list_that_changes_piece_by_piece() {
+    let mut table = Classifier::new();
+    let (matches, other) = (address(Field::IpSrc, 1), address(Field::IpDst, 5));
+    let mut dice = Dice(3);
+    let mut priorities: Vec<u16> = (1..=5000).collect();
+    for at in (1..priorities.len()).rev() {
+        priorities.swap(at, dice.below(at + 1));
+    }
+    for priority in &priorities {
+        assert_eq!(table.insert(*priority, &matches, *priority), None);
+    }
+    for priority in 0..9 {
+        assert_eq!(table.insert(2 * priority, &other, priority), None);
+    }
+    let whole = table.clone();
+    assert_eq!(table.lookup(&packet(1, 5)), Some((5000, &5000)));
+    priorities.sort();
+    for priority in priorities.iter().rev() {
+        assert_eq!(table.lookup(&packet(1, 6)), Some((*priority, priority)));
+        assert_eq!(table.insert(*priority, &matches, 0), Some(*priority));
+        assert_eq!(table.remove(*priority, &matches), Some(0));
+    }
+    assert_eq!((table.len(), table.lookup(&packet(1, 5))), (9, Some((16, &8))));
+    assert_eq!((whole.len(), whole.within(&matches).count()), (5009, 5000));
+    assert_eq!(whole.lookup(&packet(1, 5)), Some((5000, &5000)));
+}

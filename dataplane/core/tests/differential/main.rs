@@ -8,6 +8,7 @@
 
 #[path = "../rig/mod.rs"]
 mod rig;
+mod rules;
 
 mod oracle;
 mod universe;
@@ -20,7 +21,6 @@ use weft_core::counters::port_totals;
 use weft_core::fdb::{Fdb, Flush};
 use weft_core::key::PortId;
 use weft_core::snapshot::{BridgeId, BridgeSpec, PortKind};
-use weft_core::tables::Change;
 
 use oracle::{Oracle, SECRET};
 use rig::dice::Dice;
@@ -41,7 +41,7 @@ const LATELY: usize = 12;
 
 impl Pair {
     fn new(workers: usize, dice: &mut Dice) -> Pair {
-        let mut rig = Rig::with_frames(workers, 1024);
+        let mut rig = Rig::with_frames(workers, 16384);
         let limit = dice.pick(&[200, 200, 4]);
         rig.add_uplink();
         rig.model.ports.extend(universe::model_ports(dice));
@@ -94,7 +94,8 @@ impl Pair {
         if dice.percent(40) && !self.rig.model.bridges.is_empty() {
             let at = dice.below(self.rig.model.bridges.len());
             let bridge = self.rig.model.bridges[at].id;
-            let changes: Vec<Change> = universe::rule_changes(dice).into_iter().map(Change::Flow).collect();
+            let changes = rules::changes(dice);
+            self.oracle.change(&self.rig.model, bridge, &changes);
             return self.rig.change(bridge.0, &changes);
         }
         for _ in 0..1 + dice.below(2) {
@@ -126,7 +127,7 @@ impl Pair {
             fdb: Arc::new(fdb),
             forward_reserved: dice.percent(30),
             vnis: universe::vnis(dice),
-            flows: rig::tables(&universe::rules(dice)),
+            flows: rules::tables(dice),
         }
     }
 
@@ -173,7 +174,6 @@ impl Pair {
 
     /// What either has sent, in order if one burst was the cause; and all that was ever counted.
     fn compare(&mut self, in_order: bool) {
-        self.rig.debug_masks();
         let mut expected = std::mem::take(&mut self.oracle.sent);
         let ports: Vec<PortId> = (0..universe::DEVICES).chain([UPLINK]).map(PortId).collect();
         for &port in &ports {

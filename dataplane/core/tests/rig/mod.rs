@@ -35,7 +35,7 @@ use weft_io::{FramePool, PortQueue};
 use weft_wire::{DropReason, Mac, OfPort, TunnelKind, Vid};
 
 /// Packets that a memory port's directions hold.
-pub const DEPTH: usize = 4096;
+pub const DEPTH: usize = 8192;
 /// Our own tunnel address, and its MAC on the underlay.
 pub const LOCAL: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 pub const LOCAL_MAC: Mac = Mac([2, 0xff, 0, 0, 0, 1]);
@@ -438,20 +438,5 @@ impl Drop for Rig {
         self.workers.clear();
         assert_eq!(self.pool.at_home(), self.pool.frames(), "frames are away");
         assert_eq!(lost_packets(), self.lost_before, "packets were lost");
-    }
-}
-
-impl Rig {
-    pub fn debug_masks(&self) {
-        let snapshot = self.datapath.shared().published.load();
-        for port in snapshot.ports.iter().flatten() {
-            let Some(bridge) = port.spec.bridge.and_then(|id| snapshot.bridge(id)) else { continue };
-            for table in bridge.spec.flows.load().tables() {
-                for rule in table.rules() {
-                    let reads = rule.matches.reads();
-                    assert_eq!(port.mask.union(&reads), port.mask, "{:?} {:?}", port.spec.id, rule);
-                }
-            }
-        }
     }
 }

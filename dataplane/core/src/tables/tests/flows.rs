@@ -1,8 +1,8 @@
 //! Rules: add, modify, delete, overlap, limits, timeouts, learning.
 
-use weft_flow::Fields;
-use weft_flow::action::Learn;
+use weft_flow::action::{Learn, LearnSource, LearnSpec, LearnTarget};
 use weft_flow::message::FlowFlags;
+use weft_flow::{Fields, Subfield};
 
 use super::*;
 
@@ -353,9 +353,39 @@ fn learn(table: u8, cookie: u64) -> Learn {
     }
 }
 
+/// Tables that may learn anything that [`flow`] makes, in tables 0 and 20.
+fn learning() -> Arc<FlowTables> {
+    let tables = FlowTables::new();
+    let whole = |field| LearnTarget::Match(Subfield::whole(field));
+    let targets = [whole(Field::EthType), whole(Field::IpDst), LearnTarget::Output];
+    let specs = targets.map(|target| LearnSpec { source: LearnSource::Immediate(0), target });
+    let learner = |table| Action::Learn(Box::new(Learn { specs: specs.to_vec().into(), ..learn(table, 99) }));
+    change(
+        &tables,
+        FlowMod { table: Some(1), actions: Box::new([learner(0), learner(20)]), ..flow(0, 0, 0) },
+    )
+    .unwrap();
+    tables
+}
+
+#[test]
+fn a_rule_whose_learner_is_gone_is_not_learned_if_it_would_widen_what_is_read() {
+    let tables = learning();
+    let learned = flow(7, 1, 1);
+    let learner = with(FlowCommand::DeleteStrict, FlowMod { table: Some(1), ..flow(0, 0, 0) });
+    change(&tables, learner).unwrap();
+    let version = tables.version();
+    assert_eq!(tables.learn(&learned, 0, at(0)), LearnResult::Busy);
+    assert_eq!((tables.version(), tables.load().len()), (version, 0));
+    // If others read the same, it doesn't.
+    change(&tables, flow(8, 2, 1)).unwrap();
+    assert_eq!(tables.learn(&learned, 0, at(0)), LearnResult::Made);
+    assert_eq!(tables.learn(&flow(7, 3, 2), 0, at(0)), LearnResult::Busy, "another port");
+}
+
 #[test]
 fn learning_makes_a_rule_once_and_refreshes_it_without_a_new_version() {
-    let tables = FlowTables::new();
+    let tables = learning();
     let wanted = FlowMod { hard_timeout: 10, table: Some(20), ..cookie(flow(7, 1, 1), 5) };
     assert_eq!(tables.learn(&wanted, 0, at(0)), LearnResult::Made);
     let version = tables.version();
@@ -375,14 +405,14 @@ fn learning_makes_a_rule_once_and_refreshes_it_without_a_new_version() {
 
 #[test]
 fn learning_stops_at_the_limit_of_its_cookie_and_table() {
-    let tables = FlowTables::new();
+    let tables = learning();
     let learned = |dst, mark| cookie(flow(7, dst, 1), mark);
     assert_eq!(tables.learn(&learned(1, 5), 2, at(0)), LearnResult::Made);
     assert_eq!(tables.learn(&learned(2, 6), 2, at(0)), LearnResult::Made);
     assert_eq!(tables.learn(&learned(3, 5), 2, at(0)), LearnResult::Made);
     assert_eq!(tables.learn(&learned(4, 5), 2, at(0)), LearnResult::Full);
     assert_eq!(tables.learn(&learned(3, 5), 2, at(0)), LearnResult::Refreshed);
-    assert_eq!(tables.load().len(), 3);
+    assert_eq!(tables.load().len(), 1 + 3);
 }
 
 #[test]
@@ -395,8 +425,7 @@ fn what_was_learned_goes_with_the_last_rule_that_learns_it() {
     change(&tables, learner(1)).unwrap();
     change(&tables, learner(2)).unwrap();
     for dst in [1, 2] {
-        let learned = FlowMod { table: Some(20), ..cookie(flow(10, dst, 1), 5) };
-        assert_eq!(tables.learn(&learned, 0, at(0)), LearnResult::Made);
+        change(&tables, FlowMod { table: Some(20), ..cookie(flow(10, dst, 1), 5) }).unwrap();
     }
     change(&tables, FlowMod { table: Some(20), ..cookie(flow(10, 3, 1), 6) }).unwrap();
     let go = |priority: u16| with(FlowCommand::DeleteStrict, flow(priority, priority.into(), 1));
@@ -442,4 +471,53 @@ fn changes_are_told_for_128_versions_and_large_ones_by_table() {
         change(&tables, with(FlowCommand::DeleteStrict, flow(dst, dst.into(), 1))).unwrap();
     }
     assert_eq!(told(start), None);
+}
+
+#[test]
+fn clauses_decide_together_and_a_change_of_one_is_told_as_something_new() {
+    let tables = FlowTables::new();
+    let clause = |clause, matches| FlowMod {
+        matches,
+        actions: Box::new([Action::Conjunction { id: 7, clause, clauses: 2 }]),
+        ..flow(5, 0, 1)
+    };
+    let ip = Match::any().with(Field::EthType, 0x0800);
+    let port = clause(1, ip.with(Field::NwProto, 6).with(Field::TcpDst, 80));
+    let rules = [clause(0, to(1)), clause(0, to(2)), port.clone(), flow(1, 1, 9)];
+    let answer = FlowMod { matches: ip.with(Field::ConjId, 7), ..flow(3, 0, 4) };
+    let changes: Vec<_> = rules.into_iter().chain([answer]).map(Change::Flow).collect();
+    commit(&tables, &changes, at(1)).unwrap();
+    let mut packet = Fields::default();
+    for (field, value) in
+        [(Field::EthType, 0x0800), (Field::NwProto, 6), (Field::TcpDst, 80), (Field::IpDst, 1)]
+    {
+        Subfield::whole(field).set(&mut packet, value);
+    }
+    let root = tables.load();
+    let mut fields = packet;
+    let hit = root.lookup(TableId::FIRST, &mut fields);
+    assert_eq!(&*hit.rule.unwrap().actions, &*out(4));
+    assert_eq!(Subfield::whole(Field::ConjId).get(&fields), 7);
+    assert!(hit.conjunctive && hit.conjunction.is_some_and(|found| (found.id, found.priority) == (7, 5)));
+    assert_eq!(hit.matters_from(), 3);
+
+    // Without a clause, or with another action in its place, the packet meets another rule: so it is told like a new rule.
+    let told = |since: u64| {
+        let root = tables.load();
+        let records = root.changes_since(since).unwrap();
+        records.filter(|record| matches!(record, ChangeRecord::Added { priority: 5, conj: true, .. })).count()
+    };
+    let version = tables.version();
+    change(&tables, with(FlowCommand::ModifyStrict, FlowMod { actions: out(8), ..port.clone() })).unwrap();
+    assert_eq!(told(version), 1);
+    let mut fields = packet;
+    assert_eq!(&*tables.load().lookup(TableId::FIRST, &mut fields).rule.unwrap().actions, &*out(8));
+    change(&tables, port.clone()).unwrap();
+    assert_eq!(told(version + 1), 1);
+    change(&tables, with(FlowCommand::DeleteStrict, port)).unwrap();
+    assert_eq!(told(version + 2), 1);
+    let mut fields = packet;
+    let root = tables.load();
+    let hit = root.lookup(TableId::FIRST, &mut fields);
+    assert_eq!((&*hit.rule.unwrap().actions, fields == packet), (&*out(9), true));
 }
