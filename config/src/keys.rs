@@ -40,7 +40,12 @@ pub const BRIDGE: &[Key] = &[
 /// Keys of `[[bridge.port]]`.
 pub const PORT: &[Key] = &[
     key("name", "NAME", "", "name of the port and of its device"),
-    key("type", "auto|tap|netdev|internal|replay|capture|null|memory", "auto", "what stands behind the port"),
+    key(
+        "type",
+        "auto|tap|netdev|internal|replay|capture|null|memory|patch",
+        "auto",
+        "what stands behind the port",
+    ),
     key("backend", "auto|af_packet|af_xdp", "auto", "how to reach an existing netdev"),
     key("netns", "NAME", "none", "network namespace of the device"),
     key("mtu", "68 to 9600", "none", "MTU to set on the device"),
@@ -59,6 +64,7 @@ pub const PORT: &[Key] = &[
     key("protected", "true|false", "false", "exchange no packets with other protected ports"),
     key("file", "PATH", "none", "pcap file of a replay or capture port"),
     key("loop", "true|false", "false", "a replay port starts again at its file's end"),
+    key("peer", "NAME", "none", "patch port at the other end, which names this one"),
 ];
 
 /// Keys of `[[bridge.tunnel]]`.
@@ -69,9 +75,9 @@ pub const TUNNEL: &[Key] = &[
     key("remote", "IPV4", "", "outer destination address"),
     key(
         "key",
-        "map, or 0 to 16777215 (vxlan) or 4294967295 (gre)",
+        "map, flow, or 0 to 16777215 (vxlan) or 4294967295 (gre)",
         "map",
-        "from the VLAN-to-VNI map, or fixed",
+        "from the VLAN-to-VNI map, from the rules (set_tunnel), or fixed",
     ),
     key("vnis", "all, or as in 5010,5020-5029", "all", "which mapped VNIs it carries"),
     key("ttl", "1 to 255", "64", "outer time to live"),
@@ -80,10 +86,10 @@ pub const TUNNEL: &[Key] = &[
     key("dst_port", "1 to 65535", "4789", "outer UDP destination port (vxlan)"),
     key("csum", "true|false", "false", "fill in the outer UDP checksum, or GRE's"),
     key("ofport", "1 to 65279", "none", "OpenFlow number; the switch chooses one and keeps it"),
-    key("mode", "access|trunk|native-tagged|native-untagged", "none", "VLAN mode, with a fixed key"),
-    key("vlan", "0 to 4095", "none", "VLAN of an access port, or native VLAN, with a fixed key"),
-    key("trunks", "all, or as in 10,20-29", "all", "VLANs of a trunk, with a fixed key"),
-    key("priority_tags", "no|always|if-nonzero", "no", "send priority tags, with a fixed key"),
+    key("mode", "access|trunk|native-tagged|native-untagged", "none", "VLAN mode, not with key=map"),
+    key("vlan", "0 to 4095", "none", "VLAN of an access port, or native VLAN, not with key=map"),
+    key("trunks", "all, or as in 10,20-29", "all", "VLANs of a trunk, not with key=map"),
+    key("priority_tags", "no|always|if-nonzero", "no", "send priority tags, not with key=map"),
 ];
 
 #[cfg(test)]

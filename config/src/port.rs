@@ -32,11 +32,14 @@ pub enum PortType {
     Null,
     /// Queues in memory, for tests.
     Memory,
+    /// One end of a pair: what leaves by it comes in by its peer.
+    Patch,
 }
 
-words!(PortType, "a port type: auto, tap, netdev, internal, replay, capture, null or memory",
+words!(PortType, "a port type: auto, tap, netdev, internal, replay, capture, null, memory or patch",
     "auto" => Auto, "tap" => Tap, "netdev" => Netdev, "internal" => Internal,
-    "replay" => Replay, "capture" => Capture, "null" => Null, "memory" => Memory);
+    "replay" => Replay, "capture" => Capture, "null" => Null, "memory" => Memory,
+    "patch" => Patch);
 
 /// How packets travel between weft and an existing netdev.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -101,6 +104,9 @@ pub struct Port {
     /// A replay port starts again at its file's end.
     #[serde(rename = "loop", default, deserialize_with = "scalar", skip_serializing_if = "is_default")]
     pub repeat: bool,
+    /// The patch port at the other end, which has to name this one; it need not exist yet.
+    #[serde(default, deserialize_with = "optional", skip_serializing_if = "Option::is_none")]
+    pub peer: Option<PortName>,
 }
 
 impl Port {
@@ -122,6 +128,7 @@ impl Port {
             protected: false,
             file: None,
             repeat: false,
+            peer: None,
         }
     }
 

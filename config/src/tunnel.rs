@@ -25,13 +25,16 @@ pub enum KeyMode {
     Map,
     /// One key; the tunnel is then a port with a VLAN mode of its own.
     Fixed(TunnelKey),
+    /// Any key in; out, what the rules say (`set_tunnel`). Such a tunnel has a VLAN mode of its own, too.
+    Flow,
 }
 
 impl Value for KeyMode {
     fn parse(text: &str) -> Result<Self, ValueError> {
-        let legal = "a tunnel key: map, or 0 to 16777215 (vxlan) or 4294967295 (gre)";
+        let legal = "a tunnel key: map, flow, or 0 to 16777215 (vxlan) or 4294967295 (gre)";
         match text {
             "map" => Ok(KeyMode::Map),
+            "flow" => Ok(KeyMode::Flow),
             _ => TunnelKey::parse(text)
                 .map(KeyMode::Fixed)
                 .map_err(|_| ValueError::Word { value: Quoted::new(text), legal }),
@@ -43,6 +46,7 @@ impl fmt::Display for KeyMode {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             KeyMode::Map => out.write_str("map"),
+            KeyMode::Flow => out.write_str("flow"),
             KeyMode::Fixed(key) => key.fmt(out),
         }
     }
@@ -52,6 +56,7 @@ impl Serialize for KeyMode {
     fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
         match self {
             KeyMode::Map => out.serialize_str("map"),
+            KeyMode::Flow => out.serialize_str("flow"),
             KeyMode::Fixed(key) => out.serialize_u32(key.0),
         }
     }
@@ -145,16 +150,16 @@ pub struct Tunnel {
     /// The OpenFlow number, 1 to 65279; given by the switch when absent, and kept from then on.
     #[serde(default, deserialize_with = "optional", skip_serializing_if = "Option::is_none")]
     pub ofport: Option<OfPort>,
-    /// The VLAN mode as written, only with a fixed key; see [`Tunnel::vlan_mode`].
+    /// The VLAN mode as written, not with `key = "map"`; see [`Tunnel::vlan_mode`].
     #[serde(default, deserialize_with = "optional", skip_serializing_if = "Option::is_none")]
     pub mode: Option<VlanModeName>,
-    /// The VLAN of an access port, or the native VLAN; only with a fixed key.
+    /// The VLAN of an access port, or the native VLAN; not with `key = "map"`.
     #[serde(default, deserialize_with = "optional", skip_serializing_if = "Option::is_none")]
     pub vlan: Option<Vid>,
-    /// The VLANs of a trunk; only with a fixed key.
+    /// The VLANs of a trunk; not with `key = "map"`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub trunks: Trunks,
-    /// Whether a packet without a VLAN leaves with a priority tag; only with a fixed key.
+    /// Whether a packet without a VLAN leaves with a priority tag; not with `key = "map"`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub priority_tags: PriorityTags,
 }
@@ -187,7 +192,7 @@ impl Tunnel {
         self.dst_port.unwrap_or_default().get() as u16
     }
 
-    /// What `mode`, `vlan` and `trunks` of a tunnel with a fixed key mean together.
+    /// What `mode`, `vlan` and `trunks` of a tunnel without `key = "map"` mean together.
     pub fn vlan_mode(&self) -> Result<VlanMode, Problem> {
         VlanMode::resolve(self.mode, self.vlan, &self.trunks)
     }

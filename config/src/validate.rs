@@ -87,6 +87,10 @@ pub enum Problem {
     KeyOfOtherType { key: &'static str, kind: PortType, legal: &'static str },
     #[error("a port of type {kind} needs a file")]
     NeedsFile { kind: PortType },
+    #[error("a port of type patch needs a peer, the name of the patch port at the other end")]
+    NeedsPeer,
+    #[error("a patch port can't be its own peer")]
+    OwnPeer,
     #[error("{mac} is not the address of one station: expected one that is neither a group's nor all zeros")]
     NotAStation { mac: Mac },
     #[error("VNI {vni} is mapped to VLAN {other} already: a VNI belongs to one VLAN of the bridge")]
@@ -106,11 +110,13 @@ pub enum Problem {
     #[error("a tunnel of type {kind} takes no {key}: only vxlan does")]
     KeyOfOtherKind { key: &'static str, kind: TunnelKind },
     #[error(
-        "a tunnel with key=map takes no {key}: the VLAN-to-VNI map rules its VLANs; say key=0 to 16777215"
+        "a tunnel with key=map takes no {key}: the VLAN-to-VNI map rules its VLANs; say key=flow, or key=0 to 16777215"
     )]
     KeyOfFixed { key: &'static str },
-    #[error("a tunnel with a fixed key takes no vnis: only key=map does")]
-    VnisWithFixedKey,
+    #[error("a tunnel with key={key} takes no vnis: only key=map does")]
+    VnisWithoutMap { key: KeyMode },
+    #[error("{kind} packets from {remote} to {local} with any other key belong to tunnel {other} already")]
+    FlowTunnelTaken { kind: TunnelKind, local: Ipv4Addr, remote: Ipv4Addr, other: PortName },
     #[error("{kind} packets from {remote} to {local} with key {key} belong to tunnel {other} already")]
     TunnelTaken { kind: TunnelKind, local: Ipv4Addr, remote: Ipv4Addr, key: TunnelKey, other: PortName },
 }
@@ -145,8 +151,8 @@ fn refuse<T>(at: &KeyPath, key: &str, problem: Problem) -> Result<T, Invalid> {
     Err(Invalid { at: at.key(key), problem })
 }
 
-/// The outer addresses, kind and key that lead to one tunnel.
-type TunnelTuple = (TunnelKind, Ipv4Addr, Ipv4Addr, TunnelKey);
+/// The outer addresses, kind and key that lead to one tunnel; no key is any that no other has.
+type TunnelTuple = (TunnelKind, Ipv4Addr, Ipv4Addr, Option<TunnelKey>);
 
 /// What is unique in the whole switch.
 #[derive(Default)]
@@ -168,18 +174,26 @@ impl<'a> Whole<'a> {
         for key in keys_of(bridge, tunnel) {
             if let Some(other) = self.tunnels.insert((kind, local, remote, key), &tunnel.name) {
                 let other = other.clone();
-                return refuse(at, "remote", Problem::TunnelTaken { kind, local, remote, key, other });
+                let problem = match key {
+                    Some(key) => Problem::TunnelTaken { kind, local, remote, key, other },
+                    None => Problem::FlowTunnelTaken { kind, local, remote, other },
+                };
+                return refuse(at, "remote", problem);
             }
         }
         Ok(())
     }
 }
 
-/// The keys of the packets that a tunnel sends and takes.
-fn keys_of(bridge: &Bridge, tunnel: &Tunnel) -> Vec<TunnelKey> {
+/// The keys of the packets that a tunnel sends and takes; none is any.
+fn keys_of(bridge: &Bridge, tunnel: &Tunnel) -> Vec<Option<TunnelKey>> {
     match tunnel.key {
-        KeyMode::Fixed(key) => vec![key],
-        KeyMode::Map => bridge.vnis.0.values().copied().filter(|vni| tunnel.vnis.contains(vni.0)).collect(),
+        KeyMode::Fixed(key) => vec![Some(key)],
+        KeyMode::Map => {
+            let mapped = bridge.vnis.0.values().copied().filter(|vni| tunnel.vnis.contains(vni.0));
+            mapped.map(Some).collect()
+        }
+        KeyMode::Flow => vec![None],
     }
 }
 
@@ -205,15 +219,16 @@ fn check_station(mac: Option<Mac>, at: &KeyPath) -> Result<(), Invalid> {
 }
 
 fn check_port(port: &Port, at: &KeyPath) -> Result<(), Invalid> {
-    use PortType::{Auto, Capture, Internal, Netdev, Replay, Tap};
+    use PortType::{Auto, Capture, Internal, Netdev, Patch, Replay, Tap};
     let device = [Auto, Tap, Netdev, Internal];
-    let rules: [(&'static str, bool, &[PortType], &'static str); 6] = [
+    let rules: [(&'static str, bool, &[PortType], &'static str); 7] = [
         ("backend", port.backend != Backend::Auto, &[Auto, Netdev], "auto and netdev"),
         ("netns", port.netns.is_some(), &device, "auto, tap, netdev and internal"),
         ("persistent", port.persistent, &[Auto, Tap, Internal], "auto, tap and internal"),
         ("mac", port.mac.is_some(), &[Auto, Tap, Internal], "auto, tap and internal"),
         ("file", port.file.is_some(), &[Replay, Capture], "replay and capture"),
         ("loop", port.repeat, &[Replay], "replay"),
+        ("peer", port.peer.is_some(), &[Patch], "ports of type patch"),
     ];
     for (key, given, types, legal) in rules {
         if given && !types.contains(&port.kind) {
@@ -222,6 +237,11 @@ fn check_port(port: &Port, at: &KeyPath) -> Result<(), Invalid> {
     }
     if matches!(port.kind, Replay | Capture) && port.file.is_none() {
         return refuse(at, "file", Problem::NeedsFile { kind: port.kind });
+    }
+    match &port.peer {
+        None if port.kind == Patch => return refuse(at, "peer", Problem::NeedsPeer),
+        Some(peer) if *peer == port.name => return refuse(at, "peer", Problem::OwnPeer),
+        _ => {}
     }
     check_station(port.mac, at)?;
     check_mode(port.vlan_mode().err(), at)
@@ -250,17 +270,19 @@ fn check_tunnel(tunnel: &Tunnel, at: &KeyPath) -> Result<(), Invalid> {
         return refuse(at, "dst_port", Problem::KeyOfOtherKind { key: "dst_port", kind: tunnel.kind });
     }
     match tunnel.key {
-        KeyMode::Fixed(key) => check_fixed_key(tunnel, key, at),
+        KeyMode::Fixed(_) | KeyMode::Flow => check_other_key(tunnel, at),
         KeyMode::Map => check_map_key(tunnel, at),
     }
 }
 
-fn check_fixed_key(tunnel: &Tunnel, key: TunnelKey, at: &KeyPath) -> Result<(), Invalid> {
-    if let Err(error) = TunnelKey::new(tunnel.kind, key.0.into()) {
+fn check_other_key(tunnel: &Tunnel, at: &KeyPath) -> Result<(), Invalid> {
+    if let KeyMode::Fixed(key) = tunnel.key
+        && let Err(error) = TunnelKey::new(tunnel.kind, key.0.into())
+    {
         return refuse(at, "key", error.into());
     }
     if !tunnel.vnis.is_all() {
-        return refuse(at, "vnis", Problem::VnisWithFixedKey);
+        return refuse(at, "vnis", Problem::VnisWithoutMap { key: tunnel.key });
     }
     check_mode(tunnel.vlan_mode().err(), at)
 }

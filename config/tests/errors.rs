@@ -96,7 +96,7 @@ fn unknown_keys_and_broken_text() {
     refused(
         "vlan = 10\n\n",
         "vlam = 10\n\n",
-        "weft.toml:15: bridge[br0].port[vm1].vlam: unknown field `vlam`, expected one of `name`, `type`, `backend`, `netns`, `mtu`, `persistent`, `mac`, `ofport`, `mode`, `vlan`, `trunks`, `priority_tags`, `protected`, `file`, `loop`",
+        "weft.toml:15: bridge[br0].port[vm1].vlam: unknown field `vlam`, expected one of `name`, `type`, `backend`, `netns`, `mtu`, `persistent`, `mac`, `ofport`, `mode`, `vlan`, `trunks`, `priority_tags`, `protected`, `file`, `loop`, `peer`",
     );
     refused(
         "[switch]",
@@ -164,11 +164,40 @@ fn combinations() {
     refused(
         "10.0.0.2\"",
         "10.0.0.2\"\nvlan = 1",
-        "weft.toml:28: bridge[br0].tunnel[vx1].vlan: a tunnel with key=map takes no vlan: the VLAN-to-VNI map rules its VLANs; say key=0 to 16777215",
+        "weft.toml:28: bridge[br0].tunnel[vx1].vlan: a tunnel with key=map takes no vlan: the VLAN-to-VNI map rules its VLANs; say key=flow, or key=0 to 16777215",
     );
     refused(
         "10.0.0.2\"",
         "10.0.0.2\"\n[[bridge.tunnel]]\nname=\"vx2\"\ntype=\"vxlan\"\nlocal=\"10.0.0.1\"\nremote=\"10.0.0.2\"\nkey=5020",
         "weft.toml:32: bridge[br0].tunnel[vx2].remote: vxlan packets from 10.0.0.2 to 10.0.0.1 with key 5020 belong to tunnel vx1 already",
+    );
+}
+
+#[test]
+fn patch_ports_and_tunnels_by_flow() {
+    refused(
+        "\"tap\"",
+        "\"tap\"\npeer = \"p1\"",
+        "weft.toml:14: bridge[br0].port[vm1].peer: a port of type tap takes no peer: only ports of type patch do",
+    );
+    refused(
+        "name = \"t1\"",
+        "name = \"t1\"\ntype = \"patch\"",
+        "weft.toml:17: bridge[br0].port[t1].peer: a port of type patch needs a peer, the name of the patch port at the other end",
+    );
+    refused(
+        "name = \"t1\"",
+        "name = \"t1\"\ntype = \"patch\"\npeer = \"t1\"",
+        "weft.toml:20: bridge[br0].port[t1].peer: a patch port can't be its own peer",
+    );
+    refused(
+        "10.0.0.2\"",
+        "10.0.0.2\"\nkey = \"flow\"\nvnis = \"5010\"",
+        "weft.toml:29: bridge[br0].tunnel[vx1].vnis: a tunnel with key=flow takes no vnis: only key=map does",
+    );
+    refused(
+        "10.0.0.2\"",
+        "10.0.0.2\"\nkey = \"flow\"\n[[bridge.tunnel]]\nname=\"vx2\"\ntype=\"vxlan\"\nlocal=\"10.0.0.1\"\nremote=\"10.0.0.2\"\nkey=\"flow\"",
+        "weft.toml:33: bridge[br0].tunnel[vx2].remote: vxlan packets from 10.0.0.2 to 10.0.0.1 with any other key belong to tunnel vx1 already",
     );
 }

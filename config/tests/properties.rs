@@ -103,7 +103,7 @@ fn tunnel() -> impl Strategy<Value = Tunnel> {
         tunnel.dst_port = dst_port.filter(|_| vxlan).map(parse);
         match fixed {
             Some((key, vlan, priority_tags)) => {
-                tunnel.key = KeyMode::Fixed(TunnelKey(key));
+                tunnel.key = if key % 4 == 0 { KeyMode::Flow } else { KeyMode::Fixed(TunnelKey(key)) };
                 (tunnel.mode, tunnel.vlan, tunnel.trunks) = (vlan.0, vlan.1, parse(vlan.2));
                 tunnel.priority_tags = priority_tags;
             }

@@ -49,6 +49,26 @@ pub enum Command {
         #[command(subcommand)]
         command: FdbCommand,
     },
+    /// The rules of a bridge, in ovs-ofctl's syntax (see ovs-fields(7) and ovs-actions(7)).
+    Flow {
+        #[command(subcommand)]
+        command: crate::flow::FlowCommand,
+    },
+    /// The groups that rules send packets to.
+    Group {
+        #[command(subcommand)]
+        command: crate::flow::GroupCommand,
+    },
+    /// The meters that rules send packets through.
+    Meter {
+        #[command(subcommand)]
+        command: crate::flow::MeterCommand,
+    },
+    /// What workers remember of the flows of a port.
+    Cache {
+        #[command(subcommand)]
+        command: crate::flow::CacheCommand,
+    },
     /// Counters; all of them when none is named.
     Stats { what: Option<Stats> },
     /// The whole switch on one screen.

@@ -10,6 +10,7 @@
 
 mod args;
 mod client;
+mod flow;
 mod request;
 mod table;
 mod text;
@@ -20,10 +21,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
-use weft_config::control::{Op, Outcome, Refusal, Reply, Response};
+use weft_config::control::{FlowOp, Op, Outcome, Refusal, Reply, Response};
 
 use args::{Args, Command, ConfigCommand};
 use client::{Client, ClientError};
+use flow::Asks;
 use request::UsageError;
 
 /// Why a command was not done.
@@ -35,6 +37,8 @@ enum Error {
     Client(#[from] ClientError),
     #[error(transparent)]
     Refused(#[from] Refusal),
+    #[error(transparent)]
+    Text(#[from] flow::ReadError),
     #[error("{}: can't {doing}: {source}", .path.display())]
     File { doing: &'static str, path: PathBuf, source: io::Error },
     #[error("{}: {problem}", .path.display())]
@@ -87,6 +91,9 @@ fn run(args: Args) -> Result<(), Error> {
     if let Command::Config { command: ConfigCommand::Save { file } } = &args.command {
         return save(&args, file);
     }
+    if let Some(asks) = flow::asks(&args.command)? {
+        return about_flows(&args, asks);
+    }
     let requests = match &args.command {
         Command::Config { command: ConfigCommand::Apply { file } } => vec![apply(file)?],
         Command::Trace(packet) => vec![trace::request(packet)?],
@@ -106,6 +113,32 @@ fn run(args: Args) -> Result<(), Error> {
         }
     }
     print(&output)
+}
+
+/// Commands about flow tables: texts go, and dumps come, in pieces. Each piece is printed as it comes.
+fn about_flows(args: &Args, asks: Asks) -> Result<(), Error> {
+    let (mut source, mut op) = match asks {
+        Asks::One(op) => (None, op),
+        Asks::Text(mut source) => {
+            let first = source.next(None)?;
+            (Some(source), Op::Flow(FlowOp::Change(first)))
+        }
+    };
+    let mut client = Client::connect(&args.socket)?;
+    loop {
+        let (line, response) = client.ask(op)?;
+        let reply = accepted(args, &line, response)?;
+        let next = flow::goes_on(&reply);
+        match (&mut source, next) {
+            (Some(source), Some(bundle)) => {
+                op = Op::Flow(FlowOp::Change(source.next(Some(bundle))?));
+                continue;
+            }
+            _ => print(&if args.json { line } else { text::render(&args.command, &reply) })?,
+        }
+        let Some(dump) = next else { return Ok(()) };
+        op = Op::Flow(FlowOp::Next { dump });
+    }
 }
 
 /// The result in a response; with `--json` a refusal is printed as it came as well.

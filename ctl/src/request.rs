@@ -55,6 +55,15 @@ pub enum UsageError {
         /// What it takes.
         legal: &'static str,
     },
+    /// Nothing to do.
+    #[error("nothing is given: name rules, groups or meters, or --file FILE")]
+    NoText,
+    /// An argument of several lines.
+    #[error("'{}' has several lines: give one rule an argument, or --file FILE", .text.escape_debug())]
+    SeveralLines {
+        /// The argument.
+        text: String,
+    },
     /// A value that its key or place does not take.
     #[error("{place}: {problem}")]
     Value {
@@ -86,6 +95,9 @@ pub fn operations(command: &Command) -> Result<Vec<Op>, UsageError> {
         Command::Config { command: ConfigCommand::Show } => Op::ConfigShow,
         Command::Config { command: ConfigCommand::Apply { .. } | ConfigCommand::Save { .. } } => {
             unreachable!("commands with files are done by their caller")
+        }
+        Command::Flow { .. } | Command::Group { .. } | Command::Meter { .. } | Command::Cache { .. } => {
+            unreachable!("they are asked in `crate::flow`")
         }
     };
     Ok(vec![op])
@@ -210,7 +222,7 @@ fn flush(words: &[String]) -> Result<Flush, UsageError> {
 }
 
 /// A value that stands by itself on the command line.
-pub(crate) fn value<T: Value>(place: &str, text: &str) -> Result<T, UsageError> {
+pub fn value<T: Value>(place: &str, text: &str) -> Result<T, UsageError> {
     T::parse(text).map_err(|error| UsageError::Value { place: place.to_owned(), problem: one_line(&error) })
 }
 

@@ -39,6 +39,7 @@ pub fn render(command: &Command, reply: &Reply) -> String {
         (_, Reply::Trace { trace }) => crate::trace::render(trace),
         (_, Reply::Config { toml, .. }) => toml.clone(),
         (_, Reply::Version { version }) => format!("weftd {version}\n"),
+        (command, Reply::Flow(reply)) => crate::flow::render(command, reply),
     }
 }
 
@@ -46,7 +47,8 @@ fn all<T>(items: &[T]) -> Vec<&T> {
     items.iter().collect()
 }
 
-fn applied(differences: &[String]) -> String {
+/// Differences, one a line.
+pub fn applied(differences: &[String]) -> String {
     if differences.is_empty() {
         return "nothing differs\n".to_owned();
     }

@@ -30,7 +30,7 @@ impl Accounts {
             return Err(Error::new(format!("no switch with workers: {switch}")));
         }
         let port = |port: &Value| {
-            let is_tunnel = ["vxlan", "gre"].contains(&port["type"].as_str().unwrap_or_default());
+            let is_tunnel = ["vxlan", "gre", "patch"].contains(&port["type"].as_str().unwrap_or_default());
             Row::of(&port["name"], &port["counters"], is_tunnel)
         };
         let uplink = |uplink: &Value| Row::of(&uplink["device"], &uplink["counters"], false);

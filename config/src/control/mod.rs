@@ -15,9 +15,14 @@
 //!
 //! What is not a request is answered with the code `bad_request` and its `id` if it has one, 0 otherwise.
 
+mod flow;
 mod status;
 mod trace;
 
+pub use flow::{
+    CachedFlow, Counted, FlowDump, FlowOp, FlowReply, FlowText, GroupDump, GroupStatus, MAX_BUNDLE,
+    MeterStatus, RuleStatus, Verb,
+};
 pub use status::{
     BridgeStatus, CacheStatus, Counters, FdbEntry, PortState, PortStatus, SwitchStatus, TunnelStatus,
     UplinkStatus, VniEntry, WorkerStatus,
@@ -106,6 +111,8 @@ pub enum Op {
     Show,
     /// What would happen to a packet; nothing comes of it: [`Reply::Trace`].
     Trace(TraceRequest),
+    /// Flow tables: [`Reply::Flow`].
+    Flow(FlowOp),
 }
 
 impl Op {
@@ -235,6 +242,7 @@ pub enum Reply {
     Trace {
         trace: Box<TraceReport>,
     },
+    Flow(FlowReply),
 }
 
 /// Why a request was not done.

@@ -124,7 +124,7 @@ fn fails(switch: &FakeSwitch, words: &str, status: i32, expected: &str) {
 #[test]
 fn a_wrong_command_line_is_told_in_one_line_and_nothing_is_sent() {
     let switch = FakeSwitch::new("usage").unwrap();
-    let keys = "type, backend, netns, mtu, persistent, mac, ofport, mode, vlan, trunks, priority_tags, protected, file, loop";
+    let keys = "type, backend, netns, mtu, persistent, mac, ofport, mode, vlan, trunks, priority_tags, protected, file, loop, peer";
     fails(
         &switch,
         "port add br0 vm1 vlam=10",
@@ -144,7 +144,7 @@ fn a_wrong_command_line_is_told_in_one_line_and_nothing_is_sent() {
         &switch,
         "port add br0 vm1 type=veth",
         2,
-        "port vm1: type: 'veth' is not a port type: auto, tap, netdev, internal, replay, capture, null or memory",
+        "port vm1: type: 'veth' is not a port type: auto, tap, netdev, internal, replay, capture, null, memory or patch",
     );
     fails(&switch, "port add br0 vm1 mtu=67", 2, "port vm1: mtu: 67 is out of range: 68 to 9600");
     fails(

@@ -36,6 +36,18 @@ const COMMANDS: &[(&str, &str)] = &[
     ("trace-help", "trace --help"),
     ("json-trace", "--json trace br0 in_port=vm1,tcp"),
     ("json-trace-drop", "--json trace br0 in_port=vm1,tcp,tp_dst=22"),
+    ("flow-add", "flow add br0 priority=1,actions=drop"),
+    ("flow-add-help", "flow add --help"),
+    ("flow-del-nothing", "flow del br0 --strict tcp"),
+    ("flow-dump", "flow dump br0"),
+    ("flow-dump-help", "flow dump --help"),
+    ("flow-diff", "flow diff br0 /dev/null"),
+    ("group-add", "group add br0 group_id=1,type=all"),
+    ("group-dump", "group dump br0"),
+    ("meter-dump", "meter dump br0"),
+    ("meter-dump-no-stats", "meter dump br0 --no-stats"),
+    ("cache-show", "cache show vm1 --limit 2"),
+    ("json-flow-dump", "--json flow dump br0"),
     ("json-port-set", "--json port set vm1 vlan=20 mtu="),
 ];
 

@@ -132,6 +132,7 @@ fn answer(op: Op) -> Result<Reply, Refusal> {
         Op::StatsCache => Reply::Caches { caches: switch.caches },
         Op::StatsWorkers => Reply::Workers { workers: switch.workers },
         Op::Show => Reply::Switch { switch: Box::new(switch) },
+        Op::Flow(op) => Reply::Flow(crate::flows::answer(op)?),
     })
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
+use weft_flow::message::FlowMod;
 use weft_io::{FramePool, PortQueue};
 
 use crate::counters::{Counters, PortTotals, port_totals};
@@ -13,7 +14,7 @@ use crate::masks::Reads;
 use crate::publish::Publisher;
 use crate::shared::Shared;
 use crate::snapshot::{BridgeId, Model, Snapshot};
-use crate::tables::{Change, ChangeError, Outcome};
+use crate::tables::{Change, ChangeError, Extent, FlowTables, Outcome, Prepared};
 use crate::worker::{Command, FlowInfo, Worker};
 
 /// How long a worker may take to answer: it answers between two bursts.
@@ -123,9 +124,30 @@ impl Datapath {
         changes: &[Change],
         now: Duration,
     ) -> Result<Outcome, FlowError> {
+        let flows = self.flow_tables(bridge)?;
+        self.commit(bridge, flows.prepare(changes, now)?)
+    }
+
+    /// Makes these flows, and no others, the rules of a part of a bridge's tables, all or nothing. Rules that are already
+    /// so stay as they are, with their counters.
+    pub fn replace_flows(
+        &mut self,
+        bridge: BridgeId,
+        extent: Extent,
+        wanted: &[FlowMod],
+        now: Duration,
+    ) -> Result<Outcome, FlowError> {
+        let flows = self.flow_tables(bridge)?;
+        self.commit(bridge, flows.replace(extent, wanted, now)?)
+    }
+
+    fn flow_tables(&self, bridge: BridgeId) -> Result<Arc<FlowTables>, FlowError> {
         let spec = self.publisher.model().bridges.iter().find(|spec| spec.id == bridge);
-        let flows = Arc::clone(&spec.ok_or(FlowError::NoBridge)?.flows);
-        let prepared = flows.prepare(changes, now)?;
+        Ok(Arc::clone(&spec.ok_or(FlowError::NoBridge)?.flows))
+    }
+
+    /// Widens what is read of packets as far as the bundle needs it, and commits it.
+    fn commit(&mut self, bridge: BridgeId, prepared: Prepared<'_>) -> Result<Outcome, FlowError> {
         let reads = Reads::of(prepared.tables());
         if !self.publisher.is_wide_enough(Some((bridge, &reads))) {
             self.publisher.widen(Some((bridge, reads))).map_err(DatapathError::from)?;
@@ -140,15 +162,18 @@ impl Datapath {
         Ok(outcome)
     }
 
-    /// Takes rules out whose time is over. Whether there was one.
-    pub fn expire_flows(&mut self, now: Duration) -> bool {
+    /// Takes rules out whose time is over, after adding up what flows have counted if there may be one. How many went.
+    pub fn expire_flows(&mut self, now: Duration) -> Result<usize, DatapathError> {
         let bridges = &self.publisher.model().bridges;
-        let expired: usize = bridges.iter().map(|bridge| bridge.flows.expire(now).rules).sum();
-        let any = expired > 0;
-        if any {
+        if !bridges.iter().any(|bridge| bridge.flows.is_due(now)) {
+            return Ok(0);
+        }
+        self.settle()?;
+        let expired = bridges.iter().map(|bridge| bridge.flows.expire(now).rules).sum();
+        if expired > 0 {
             self.shared.epochs.publish();
         }
-        any
+        Ok(expired)
     }
 
     /// Blocks until every worker has added what its flows have counted to rules, buckets and patch ports.
@@ -210,12 +235,13 @@ impl Datapath {
         Ok(())
     }
 
-    /// The cached flows of a port, of all workers.
-    pub fn flows(&self, port: PortId) -> Result<Vec<(usize, FlowInfo)>, DatapathError> {
+    /// The cached flows of a port, of all workers: `limit` at most.
+    pub fn flows(&self, port: PortId, limit: usize) -> Result<Vec<(usize, FlowInfo)>, DatapathError> {
         let mut flows = Vec::new();
         for worker in 0..self.workers.len() {
             let (reply, answer) = bounded(1);
-            self.tell(worker, Command::ListFlows(port, reply));
+            let rest = limit.saturating_sub(flows.len());
+            self.tell(worker, Command::ListFlows(port, rest, reply));
             let part = answer.recv_timeout(PATIENCE).map_err(|_| DatapathError::Silent(worker))?;
             flows.extend(part.into_iter().map(|flow| (worker, flow)));
         }

@@ -12,6 +12,7 @@
 use std::sync::Arc;
 
 use crossbeam::channel::{Receiver, Sender};
+use weft_flow::Term;
 use weft_io::{Burst, PortQueue};
 use weft_wire::DropReason;
 
@@ -25,6 +26,7 @@ use crate::output::INBOX;
 use crate::program::Shape;
 use crate::shared::{Now, Shared};
 use crate::snapshot::{PortKind, Snapshot};
+use crate::verdict::Op;
 
 /// Flows that a worker caches, under keys of each width.
 pub const CACHED_FLOWS: usize = 256 << 10;
@@ -40,8 +42,8 @@ pub enum Command {
     RemoveQueue(PortId, Sender<Option<Box<dyn PortQueue>>>),
     /// Say so when all before this has been done, and the snapshot that is published now is in use.
     Sync(Sender<()>),
-    /// List the cached flows of a port.
-    ListFlows(PortId, Sender<Vec<FlowInfo>>),
+    /// List the cached flows of a port, so many at most.
+    ListFlows(PortId, usize, Sender<Vec<FlowInfo>>),
     /// Adds what flows have counted to rules, buckets and patch ports; answers when that is done.
     Settle(Sender<()>),
     /// End.
@@ -53,8 +55,20 @@ pub enum Command {
 pub struct FlowInfo {
     /// The masked key.
     pub key: FlowKey,
-    /// What is done.
+    /// Which of its bits count.
+    pub mask: KeyMask,
+    /// What is done, in short.
     pub shape: Shape,
+    /// What is done, step by step.
+    pub ops: Vec<Op>,
+    /// What the steps refer to.
+    pub terms: Vec<Term>,
+    /// Why nothing leaves, or the first output that was refused.
+    pub drop: Option<DropReason>,
+    /// The tunnel port that its packets came in by.
+    pub tunnel: Option<PortId>,
+    /// How many rules its packets went through.
+    pub rules: usize,
     /// Packets so far.
     pub packets: u64,
     /// Octets so far.
@@ -282,8 +296,8 @@ impl Worker {
                 while !self.forward.settle(SETTLE) {}
                 let _ = reply.send(());
             }
-            Command::ListFlows(port, reply) => {
-                let _ = reply.send(self.list_flows(port));
+            Command::ListFlows(port, limit, reply) => {
+                let _ = reply.send(self.list_flows(port, limit));
             }
             Command::Stop => self.running = false,
         }
@@ -347,11 +361,11 @@ impl Worker {
         self.forward.flush();
     }
 
-    fn list_flows(&self, port: PortId) -> Vec<FlowInfo> {
+    fn list_flows(&self, port: PortId, limit: usize) -> Vec<FlowInfo> {
         let narrow = self.narrow.cache.iter().filter_map(|flow| self.flow_info(flow, port));
         let middle = self.middle.cache.iter().filter_map(|flow| self.flow_info(flow, port));
         let wide = self.wide.cache.iter().filter_map(|flow| self.flow_info(flow, port));
-        narrow.chain(middle).chain(wide).collect()
+        narrow.chain(middle).chain(wide).take(limit).collect()
     }
 
     fn flow_info<const W: usize>(&self, flow: &Flow<W>, port: PortId) -> Option<FlowInfo> {
@@ -359,8 +373,32 @@ impl Worker {
         key.0.iter_mut().zip(&flow.key).for_each(|(place, word)| *place = *word);
         let program = self.forward.programs.get(flow.program)?;
         let of_port = Ingress::of(&key) == Ingress::port(port) || program.tunnel == port;
-        let Flow { packets, bytes, stamp, .. } = *flow;
-        of_port.then_some(FlowInfo { key, shape: program.shape, packets, bytes, stamp })
+        if !of_port {
+            return None;
+        }
+        let verdict = &program.verdict;
+        Some(FlowInfo {
+            key,
+            mask: self.mask_of(Ingress::of(&key)),
+            shape: program.shape,
+            ops: verdict.ops.clone(),
+            terms: verdict.terms.clone(),
+            drop: verdict.drop,
+            tunnel: verdict.tunnel,
+            rules: verdict.rules.len(),
+            packets: flow.packets,
+            bytes: flow.bytes,
+            stamp: flow.stamp,
+        })
+    }
+
+    /// Which bits of packets that come in there count.
+    fn mask_of(&self, ingress: Ingress) -> KeyMask {
+        let snapshot = &self.forward.snapshot;
+        match ingress.decode() {
+            Ok(port) => snapshot.port(port).map(|port| port.mask).unwrap_or_default(),
+            Err(vtep) => snapshot.vtep(vtep).map(|vtep| vtep.mask).unwrap_or_default(),
+        }
     }
 }
 

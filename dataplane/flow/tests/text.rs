@@ -135,3 +135,25 @@ fn meters_are_accepted_and_printed_as_open_vswitch_does() {
 fn what_open_vswitch_refuses_is_refused() {
     compare("bad", "bad.txt", 350, flow);
 }
+
+/// tests/data/errors.txt has, for each line of bad.txt, what Open vSwitch complains of (in OpenFlow 1.5), and what we
+/// do. WEFT_BLESS=1 writes it anew.
+#[test]
+fn errors_say_what_is_wrong_and_where() {
+    let mut text = String::from("# Lines that can't be: what Open vSwitch says, and what weft says.\n");
+    for record in records("bad.txt") {
+        let (accepted, theirs) = record.said.last().unwrap();
+        let theirs = if *accepted { "(accepted)" } else { theirs.as_str() };
+        let ours = match flow(&record.line) {
+            Ok(flow) => format!("(accepted) {flow}"),
+            Err(error) => error.to_string(),
+        };
+        assert!(!ours.contains('\n') && ours.len() < 300, "{ours}");
+        writeln!(text, "\n{}\n    {theirs}\n    {ours}", record.line).unwrap();
+    }
+    if std::env::var_os("WEFT_BLESS").is_some() {
+        std::fs::write(path("errors.txt"), &text).unwrap();
+    }
+    let golden = std::fs::read_to_string(path("errors.txt")).unwrap();
+    assert!(golden == text, "tests/data/errors.txt is not what we say; WEFT_BLESS=1 writes it anew");
+}

@@ -91,6 +91,7 @@ pub fn run(places: &Places) -> Result<(), Fatal> {
         port_numbers: Numbers::new(PortId::COUNT),
         start,
         rest: start,
+        flow_sessions: crate::flows::Sessions::default(),
         samples: vec![Sample::default(); datapath.workers()],
         datapath,
         pins,

@@ -280,7 +280,8 @@ pub fn open(wanted: &Wanted, xdp: &mut LazyXdp) -> Result<Opened, OpenError> {
             plain("replay", Box::new(queue))
         }
         PortType::Capture => plain("capture", Box::new(CaptureQueue::create(wanted.path("capture")?)?)),
-        PortType::Null => plain("null", Box::new(NullQueue)),
+        // A patch port has no device: nobody opens it.
+        PortType::Null | PortType::Patch => plain("null", Box::new(NullQueue)),
         PortType::Memory => {
             let (queue, peer) = memory::pair(1024);
             let mut opened = plain("memory", Box::new(queue));

@@ -9,6 +9,7 @@ pub mod assemble;
 pub mod control;
 pub mod device;
 pub mod event_loop;
+mod flows;
 pub mod model;
 mod numbers;
 pub mod reconcile;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use weft_config::model::Bridge;
-use weft_config::port::Port;
+use weft_config::port::{Port, PortType};
 use weft_config::tunnel::{KeyMode, Tos, Tunnel};
 use weft_config::value::NumberSet;
 use weft_config::vlan;
@@ -52,8 +52,34 @@ impl Switch {
             ofport: port.ofport?,
             priority_tags: priority_tags(port.priority_tags),
             protected: port.protected,
-            ..device_spec(state, &port.name, bridge)
+            ..match state.live {
+                Live::Patch => self.patch_spec(state, port, bridge),
+                _ => device_spec(state, &port.name, bridge),
+            }
         })
+    }
+
+    fn patch_spec(&self, state: &PortState, port: &Port, bridge: &BridgeState) -> PortSpec {
+        let peer = match self.patch_problem(port) {
+            None => port.peer.as_ref().and_then(|peer| self.ports.get(peer)).map(|peer| peer.id),
+            Some(_) => None,
+        };
+        PortSpec { up: peer.is_some(), kind: PortKind::Patch(peer), ..device_spec(state, &port.name, bridge) }
+    }
+
+    /// Why a patch port leads nowhere: both ends have to name each other.
+    pub(crate) fn patch_problem(&self, port: &Port) -> Option<String> {
+        let Some(name) = &port.peer else { return Some("it has no peer".to_owned()) };
+        let mut ports = self.config.bridges.iter().flat_map(|bridge| &bridge.ports);
+        match ports.find(|other| other.name == *name) {
+            None => Some(format!("its peer {name} does not exist")),
+            Some(other) if other.kind != PortType::Patch => Some(format!("its peer {name} is no patch port")),
+            Some(Port { peer: Some(back), .. }) if *back == port.name => None,
+            Some(other) => {
+                let back = other.peer.as_ref().map(ToString::to_string).unwrap_or_default();
+                Some(format!("its peer {name} is the peer of {back}"))
+            }
+        }
     }
 
     fn internal_spec(&self, bridge: &Bridge, state: &BridgeState) -> Option<PortSpec> {
@@ -133,6 +159,7 @@ fn device_spec(port: &PortState, name: &PortName, bridge: &BridgeState) -> PortS
 fn keys(tunnel: &Tunnel, bridge: &Bridge) -> TunnelKeys {
     match tunnel.key {
         KeyMode::Fixed(key) => TunnelKeys::Fixed(key.0),
+        KeyMode::Flow => TunnelKeys::Flow,
         KeyMode::Map if tunnel.vnis.is_all() => TunnelKeys::Map(None),
         KeyMode::Map => {
             let mapped = bridge.vnis.0.values().map(|vni| vni.0);

@@ -13,6 +13,7 @@ use weft_config::Config;
 use weft_config::control::{Code, Refusal};
 use weft_config::diff::diff;
 use weft_config::model::{Bridge, StaticEntry};
+use weft_config::port::PortType;
 use weft_core::fdb::{Fdb, Flush};
 use weft_core::key::{PortId, VtepId};
 use weft_core::snapshot::BridgeId;
@@ -98,7 +99,7 @@ impl Switch {
     }
 
     fn check_room(&self, next: &Config, wanted: &BTreeMap<PortName, Wanted>) -> Result<(), Refusal> {
-        let tunnels = next.bridges.iter().map(|bridge| bridge.tunnels.len()).sum::<usize>();
+        let tunnels = tunnel_names(next).len() + patch_names(next).len();
         let room = PortId::COUNT - wanted.len().min(PortId::COUNT);
         if tunnels + self.underlay.uplinks().count() <= room {
             return Ok(());
@@ -120,7 +121,7 @@ impl Switch {
             let serves = match self.ports.get(name).map(|port| &port.live) {
                 Some(Live::Open(open, _)) => !open.is_elsewhere(wanted),
                 Some(Live::Absent(absent, _)) => absent.same_device(wanted),
-                Some(Live::Tunnel) | None => false,
+                Some(Live::Tunnel | Live::Patch) | None => false,
             };
             if !serves {
                 let opened = self.stage_device(name, wanted, absence)?;
@@ -223,10 +224,11 @@ impl Switch {
         staged: Staged,
         wanted: &BTreeMap<PortName, Wanted>,
     ) {
-        let tunnels: BTreeSet<PortName> = tunnel_names(&self.config);
+        let (tunnels, patches) = (tunnel_names(&self.config), patch_names(&self.config));
         // A name may pass from a port to a tunnel: that is another port.
         let gone = self.ports.extract_if(.., |name, port| match port.live {
             Live::Tunnel => !tunnels.contains(name),
+            Live::Patch => !patches.contains(name),
             Live::Open(..) | Live::Absent(..) => !wanted.contains_key(name),
         });
         let gone: Vec<PortState> = gone.map(|(_, port)| port).collect();
@@ -235,14 +237,8 @@ impl Switch {
         for (name, (wanted, opened)) in staged {
             self.commit_device(name, wanted, opened);
         }
-        for tunnel in self.config.bridges.iter().flat_map(|bridge| &bridge.tunnels) {
-            if !self.ports.contains_key(&tunnel.name)
-                && let Some(id) = self.port_numbers.take().map(PortId)
-            {
-                self.datapath.reset_counters(id);
-                self.ports.insert(tunnel.name.clone(), PortState { id, live: Live::Tunnel });
-            }
-        }
+        tunnels.into_iter().for_each(|name| self.commit_virtual(name, Live::Tunnel));
+        patches.into_iter().for_each(|name| self.commit_virtual(name, Live::Patch));
         self.underlay.follow(self.tunnel_ends());
         self.publish();
         for port in gone {
@@ -312,6 +308,16 @@ impl Switch {
         self.ports.insert(name, PortState { id, live });
     }
 
+    /// A port without a device, if it isn't there.
+    fn commit_virtual(&mut self, name: PortName, live: Live) {
+        if !self.ports.contains_key(&name)
+            && let Some(id) = self.port_numbers.take().map(PortId)
+        {
+            self.datapath.reset_counters(id);
+            self.ports.insert(name, PortState { id, live });
+        }
+    }
+
     /// What is wanted of devices that stay as they are, from now on.
     fn commit_settings(&mut self, wanted: &BTreeMap<PortName, Wanted>) {
         for (name, port) in &mut self.ports {
@@ -350,7 +356,8 @@ fn wanted_devices(config: &Config) -> BTreeMap<PortName, Wanted> {
         if bridge.internal {
             wanted.insert(bridge.name.clone(), Wanted::internal(&bridge.name, bridge.mac));
         }
-        wanted.extend(bridge.ports.iter().map(|port| (port.name.clone(), Wanted::port(port))));
+        let devices = bridge.ports.iter().filter(|port| port.kind != PortType::Patch);
+        wanted.extend(devices.map(|port| (port.name.clone(), Wanted::port(port))));
     }
     wanted
 }
@@ -358,6 +365,12 @@ fn wanted_devices(config: &Config) -> BTreeMap<PortName, Wanted> {
 /// The names of all tunnels.
 fn tunnel_names(config: &Config) -> BTreeSet<PortName> {
     config.bridges.iter().flat_map(|bridge| &bridge.tunnels).map(|tunnel| tunnel.name.clone()).collect()
+}
+
+/// The names of all patch ports.
+fn patch_names(config: &Config) -> BTreeSet<PortName> {
+    let ports = config.bridges.iter().flat_map(|bridge| &bridge.ports);
+    ports.filter(|port| port.kind == PortType::Patch).map(|port| port.name.clone()).collect()
 }
 
 /// Two words that nobody outside can know: std's hasher takes its keys from the system's random source.

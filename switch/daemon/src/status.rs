@@ -51,6 +51,7 @@ impl Handler for Switch {
             Op::StatsWorkers => Ok(Reply::Workers { workers: self.worker_statuses() }),
             Op::Trace(request) => self.trace(&request),
             Op::Show => Ok(Reply::Switch { switch: Box::new(self.status()) }),
+            Op::Flow(op) => self.flow(op).map(Reply::Flow),
         }
     }
 }
@@ -189,6 +190,11 @@ impl Switch {
             }
             Live::Absent(_, why) => status.state = Shown::Down(why.clone()),
             Live::Tunnel => {}
+            Live::Patch => {
+                status.kind = port.kind.to_string();
+                status.why = port.peer.as_ref().map(|peer| format!("peer {peer}")).unwrap_or_default();
+                status.state = self.patch_problem(port).map_or(Shown::Up, Shown::Down);
+            }
         }
         if status.netns.is_none() {
             status.netns = port.netns.as_ref().map(|netns| netns.as_str().to_owned());
@@ -205,7 +211,9 @@ impl Switch {
             effective_mtu: self.effective_mtu(tunnel),
             vlan: match tunnel.key {
                 KeyMode::Map => String::new(),
-                KeyMode::Fixed(_) => tunnel.vlan_mode().map(|mode| mode.to_string()).unwrap_or_default(),
+                KeyMode::Fixed(_) | KeyMode::Flow => {
+                    tunnel.vlan_mode().map(|mode| mode.to_string()).unwrap_or_default()
+                }
             },
             ..self.blank_status(&tunnel.name, tunnel.ofport?, bridge, state)
         })
@@ -261,10 +269,7 @@ impl Switch {
             kind: tunnel.kind,
             local: tunnel.local,
             remote: tunnel.remote,
-            key: match tunnel.key {
-                KeyMode::Map => "map".to_owned(),
-                KeyMode::Fixed(key) => key.to_string(),
-            },
+            key: tunnel.key.to_string(),
             vnis: if tunnel.key == KeyMode::Map { vnis.join(",") } else { String::new() },
             state: self.underlay.problem(pair).map_or(Shown::Up, Shown::Down),
             underlay: path.map(|path| path.ifname.clone()),
@@ -302,7 +307,7 @@ impl Switch {
         let internal = self.ports.get(&bridge.name).filter(|_| bridge.internal);
         let facts = internal.and_then(|port| match &port.live {
             Live::Open(_, handle) => handle.facts().ok().flatten(),
-            Live::Absent(..) | Live::Tunnel => None,
+            Live::Absent(..) | Live::Tunnel | Live::Patch => None,
         });
         Some(BridgeStatus {
             name: bridge.name.clone(),

@@ -46,6 +46,8 @@ pub struct Switch {
     pub(crate) samples: Vec<Sample>,
     /// Until when absent devices are left alone.
     pub(crate) rest: Instant,
+    /// Texts and dumps of flow tables that take several requests.
+    pub(crate) flow_sessions: crate::flows::Sessions,
 }
 
 /// A bridge that exists.
@@ -77,6 +79,8 @@ pub enum Live {
     Absent(Wanted, String),
     /// A tunnel: nothing of its own.
     Tunnel,
+    /// A patch port: its peer, if that is one that names it.
+    Patch,
 }
 
 /// A worker's counters at the last tick, and what came of them.
@@ -94,7 +98,7 @@ impl Switch {
         weft_core::shared::Now { uptime: self.start.elapsed() }.second()
     }
 
-    /// What has to be done once a second: ageing, devices that are gone or back, samples.
+    /// What has to be done once a second: ageing, rules whose time is over, devices that are gone or back, samples.
     pub fn tick(&mut self, elapsed: f64) {
         let second = self.second();
         for bridge in &self.config.bridges {
@@ -111,6 +115,7 @@ impl Switch {
             let share = busy.saturating_sub(sample.busy_nanos) as f64 / 1e9 / elapsed.max(1e-3) * 100.0;
             *sample = Sample { busy_nanos: busy, busy_percent: share.clamp(0.0, 100.0) };
         }
+        self.expire_flows();
         self.check_devices();
     }
 
@@ -199,7 +204,7 @@ impl Switch {
         let watched = |live: &Live| match live {
             Live::Open(..) => true,
             Live::Absent(..) => !tired,
-            Live::Tunnel => false,
+            Live::Tunnel | Live::Patch => false,
         };
         let ports = self.ports.iter().filter(|(_, port)| watched(&port.live));
         let names: Vec<PortName> = ports.map(|(name, _)| name.clone()).collect();
@@ -258,13 +263,13 @@ impl Switch {
                     false
                 }
             },
-            Live::Tunnel => false,
+            Live::Tunnel | Live::Patch => false,
         }
     }
 }
 
 /// A dataplane that does not answer is a dead switch: better none than half of one.
-fn fatal(error: &dyn std::error::Error) {
+pub(crate) fn fatal(error: &dyn std::error::Error) {
     tracing::error!("the dataplane has failed: {error}; ending");
     std::process::abort();
 }

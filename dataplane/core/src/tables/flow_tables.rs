@@ -128,6 +128,12 @@ impl FlowTables {
         }
     }
 
+    /// Whether the time of a rule may be over at `now`: counters have to be rolled up to know it.
+    pub fn is_due(&self, now: Duration) -> bool {
+        let deadline = self.lock().index.first_deadline().map(|(deadline, _)| deadline);
+        deadline.is_some_and(|deadline| deadline < super::rule::nanos(now)) || !self.shortened.is_empty()
+    }
+
     /// Deletes rules whose time is over, as many as one slice allows. Counters have to be rolled up before.
     pub fn expire(&self, now: Duration) -> Expired {
         let mut draft = self.draft(self.lock(), now);

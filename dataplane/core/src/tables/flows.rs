@@ -200,7 +200,7 @@ pub(super) fn check_nesting(actions: &[Action], deeper: usize) -> Result<(), Ref
 }
 
 /// Whether rules that name this port as an output are meant (`out_port`); outputs by number in a field aren't.
-fn outputs_to(actions: &[Action], port: OfPort) -> bool {
+pub(super) fn outputs_to(actions: &[Action], port: OfPort) -> bool {
     let mut found = port == OfPort::NONE;
     each(actions, &mut |action| {
         found |= match action {
@@ -212,7 +212,7 @@ fn outputs_to(actions: &[Action], port: OfPort) -> bool {
     found
 }
 
-fn uses_group(actions: &[Action], group: u32) -> bool {
+pub(super) fn uses_group(actions: &[Action], group: u32) -> bool {
     let mut found = false;
     each(actions, &mut |action| found |= matches!(action, Action::Group(id) if *id == group));
     found

@@ -32,6 +32,7 @@ mod reads;
 mod replace;
 mod root;
 mod rule;
+mod select;
 mod table;
 
 use std::fmt;
@@ -46,6 +47,7 @@ pub use reach::{Edge, Reach};
 pub use replace::{Difference, Extent};
 pub use root::{Hit, Tables};
 pub use rule::{FlowRemoved, RemovedReason, Rule, RuleStats};
+pub use select::Shown;
 pub use table::{Miss, Table, TableMod};
 
 use weft_flow::message::{FlowMod, GroupMod, MeterMod};

@@ -182,7 +182,7 @@ impl Order {
 
 /// `source->target`
 pub(super) fn arrow<'a>(token: Token<'a>) -> Result<(Token<'a>, Token<'a>), Error> {
-    token.split_once("->").ok_or_else(|| token.error(Problem::Missing("'->' and what it leads to")))
+    token.split_arrow().ok_or_else(|| token.error(Problem::Missing("'->' and what it leads to")))
 }
 
 /// A subfield that is written.

@@ -124,7 +124,7 @@ fn needs(action: &Action, token: Token<'_>, context: &Context) -> Result<(), Err
         Action::Load { target, .. } => sets(target.field, token, context),
         Action::PushVlan(_) if Tci(context.tags[1]).is_tagged() => token.fail(Problem::TooManyVlans),
         Action::Resubmit { ct: true, .. } if !context.is_tracked() => {
-            token.fail(Problem::ActionLacks("a tracked connection (ct_state)"))
+            token.fail(Problem::NotMatched("a tracked connection (ct_state)"))
         }
         Action::Ct(ct) => connection(ct, token, context),
         _ => Ok(()),
@@ -141,7 +141,7 @@ fn sets(field: Field, token: Token<'_>, context: &Context) -> Result<(), Error> 
 }
 
 fn connection(ct: &Ct, token: Token<'_>, context: &Context) -> Result<(), Error> {
-    let lacks = |what| token.fail(Problem::ActionLacks(what));
+    let lacks = |what| token.fail(Problem::NotMatched(what));
     match ct.zone {
         _ if !context.is_ip() => lacks("ip or ipv6"),
         _ if ct.commit && context.is_invalid() => lacks("packets that ct_state does not call invalid"),

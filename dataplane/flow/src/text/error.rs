@@ -109,6 +109,14 @@ pub enum Problem {
     /// Something else was expected.
     #[error("expected {0}")]
     Expected(&'static str),
+    /// Not a number.
+    #[error("expected a number, {min} to {max}")]
+    NotNumber {
+        /// Smallest legal number.
+        min: u128,
+        /// Largest legal number.
+        max: u128,
+    },
     /// A number that is too large or too small.
     #[error("{what} is out of range: {min} to {max}")]
     OutOfRange {
@@ -145,9 +153,9 @@ pub enum Problem {
         /// What it needs.
         needs: Prerequisite,
     },
-    /// An action whose prerequisite isn't matched.
-    #[error("this action can only be used with {0} matched")]
-    ActionLacks(&'static str),
+    /// A setting or an action whose prerequisite isn't matched.
+    #[error("can only be used with {0} matched")]
+    NotMatched(&'static str),
     /// Parts that no version of OpenFlow has together.
     #[error(
         "the match does not fit this action, which is tolerated in OpenFlow 1.0 only, but {0} needs a later version"

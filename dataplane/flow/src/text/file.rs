@@ -24,8 +24,9 @@ pub(super) fn lines(
             return Ok(());
         }
         let line = std::str::from_utf8(&buffer).map_err(|_| whole(Problem::NotText))?;
-        let line = line.split('#').next().unwrap_or_default();
-        let line = Token::new(line).trim();
+        let line = Token::new(line);
+        let comment = line.unquoted(|rest| rest.starts_with('#')).unwrap_or(line.text.len());
+        let line = line.split_at(comment).0.trim();
         if !line.is_empty() {
             take(line).map_err(|error| error.at_line(number))?;
         }

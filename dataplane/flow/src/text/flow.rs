@@ -120,6 +120,7 @@ impl Given {
             |name: &'static str, here: bool| if here { Ok(name) } else { item.whole.fail(Problem::NotHere) };
         let name = match item.key.text {
             "table" => known("table", true)?,
+            "cookie" if value.text.contains('/') => "cookie's mask",
             "cookie" => known("cookie", true)?,
             "priority" => known("priority", settings.priority)?,
             "idle_timeout" => known("idle_timeout", settings.actions)?,
@@ -136,7 +137,7 @@ impl Given {
         match name {
             "table" if flow.command == FlowCommand::Add => flow.table = Some(simple::table(value)?),
             "table" => flow.table = Some(value.number("the table", 255)? as u8).filter(|table| *table != 255),
-            "cookie" => cookie(flow, settings, value)?,
+            "cookie" | "cookie's mask" => cookie(flow, settings, value)?,
             "priority" => flow.priority = value.u16(name)?,
             "idle_timeout" => flow.idle_timeout = value.u16(name)?,
             "hard_timeout" => flow.hard_timeout = value.u16(name)?,

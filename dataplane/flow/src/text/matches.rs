@@ -2,6 +2,7 @@
 
 use super::context::Context;
 use super::error::{Error, Problem};
+use super::flags::Flags;
 use super::port::PortNames;
 use super::token::{Item, Token};
 use super::value;
@@ -41,6 +42,8 @@ pub(super) struct Builder<'a> {
     given: Vec<(Field, Token<'a>)>,
     /// Those that were given as a whole, a bit each.
     seen: u128,
+    /// A packet is described: no masks.
+    exact: bool,
 }
 
 // Each field has a bit in `seen`.
@@ -49,7 +52,12 @@ const _: () = assert!(Field::ALL.len() <= 128);
 impl<'a> Builder<'a> {
     pub fn new() -> Builder<'a> {
         let given = Vec::with_capacity(12);
-        Builder { mask: Fields::default(), value: Fields::default(), given, seen: 0 }
+        Builder { mask: Fields::default(), value: Fields::default(), given, seen: 0, exact: false }
+    }
+
+    /// For the description of a packet, which has no masks.
+    pub fn of_packet() -> Builder<'a> {
+        Builder { exact: true, ..Builder::new() }
     }
 
     /// Takes a setting if it is about the match.
@@ -101,6 +109,10 @@ impl<'a> Builder<'a> {
             return self.add(whole, (tci, mask), item.whole);
         }
         let (number, mask) = value::parse(field, item.value, ports)?;
+        let flags = Flags::of(field.info().format).is_some() && !item.value.text.contains('/');
+        if self.exact && mask != all_bits(field) && !flags {
+            return item.value.fail(Problem::Expected("a value without a mask"));
+        }
         if mask == 0 || (field, number) == (Field::PacketType, 0) {
             return Ok(());
         }
@@ -139,23 +151,57 @@ impl<'a> Builder<'a> {
         }
     }
 
+    /// What is described of a packet, if all prerequisites are met.
+    pub fn finish_packet(mut self) -> Result<Fields, Error> {
+        let tag = Subfield::whole(Field::VlanTci);
+        if tag.get(&self.mask) & 0xfff != 0 && tag.get(&self.value) & 0xfff != 0 {
+            // A VLAN is one of a tag.
+            let tci = tag.get(&self.value) | u128::from(weft_wire::Tci::PRESENT);
+            tag.set(&mut self.value, tci);
+        }
+        let value = self.value;
+        self.finish().map(|_| value)
+    }
+
     /// The match, if all prerequisites are met.
     pub fn finish(self) -> Result<Match, Error> {
         let matches = Match::new(&self.mask, &self.value);
         let context = Context::of(&matches);
         for (field, token) in self.given {
             if !matchable(&context, field) {
-                return token.fail(Problem::Lacks { field, needs: field.info().prerequisite });
+                return token.fail(lacks(field));
             }
         }
         Ok(matches)
     }
 }
 
+/// The mask of a match on all of a field, as values are read.
+fn all_bits(field: Field) -> u128 {
+    Flags::of(field.info().format).map_or(field.max(), |flags| flags.all)
+}
+
 /// Whether a field, or another in the same place (`tp_dst` is `tcp_dst`, but serves for UDP too), can be matched.
 fn matchable(context: &Context, field: Field) -> bool {
     let twin = |other: &Field| other.info().segments == field.info().segments && context.reads(*other);
     context.reads(field) || Field::ALL.iter().any(twin)
+}
+
+/// What is wrong with a field whose prerequisites aren't met.
+fn lacks(field: Field) -> Problem {
+    use Field::{
+        IcmpCode, IcmpType, Icmpv6Code, Icmpv6Type, IpDst, IpSrc, NwProto, SctpDst, SctpSrc, TcpDst, TcpSrc,
+        UdpDst, UdpSrc,
+    };
+    match field {
+        TcpSrc | TcpDst | UdpSrc | UdpDst | SctpSrc | SctpDst => {
+            Problem::NotMatched("tcp, udp or sctp (or tcp6, udp6, sctp6), but no later fragments,")
+        }
+        IcmpType | IcmpCode | Icmpv6Type | Icmpv6Code => Problem::NotMatched("icmp or icmp6"),
+        IpSrc | IpDst => Problem::NotMatched("ip (or arp, rarp)"),
+        NwProto => Problem::NotMatched("ip, ipv6, arp or rarp"),
+        _ => Problem::Lacks { field, needs: field.info().prerequisite },
+    }
 }
 
 /// What settings of the outer VLAN tag say of its [`weft_wire::Tci`]: value and mask.
@@ -177,12 +223,20 @@ fn vlan(field: Field, item: &Item<'_>, ports: &dyn PortNames) -> Result<Option<(
 
 /// Reads a match alone.
 pub(super) fn parse(token: Token<'_>, ports: &dyn PortNames) -> Result<Match, Error> {
-    let mut builder = Builder::new();
+    all(Builder::new(), token, ports)?.finish()
+}
+
+/// Reads the description of a packet.
+pub(super) fn parse_packet(token: Token<'_>, ports: &dyn PortNames) -> Result<Fields, Error> {
+    all(Builder::of_packet(), token, ports)?.finish_packet()
+}
+
+fn all<'a>(mut builder: Builder<'a>, token: Token<'a>, ports: &dyn PortNames) -> Result<Builder<'a>, Error> {
     for item in token.items() {
         let item = item?;
         if !builder.take(&item, ports)? {
             return item.key.fail(Problem::UnknownKeyword);
         }
     }
-    builder.finish()
+    Ok(builder)
 }

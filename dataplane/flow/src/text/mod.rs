@@ -13,6 +13,7 @@ use std::io::BufRead;
 use std::time::Duration;
 
 use crate::action::{Action, Actions};
+use crate::fields::Fields;
 use crate::matching::Match;
 use crate::message::{
     FlowCommand, FlowFlags, FlowMod, GroupCommand, GroupMod, MeterCommand, MeterMod, MeterSpec,
@@ -55,8 +56,8 @@ use token::Token;
 /// A rule as it is written.
 #[derive(Clone, Copy, Debug)]
 pub struct FlowLine<'a> {
-    /// Its table.
-    pub table: u8,
+    /// Its table: above 255 one of weft's own, which no text names.
+    pub table: u16,
     /// Its priority.
     pub priority: u16,
     /// Its match.
@@ -78,7 +79,7 @@ pub struct FlowLine<'a> {
 impl<'a> From<&'a FlowMod> for FlowLine<'a> {
     fn from(flow: &'a FlowMod) -> FlowLine<'a> {
         FlowLine {
-            table: flow.table.unwrap_or(0),
+            table: flow.table.unwrap_or(0).into(),
             priority: flow.priority,
             matches: &flow.matches,
             cookie: flow.cookie.unwrap_or(0),
@@ -147,6 +148,12 @@ pub fn parse_flows_with(
 /// Reads a match alone.
 pub fn parse_match(text: &str, ports: &dyn PortNames) -> Result<Match, Error> {
     matches::parse(Token::new(text), ports)
+}
+
+/// Reads the description of a packet, as `ovs-appctl ofproto/trace` takes it: `in_port=1,tcp,nw_src=10.0.0.1`. Every
+/// field may be given, metadata and registers too, with values but without masks; what isn't given is 0.
+pub fn parse_packet(text: &str, ports: &dyn PortNames) -> Result<Fields, Error> {
+    matches::parse_packet(Token::new(text), ports)
 }
 
 /// Reads the actions of a rule with that match, in whichever table.

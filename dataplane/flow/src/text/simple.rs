@@ -215,7 +215,8 @@ fn note(value: Token<'_>) -> Result<Box<[u8]>, Error> {
 }
 
 fn enqueue(value: Token<'_>, ports: &dyn PortNames) -> Result<Action, Error> {
-    let end = value.text.rfind([':', 'q', ',']);
+    let end = value.unquoted(|rest| rest.starts_with([':', ',']));
+    let end = end.or_else(|| value.unquoted(|rest| rest.starts_with('q')));
     let parts = end.map(|end| value.split_at(end)).filter(|(port, _)| !port.is_empty());
     let (port, queue) = parts.ok_or_else(|| value.error(Problem::Expected("port:queue or (port,queue)")))?;
     let port = port::parse(port.trim(), ports)?;
@@ -237,11 +238,7 @@ fn set_field(value: Token<'_>, ports: &dyn PortNames) -> Result<Action, Error> {
 }
 
 fn resubmit(value: Token<'_>, ports: &dyn PortNames) -> Result<Action, Error> {
-    let mut parts = value.text.split(',').scan(value.at, |at, text| {
-        let token = Token { text, at: *at };
-        *at += text.len() + 1;
-        Some(token)
-    });
+    let mut parts = value.parts();
     let mut next = || parts.next().filter(|part| !part.is_empty());
     let (in_port, to, ct) = (next(), next(), next());
     let in_port = in_port.map(|port| port::parse(port, ports)).transpose()?;

@@ -55,6 +55,42 @@ impl<'a> Token<'a> {
         Some((head, tail.skip(separator.len())))
     }
 
+    /// What is before and behind the first `->` outside quotes.
+    pub fn split_arrow(self) -> Option<(Token<'a>, Token<'a>)> {
+        let mid = self.unquoted(|rest| rest.starts_with("->"))?;
+        let (head, tail) = self.split_at(mid);
+        Some((head, tail.skip("->".len())))
+    }
+
+    /// Its parts between commas outside quotes, blanks and all.
+    pub fn parts(self) -> impl Iterator<Item = Token<'a>> {
+        let mut rest = Some(self);
+        std::iter::from_fn(move || {
+            let all = rest.take()?;
+            let Some(end) = all.unquoted(|rest| rest.starts_with(',')) else { return Some(all) };
+            let (part, tail) = all.split_at(end);
+            rest = Some(tail.skip(1));
+            Some(part)
+        })
+    }
+
+    /// The first place outside quotes where the rest of the text is as wanted.
+    pub fn unquoted(self, wanted: impl Fn(&str) -> bool) -> Option<usize> {
+        let mut letters = self.text.char_indices();
+        let mut within = false;
+        while let Some((at, letter)) = letters.next() {
+            if !within && wanted(self.text.get(at..)?) {
+                return Some(at);
+            }
+            match letter {
+                '"' => within = !within,
+                '\\' if within => drop(letters.next()),
+                _ => (),
+            }
+        }
+        None
+    }
+
     pub fn strip_prefix(self, prefix: &str) -> Option<Token<'a>> {
         self.text.starts_with(prefix).then(|| self.skip(prefix.len()))
     }
@@ -74,7 +110,7 @@ impl<'a> Token<'a> {
         std::iter::from_fn(move || {
             let start = rest.text.find(|c| !SEPARATORS.contains(&c))?;
             rest = rest.skip(start);
-            let end = rest.text.find(SEPARATORS).unwrap_or(rest.text.len());
+            let end = rest.unquoted(|rest| rest.starts_with(SEPARATORS)).unwrap_or(rest.text.len());
             let (word, tail) = rest.split_at(end);
             rest = tail;
             Some(word)
@@ -94,7 +130,7 @@ impl<'a> Token<'a> {
         match integer(self.text) {
             Ok(value) if (min..=max).contains(&value) => Ok(value),
             Ok(_) | Err(NotInteger::TooLarge) => self.fail(Problem::OutOfRange { what, min, max }),
-            Err(NotInteger::Syntax) => self.fail(Problem::Expected("a number, such as 10 or 0xa")),
+            Err(NotInteger::Syntax) => self.fail(Problem::NotNumber { min, max }),
         }
     }
 
