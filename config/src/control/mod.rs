@@ -109,10 +109,10 @@ pub enum Op {
     StatsWorkers,
     /// The whole switch: [`Reply::Switch`].
     Show,
-    /// Flow tables: [`Reply::Flow`].
-    Flow(FlowOp),
     /// What would happen to a packet; nothing comes of it: [`Reply::Trace`].
     Trace(TraceRequest),
+    /// Flow tables: [`Reply::Flow`].
+    Flow(FlowOp),
 }
 
 impl Op {
@@ -239,10 +239,10 @@ pub enum Reply {
     Switch {
         switch: Box<SwitchStatus>,
     },
-    Flow(FlowReply),
     Trace {
         trace: Box<TraceReport>,
     },
+    Flow(FlowReply),
 }
 
 /// Why a request was not done.

@@ -31,6 +31,11 @@ const COMMANDS: &[(&str, &str)] = &[
     ("json-stats", "--json stats"),
     ("json-show", "--json show"),
     ("json-version", "--json version"),
+    ("trace", "trace br0 in_port=vm1,tcp"),
+    ("trace-drop", "trace br0 in_port=vm1,tcp,tp_dst=22"),
+    ("trace-help", "trace --help"),
+    ("json-trace", "--json trace br0 in_port=vm1,tcp"),
+    ("json-trace-drop", "--json trace br0 in_port=vm1,tcp,tp_dst=22"),
     ("flow-add", "flow add br0 priority=1,actions=drop"),
     ("flow-add-help", "flow add --help"),
     ("flow-del-nothing", "flow del br0 --strict tcp"),
@@ -43,11 +48,6 @@ const COMMANDS: &[(&str, &str)] = &[
     ("meter-dump-no-stats", "meter dump br0 --no-stats"),
     ("cache-show", "cache show vm1 --limit 2"),
     ("json-flow-dump", "--json flow dump br0"),
-    ("trace", "trace br0 in_port=vm1,tcp"),
-    ("trace-drop", "trace br0 in_port=vm1,tcp,tp_dst=22"),
-    ("trace-help", "trace --help"),
-    ("json-trace", "--json trace br0 in_port=vm1,tcp"),
-    ("json-trace-drop", "--json trace br0 in_port=vm1,tcp,tp_dst=22"),
     ("json-port-set", "--json port set vm1 vlan=20 mtu="),
 ];
 
