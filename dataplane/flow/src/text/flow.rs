@@ -79,7 +79,7 @@ fn split_actions(line: Token<'_>) -> (Token<'_>, Option<Token<'_>>) {
         let at = from + found;
         let (head, word) = line.split_at(at);
         let tail = word.skip("action".len());
-        let sign = tail.strip_prefix("s").unwrap_or(tail).strip_prefix("=");
+        let sign = tail.strip_prefix("s").unwrap_or(tail).trim().strip_prefix("=");
         let starts = head.is_empty() || head.text.ends_with([',', ' ', '\t']);
         if let (Some(actions), true) = (sign, starts) {
             return (head, Some(actions));

@@ -72,7 +72,7 @@ impl<'a> Builder<'a> {
             // Every packet is an Ethernet frame.
         } else if key.contains('[') {
             self.add_part(item, ports)?;
-        } else if let Some(field) = Field::by_name(key) {
+        } else if let Some(field) = value::field(key) {
             self.add_field(field, item, ports)?;
         } else {
             return Ok(false);
