@@ -1,11 +1,16 @@
 //! The cases of the comparison: ports, tunnels and the VLAN that the packets are in.
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Duration;
 
 use clap::ValueEnum;
 use weft_core::key::PortId;
 use weft_core::snapshot::{BridgeId, Path, PortKind, PortSpec, TunnelKeys, TunnelSpec};
+use weft_core::tables::{Change, FlowTables};
 use weft_core::vlan::{PriorityTags, VlanMode, VlanSet};
+use weft_flow::message::FlowMod;
+use weft_flow::{Field, Match};
 use weft_wire::{Mac, OfPort, TunnelKind, Vid};
 
 /// What the switch does with the packets.
@@ -15,6 +20,8 @@ pub enum Case {
     Bare,
     /// One bridge, NORMAL, between two ports that trunk all VLANs.
     L2,
+    /// As L2, with a rule that reads addresses and ports, so that each connection is a flow.
+    Tuples,
     /// From an access port to a trunk.
     Push,
     /// From a trunk to an access port.
@@ -53,7 +60,7 @@ pub const REMOTE: Ipv4Addr = Ipv4Addr::new(172, 31, 1, 2);
 impl Case {
     /// The VLAN of the packets on the bridge.
     pub fn vlan(self) -> Vid {
-        if self == Case::L2 { Vid::NONE } else { VLAN }
+        if matches!(self, Case::L2 | Case::Tuples) { Vid::NONE } else { VLAN }
     }
 
     /// The port that all destinations are behind; `None` in a flood.
@@ -63,6 +70,29 @@ impl Case {
             Case::VxlanEncap | Case::GreEncap => Some(TUNNEL),
             _ => Some(OUT),
         }
+    }
+
+    /// The rules of the bridge.
+    pub fn flows(self) -> Arc<FlowTables> {
+        let tables = FlowTables::normal();
+        if self == Case::Tuples {
+            // UDP over IPv4 from 192.0.2.1, port 9, to 192.0.2.2, port 9: nobody's.
+            let matches = [
+                (Field::EthType, 0x0800),
+                (Field::NwProto, 17),
+                (Field::IpSrc, 0xc000_0201),
+                (Field::IpDst, 0xc000_0202),
+                (Field::UdpSrc, 9),
+                (Field::UdpDst, 9),
+            ]
+            .into_iter()
+            .fold(Match::any(), |matches, (field, value)| matches.with(field, value));
+            let rule = Change::Flow(FlowMod { priority: 1, matches, ..FlowMod::default() });
+            if let Ok(prepared) = tables.prepare(&[rule], Duration::ZERO) {
+                prepared.commit();
+            }
+        }
+        tables
     }
 
     /// How many packets leave for one that comes in.
@@ -79,7 +109,9 @@ impl Case {
         let tunnel =
             |kind| PortSpec { kind: PortKind::Tunnel(tunnel(kind)), ..port(TUNNEL, "tun0", everything()) };
         match self {
-            Case::Bare | Case::L2 => vec![port(IN, "in", everything()), port(OUT, "out", everything())],
+            Case::Bare | Case::L2 | Case::Tuples => {
+                vec![port(IN, "in", everything()), port(OUT, "out", everything())]
+            }
             Case::Push => vec![port(IN, "in", access()), port(OUT, "out", trunk())],
             Case::Pop => vec![port(IN, "in", trunk()), port(OUT, "out", access())],
             Case::Flood2 => {

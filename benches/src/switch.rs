@@ -6,7 +6,6 @@ use weft_core::datapath::Datapath;
 use weft_core::fdb::Fdb;
 use weft_core::shared::Now;
 use weft_core::snapshot::{BridgeSpec, Model};
-use weft_core::table::{Rule, Table};
 use weft_core::worker::Worker;
 use weft_io::FramePool;
 use weft_io::null::NullQueue;
@@ -56,7 +55,7 @@ impl Switch {
             fdb: fdb.into(),
             forward_reserved: false,
             vnis: vec![(VLAN, VNI)],
-            table: Table::new(vec![Rule::normal()]),
+            flows: case.flows(),
         };
         datapath.publish(Model { bridges: vec![bridge], ports: case.ports() })?;
         Ok(Switch { datapath, worker, case, start: Instant::now(), now: Now::default(), turn: 0 })

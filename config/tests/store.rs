@@ -76,7 +76,7 @@ fn killing_a_writer_loses_nothing_that_was_acknowledged() {
     let deadline = Instant::now() + Duration::from_secs(20);
     let mut rounds = 0u32;
     let mut before = 0;
-    while rounds < 40 && Instant::now() < deadline {
+    while rounds < 10 || rounds < 40 && Instant::now() < deadline {
         let mut child = spawn(&folder).unwrap();
         let output = BufReader::new(child.stdout.take().unwrap());
         let mut lines = output
@@ -99,7 +99,6 @@ fn killing_a_writer_loses_nothing_that_was_acknowledged() {
         before = found;
         rounds += 1;
     }
-    assert!(rounds >= 10, "only {rounds} rounds in 20 seconds");
 }
 
 #[test]
@@ -115,7 +114,13 @@ fn a_second_owner_is_refused_with_one_line() {
     );
     assert_eq!(error.to_string(), expected);
     drop(first);
-    Store::open(&folder.0).unwrap();
+    // A process that another test starts holds a copy of the lock until it executes its program.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let mut again = Store::open(&folder.0);
+    while matches!(again, Err(StoreError::InUse { .. })) && Instant::now() < deadline {
+        again = Store::open(&folder.0);
+    }
+    again.unwrap();
 }
 
 #[test]

@@ -10,12 +10,14 @@ import sys
 PACKET_AUXDATA = 8
 SOL_PACKET = 263
 PACKET_OUTGOING = 4
+SO_RCVBUFFORCE = 33
 VLAN_VALID, TPID_VALID = 0x10, 0x40
 
 watched = selectors.DefaultSelector()
 for device in sys.argv[1:]:
     packets = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
     packets.setsockopt(SOL_PACKET, PACKET_AUXDATA, 1)
+    packets.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 16 << 20)
     packets.bind((device, 3))
     watched.register(packets, selectors.EVENT_READ, device)
 print("ready", flush=True)

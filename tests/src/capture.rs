@@ -1,13 +1,14 @@
 //! Packets on a device, captured by tcpdump and judged by tshark.
 
-use crate::cmd::{self, Error, Result};
+use crate::cmd::{self, Error, Result, SHORT};
 use crate::lab::Lab;
 use crate::netns::Netns;
 use crate::process::Process;
+use crate::wait_for;
 use rustix::process::Signal;
 use std::path::PathBuf;
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// tshark looks at every checksum; by default it trusts them.
 const CHECK: [&str; 6] =
@@ -26,7 +27,7 @@ fn guesses() -> Result<&'static [String]> {
     if let Some(known) = GUESSES.get() {
         return Ok(known);
     }
-    let table = cmd::sh("tshark -G heuristic-decodes")?;
+    let table = cmd::ok(&["tshark", "-G", "heuristic-decodes"], Duration::from_secs(60))?;
     // What it is guessed in, the protocol, whether it is on: `tcp  thrift  T`.
     let name = |line: &str| {
         let mut columns = line.split('\t');
@@ -72,21 +73,62 @@ impl Capture {
         argv.extend(["-i", device, "-w", &path]);
         argv.extend(filter.split_whitespace());
         let mut tcpdump = ns.spawn(lab, name, &argv)?;
-        tcpdump.wait_until(Duration::from_secs(5), |tcpdump| tcpdump.log().contains("listening on"))?;
+        tcpdump.wait_until(SHORT, |tcpdump| tcpdump.log().contains("listening on"))?;
         Ok(Capture { tcpdump, file })
     }
 
-    /// Ends it, once what was already sent has had 200 ms to arrive.
+    /// Ends it, once what was already sent has had 200 ms to arrive and tcpdump has written it.
     pub fn stop(mut self) -> Result<Captured> {
         std::thread::sleep(Duration::from_millis(200));
+        self.catch_up()?;
         self.tcpdump.signal(Signal::INT)?;
-        self.tcpdump.wait(Duration::from_secs(5))?;
+        self.tcpdump.wait(SHORT)?;
         let log = self.tcpdump.log();
         if !log.contains("\n0 packets dropped by kernel") {
             return Err(Error::new(format!("the capture lost packets:\n{log}")));
         }
         Ok(Captured { file: self.file.display().to_string() })
     }
+
+    /// Waits until tcpdump, which may have had no processor for a while, has taken what the kernel has for it. It drops the
+    /// rest when it is ended.
+    ///
+    /// The kernel's number may stay above tcpdump's: it counts what came before the filter was set. So a second without
+    /// progress is an end as well.
+    fn catch_up(&mut self) -> Result<()> {
+        let (mut last, mut since) = (None, Instant::now());
+        wait_for("tcpdump to catch up", SHORT, || {
+            let progress = self.progress()?;
+            if last != Some(progress) {
+                (last, since) = (Some(progress), Instant::now());
+            }
+            Ok(progress.0 >= progress.1 || since.elapsed() > Duration::from_secs(1))
+        })
+    }
+
+    /// How many packets tcpdump has taken, and how many the kernel has had for it. SIGUSR1 makes it print that.
+    fn progress(&mut self) -> Result<(u64, u64)> {
+        let known = self.tcpdump.log().lines().filter(|line| progress_in(line).is_some()).count();
+        self.tcpdump.signal(Signal::USR1)?;
+        let mut progress = None;
+        self.tcpdump.wait_until(SHORT, |tcpdump| {
+            let log = tcpdump.log();
+            progress =
+                log.rsplit_once('\n').and_then(|(lines, _)| lines.lines().filter_map(progress_in).nth(known));
+            progress.is_some()
+        })?;
+        progress.ok_or_else(|| Error::new("tcpdump says nothing of its progress"))
+    }
+}
+
+/// Of `tcpdump: 3 packets captured, 4 packets received by filter, 0 packets dropped by kernel`, the first two numbers.
+fn progress_in(line: &str) -> Option<(u64, u64)> {
+    let mut parts = line.strip_prefix("tcpdump: ")?.split(", ");
+    let mut number_of = |what: &str| {
+        let (number, rest) = parts.next()?.split_once(" packet")?;
+        rest.trim_start_matches('s').eq(what).then(|| number.parse().ok())?
+    };
+    Some((number_of(" captured")?, number_of(" received by filter")?))
 }
 
 impl Captured {
@@ -128,5 +170,18 @@ impl Captured {
         assert!(bad.is_empty(), "{}: malformed or with a bad checksum:\n{bad}", self.file);
         assert!(self.count("")? > 0, "{}: nothing was captured", self.file);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tcpdumps_lines_about_its_progress_are_read() {
+        let line = "tcpdump: 1 packet captured, 12 packets received by filter, 0 packets dropped by kernel";
+        assert_eq!(progress_in(line), Some((1, 12)));
+        assert_eq!(progress_in("tcpdump: listening on eth0, link-type EN10MB"), None);
+        assert_eq!(progress_in("12 packets captured"), None);
     }
 }

@@ -89,8 +89,9 @@ pub fn ok(argv: &[&str], limit: Duration) -> Result<String> {
     Err(Error::new(format!("`{}`: {why}: {}", argv.join(" "), said.trim())))
 }
 
-/// Ten seconds: the limit for configuration commands (`ip`, `ethtool`, `ovs-vsctl`), which take milliseconds.
-pub const SHORT: Duration = Duration::from_secs(10);
+/// Half a minute: the limit for configuration commands (`ip`, `ethtool`, `ovs-vsctl`), which take milliseconds where nothing
+/// else runs. A limit is there to end what hangs; how fast a machine is, it does not say.
+pub const SHORT: Duration = Duration::from_secs(30);
 
 /// [`ok`] on a command line without quoting: the words are split at blanks.
 pub fn sh(line: &str) -> Result<String> {

@@ -97,7 +97,7 @@ impl Lab {
     fn new() -> Result<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let tag = format!("wt-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
-        sweep()?;
+        sweep(&tag)?;
         let dir = tempfile::Builder::new().prefix(&format!("{tag}-")).tempdir()?;
         Ok(Lab { tag, dir })
     }
@@ -128,17 +128,20 @@ pub fn skip(test: &str, reason: &str) -> Result<()> {
     Ok(())
 }
 
-/// Removes namespaces and folders of test runs whose process is gone (killed before it could clean up).
-fn sweep() -> Result<()> {
+/// Removes namespaces and folders of test runs that were killed before they could clean up: their process is gone, or its id
+/// is this process's now.
+fn sweep(tag: &str) -> Result<()> {
+    let is_left =
+        |name: &str| is_orphan(name) || name.strip_prefix(tag).is_some_and(|rest| rest.starts_with('-'));
     for entry in names_in(Path::new("/run/netns")) {
-        if is_orphan(&entry) {
+        if is_left(&entry) {
             // Another lab may be sweeping the same name: gone is what both want.
             let _ = sh(&format!("ip netns del {entry}"));
         }
     }
     let scratch = std::env::temp_dir();
     for entry in names_in(&scratch) {
-        if is_orphan(&entry) {
+        if is_left(&entry) {
             let _ = std::fs::remove_dir_all(scratch.join(&entry));
         }
     }

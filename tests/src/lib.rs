@@ -41,7 +41,9 @@ pub use ovs::StockOvs;
 pub use process::Process;
 pub use qemu::{Guest, QemuGuest};
 pub use recorder::{Received, Recorder};
-pub use traffic::{Iperf, Ping, arping, iperf3, ping, send_bytes, wait_for_listener};
+pub use traffic::{
+    Iperf, Ping, arping, clean_ping, iperf3, ping, send_bytes, wait_for_listener, wait_reachable,
+};
 pub use vxlan::KernelVxlan;
 pub use weftd::Weftd;
 

@@ -1,6 +1,6 @@
 //! Network namespaces, the veth pairs between them, and hosts that stand in for VMs.
 
-use crate::cmd::{self, Output, Result, SHORT};
+use crate::cmd::{self, Error, Output, Result, SHORT};
 use crate::lab::Lab;
 use crate::process::Process;
 use std::time::Duration;
@@ -66,6 +66,31 @@ impl Netns {
         }
         let mtu = if mtu == 0 { String::new() } else { format!("mtu {mtu}") };
         self.ip(&format!("link set dev {device} {mtu} up")).map(drop)
+    }
+
+    /// A counter of /proc/net/snmp: of `Udp`, `RcvbufErrors`.
+    pub fn counter(&self, protocol: &str, name: &str) -> Result<u64> {
+        let text = self.sh("cat /proc/net/snmp")?;
+        let mut lines = text.lines().filter_map(|line| line.strip_prefix(protocol)?.strip_prefix(": "));
+        let (names, numbers) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
+        let column = names.split(' ').position(|column| column == name);
+        let value = column.and_then(|at| numbers.split(' ').nth(at)?.parse().ok());
+        value.ok_or_else(|| Error::new(format!("/proc/net/snmp has no {protocol} {name}: {text}")))
+    }
+
+    /// Makes the kernel forget each neighbour that it knows on a device, once. `ip neigh flush` goes on until none is left, and
+    /// fails where somebody asks for them again meanwhile.
+    pub fn forget_neighbours(&self, device: &str) -> Result<()> {
+        for line in self.ip(&format!("-o neigh show dev {device}"))?.lines() {
+            let address = line.split_whitespace().next().unwrap_or_default();
+            let argv = ["ip", "-n", &self.name, "neigh", "del", address, "dev", device];
+            let output = cmd::run(&argv, SHORT)?;
+            // It may have gone by itself.
+            if !output.success() && !output.stderr.contains("No such file or directory") {
+                return Err(Error::new(format!("{}: {}", argv.join(" "), output.stderr)));
+            }
+        }
+        Ok(())
     }
 
     /// Turns every checksum and segmentation offload of a device off: what is sent is finished, what is received is as on
@@ -146,10 +171,16 @@ impl Host {
     }
 
     /// Sets address, MAC and MTU of its device, and sets it up. An empty or zero value is left as it is.
+    ///
+    /// From then on it does not ask again for neighbours that it knows, as kernels do five seconds after a neighbour's first
+    /// use: that would be just when a test counts packets.
     pub fn configure(&mut self, cidr: &str, mac: &str, mtu: u32) -> Result<()> {
         if !mac.is_empty() {
             self.ns.ip(&format!("link set dev {} address {mac}", self.device))?;
         }
+        let kernel = format!("net.ipv4.neigh.{}", self.device);
+        let (reachable, probe) = ("base_reachable_time_ms=3600000", "delay_first_probe_time=3600");
+        self.ns.sh(&format!("sysctl -qw {kernel}.{reachable} {kernel}.{probe}"))?;
         self.ns.configure(&self.device, cidr, mtu)?;
         self.address = cidr.split('/').next().unwrap_or_default().to_owned();
         Ok(())

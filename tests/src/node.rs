@@ -47,12 +47,14 @@ impl Wire {
     }
 }
 
-/// A compute node: a namespace with `uplink`, and weftd in it with the bridge `br0`.
+/// A compute node: a namespace, with `uplink` unless it is alone, and weftd in it with the bridge `br0`.
 pub struct Node {
     /// The switch; it ends before its namespace goes.
     pub weft: Weftd,
     /// The node's namespace.
     pub ns: Netns,
+    /// The uplink's address; empty when it is alone.
+    pub address: String,
     name: String,
 }
 
@@ -66,18 +68,19 @@ impl Node {
     pub fn new(lab: &Lab, wire: &Wire, name: &str, cidr: &str, workers: u32) -> Result<Self> {
         let ns = Netns::new(lab, name)?;
         wire.plug(&ns, name, cidr)?;
-        Node::start(lab, ns, name, workers)
+        Node::start(lab, (name, ns), cidr, &settings(workers))
     }
 
     /// A node without underlay.
     pub fn alone(lab: &Lab, name: &str, workers: u32) -> Result<Self> {
-        Node::start(lab, Netns::new(lab, name)?, name, workers)
+        Node::start(lab, (name, Netns::new(lab, name)?), "", &settings(workers))
     }
 
-    fn start(lab: &Lab, ns: Netns, name: &str, workers: u32) -> Result<Self> {
-        let weft = Weftd::start(lab, &format!("weftd-{name}"), &ns, &settings(workers))?;
+    fn start(lab: &Lab, (name, ns): (&str, Netns), cidr: &str, toml: &str) -> Result<Self> {
+        let weft = Weftd::start(lab, &format!("weftd-{name}"), &ns, toml)?;
         weft.sh("bridge add br0")?;
-        Ok(Node { weft, ns, name: name.to_owned() })
+        let address = cidr.split('/').next().unwrap_or_default().to_owned();
+        Ok(Node { weft, ns, address, name: name.to_owned() })
     }
 
     /// A VM on a tap that weft makes in the VM's namespace. `port` are the port's settings (`vlan=10`), `vm` the VM's address
@@ -87,6 +90,14 @@ impl Node {
         self.weft.sh(&format!("port add br0 {name} type=tap netns={} {port}", host.ns().name()))?;
         host.configure(vm.0, vm.1, 0)?;
         Ok(host)
+    }
+
+    /// The same with the address 10.0.0.`number`/24, a MAC that ends in `number`, and the MTU 1400.
+    pub fn numbered_vm(&self, lab: &Lab, name: &str, port: &str, number: u8) -> Result<Host> {
+        let ends = (format!("10.0.0.{number}/24"), format!("02:00:00:00:00:{number:02x}"));
+        let vm = self.vm(lab, name, port, (&ends.0, &ends.1))?;
+        vm.configure_mtu(1400)?;
+        Ok(vm)
     }
 
     /// A VM on a veth whose other end is a device of the node, `name`, which weft takes with that `backend`. The VM's end
@@ -101,10 +112,34 @@ impl Node {
         Ok(host)
     }
 
+    /// The last look at the counters: they account for every packet now. From then on its devices may go.
+    pub fn close_accounts(&self) -> Result {
+        self.weft.settle()?;
+        self.weft.no_accounts();
+        Ok(())
+    }
+
     /// Forgets the underlay's neighbours.
     pub fn forget_neighbours(&self) -> Result<()> {
-        self.ns.ip("neigh flush dev uplink").map(drop)
+        self.ns.forget_neighbours("uplink")
     }
+}
+
+/// Two nodes whose uplinks (192.168.77.1 and .2) are joined by a veth pair, and a VXLAN tunnel `t` on each to the other, in which
+/// VLAN 10 is VNI 1010.
+pub fn two_nodes(lab: &Lab, workers: u32) -> Result<[Node; 2]> {
+    let (one, two) = (Netns::new(lab, "node1")?, Netns::new(lab, "node2")?);
+    veth((&one, "uplink"), (&two, "uplink"))?;
+    let node = |name, ns: Netns, [local, remote]: [&str; 2]| -> Result<Node> {
+        let cidr = format!("{local}/24");
+        ns.configure("uplink", &cidr, 0)?;
+        let node = Node::start(lab, (name, ns), &cidr, &format!("[switch]\nworkers = {workers}\n"))?;
+        node.weft.sh("vni map br0 10 1010")?;
+        node.weft.sh(&format!("tunnel add br0 t type=vxlan local={local} remote={remote}"))?;
+        Ok(node)
+    };
+    let (first, second) = ("192.168.77.1", "192.168.77.2");
+    Ok([node("node1", one, [first, second])?, node("node2", two, [second, first])?])
 }
 
 /// Runs one scenario with that many workers, or skips it loudly.

@@ -7,7 +7,6 @@ use crate::lab::Lab;
 use crate::netns::Netns;
 use crate::process::Process;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 /// The schema as the Debian package installs it.
 pub const SCHEMA: &str = "/usr/share/openvswitch/vswitch.ovsschema";
@@ -40,14 +39,14 @@ impl StockOvs {
         let control = format!("--unixctl={}", dir.join("switch.ctl").display());
         let argv = [prefix, &["ovs-vswitchd", &socket, "--disable-system", &control], flags].concat();
         let mut switch = Process::start("ovs-vswitchd", &argv, &dir.join("switch.log"), &folders(&dir))?;
-        switch.wait_until(Duration::from_secs(10), |_| dir.join("switch.ctl").exists())?;
+        switch.wait_until(SHORT, |_| dir.join("switch.ctl").exists())?;
         Ok(StockOvs { switch, _database: database, dir })
     }
 
     /// `ovs-vsctl WORDS...`, waiting until the switch has done it.
     pub fn vsctl(&self, words: &[&str]) -> Result<String> {
         let db = format!("--db=unix:{}", self.dir.join("db.sock").display());
-        ok(&[&["ovs-vsctl", &db, "--timeout=8"], words].concat(), SHORT)
+        ok(&[&["ovs-vsctl", &db, "--timeout=25"], words].concat(), SHORT)
     }
 
     /// `ovs-appctl WORDS...` at the switch.
@@ -120,7 +119,7 @@ fn start_database(dir: &Path, prefix: &[&str]) -> Result<Process> {
     let control = format!("--unixctl={}", dir.join("db.ctl").display());
     let argv = [prefix, &["ovsdb-server", &file, &remote, &control]].concat();
     let mut server = Process::start("ovsdb-server", &argv, &dir.join("db.log"), &folders(dir))?;
-    server.wait_until(Duration::from_secs(10), |_| socket.exists())?;
+    server.wait_until(SHORT, |_| socket.exists())?;
     let db = format!("--db=unix:{}", socket.display());
     ok(&["ovs-vsctl", &db, "--no-wait", "init"], SHORT)?;
     Ok(server)

@@ -1,9 +1,10 @@
 //! Streams that count every packet, and what the kernel knows of a process: for tests that disturb a running switch.
 
-use crate::cmd::{self, Error, Result};
+use crate::cmd::{self, Error, Result, SHORT};
 use crate::lab::Lab;
-use crate::netns::{Host, Netns, veth};
+use crate::netns::{Host, Netns};
 use crate::process::Process;
+use crate::wait_for;
 use crate::weftd::{Weftd, binary};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -65,7 +66,7 @@ impl Stream {
         let (tx, rx, rate, time) = (end(from), end(to), pps.to_string(), seconds.to_string());
         let mut argv =
             vec![&program[..], "--json", "--tx", &tx, "--rx", &rx, "--rate", &rate, "--seconds", &time];
-        argv.extend(["--flows", "4", "--settle", "1000"]);
+        argv.extend(["--flows", "4", "--settle", "2000"]);
         argv.extend(options.split_whitespace());
         let process = Process::start(name, &argv, &lab.path(&format!("{name}.stream")), &[])?;
         Ok(Stream { process, name: name.to_owned(), limit: Duration::from_secs(seconds + 20) })
@@ -133,63 +134,29 @@ pub fn processor_share(pid: u32, time: Duration) -> Result<f64> {
     Ok(100.0 * used.as_secs_f64() / start.elapsed().as_secs_f64())
 }
 
+/// Waits until a process uses less than so many percent of a core, looked at over `time` each: what spins never does. Returns
+/// the share.
+pub fn wait_calm(pid: u32, percent: f64, time: Duration) -> Result<f64> {
+    let mut share = f64::NAN;
+    let calm = wait_for(&format!("{percent} % of a core"), 6 * time, || {
+        share = processor_share(pid, time)?;
+        Ok(share < percent)
+    });
+    calm.map_err(|error| Error::new(format!("{error}: {share:.1} %")))?;
+    Ok(share)
+}
+
+/// Waits until a port has received a hundred packets more: a stream that was started may take its time.
+pub fn wait_traffic(weftd: &Weftd, port: &str) -> Result<()> {
+    let before = weftd.counter(port, "rx_packets")?;
+    let more = || Ok(weftd.counter(port, "rx_packets")? >= before + 100);
+    wait_for(&format!("traffic from {port}"), SHORT, more)
+}
+
 /// How often a share of this test's load is done: `WEFT_TEST_SECONDS`, or `default`.
 pub fn duration_of_load(default: u64) -> Duration {
     let asked = std::env::var("WEFT_TEST_SECONDS").ok().and_then(|text| text.parse().ok());
     Duration::from_secs(asked.unwrap_or(default))
-}
-
-/// A compute node: a namespace with an uplink, and a weftd with one bridge in it.
-pub struct Node {
-    /// The switch. Dropped first, so that its namespace can go.
-    pub weftd: Weftd,
-    /// Its namespace.
-    pub ns: Netns,
-    /// The uplink's address.
-    pub address: String,
-}
-
-/// Two nodes whose uplinks (`uplink`, 192.168.77.1 and .2) are joined by a veth pair, each with an empty bridge `br0`.
-pub fn two_nodes(lab: &Lab, toml: &str) -> Result<[Node; 2]> {
-    let (one, two) = (Netns::new(lab, "node1")?, Netns::new(lab, "node2")?);
-    veth((&one, "uplink"), (&two, "uplink"))?;
-    Ok([node(lab, one, "1", toml)?, node(lab, two, "2", toml)?])
-}
-
-fn node(lab: &Lab, ns: Netns, number: &str, toml: &str) -> Result<Node> {
-    let address = format!("192.168.77.{number}");
-    ns.ip(&format!("addr add {address}/24 dev uplink"))?;
-    let weftd = Weftd::start(lab, &format!("weft{number}"), &ns, toml)?;
-    weftd.sh("bridge add br0")?;
-    Ok(Node { weftd, ns, address })
-}
-
-impl Node {
-    /// A VM with a tap of its own on the bridge. `keys` are the port's, `number` the last octet of address and MAC.
-    pub fn vm(&self, lab: &Lab, name: &str, keys: &str, number: u8) -> Result<Host> {
-        let mut vm = Host::new(lab, name, name)?;
-        self.weftd.sh(&format!("port add br0 {name} type=tap netns={} {keys}", vm.ns().name()))?;
-        vm.configure(&format!("10.0.0.{number}/24"), &format!("02:00:00:00:00:{number:02x}"), 1400)?;
-        Ok(vm)
-    }
-
-    /// A VXLAN tunnel to another node.
-    pub fn tunnel_to(&self, other: &Node, name: &str) -> Result {
-        let (local, remote) = (&self.address, &other.address);
-        self.weftd.sh(&format!("tunnel add br0 {name} type=vxlan local={local} remote={remote}")).map(drop)
-    }
-
-    /// The last look at the counters: they account for every packet now. From then on its devices may go.
-    pub fn close_accounts(&self) -> Result {
-        self.weftd.settle()?;
-        self.weftd.no_accounts();
-        Ok(())
-    }
-
-    /// A number that `weftctl --json show` has at its top.
-    pub fn gauge(&self, key: &str) -> Result<u64> {
-        gauge(&self.weftd, key)
-    }
 }
 
 /// A number that `weftctl --json show` has at its top.

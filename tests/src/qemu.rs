@@ -1,6 +1,6 @@
 //! One real guest: QEMU without hardware acceleration, Debian's cloud kernel, busybox; see `tests/guest`.
 
-use crate::cmd::{Error, Result};
+use crate::cmd::{Error, Result, SHORT};
 use crate::lab::{Lab, Need};
 use crate::netns::Netns;
 use crate::process::Process;
@@ -40,14 +40,16 @@ pub struct QemuGuest {
 }
 
 impl QemuGuest {
-    /// Starts QEMU in `ns` on an existing persistent tap and waits until the guest is up (at most 60 s).
+    /// Starts QEMU in `ns` on an existing persistent tap and waits until the guest is up (at most three minutes).
     ///
     /// vhost is off: QEMU itself reads and writes the tap, with `virtio_net_hdr`.
     pub fn boot(lab: &Lab, name: &str, ns: &Netns, guest: &Guest<'_>) -> Result<Self> {
         let socket = lab.path(&format!("{name}.sock"));
         let console = lab.path(&format!("{name}.console"));
         let Guest { tap, cidr, mac, mtu } = guest;
-        let append = format!("console=ttyS0 quiet mitigations=off panic=-1 guest.ip={cidr} guest.mtu={mtu}");
+        // A guest that has no processor for a while, on a busy machine, takes its timer for broken, and panics.
+        let kernel = "console=ttyS0 quiet mitigations=off panic=-1 no_timer_check";
+        let append = format!("{kernel} guest.ip={cidr} guest.mtu={mtu}");
         let netdev = format!("tap,id=wire,ifname={tap},script=no,downscript=no,vhost=off");
         let device = format!("virtio-net-pci,netdev=wire,mac={mac},romfile=");
         let first = format!("file:{}", console.display());
@@ -66,10 +68,10 @@ impl QemuGuest {
         argv.extend(["-append", &append, "-netdev", &netdev, "-device", &device]);
         argv.extend(["-serial", &first, "-serial", &second]);
         let mut process = ns.spawn(lab, name, &argv)?;
-        process.wait_until(Duration::from_secs(5), |_| socket.exists())?;
+        process.wait_until(SHORT, |_| socket.exists())?;
         // QEMU lets the guest run once someone is on its second serial line: nothing that it says is lost.
         let mut guest = QemuGuest { process, channel: UnixStream::connect(&socket)?, console };
-        guest.read_until("guest-ready", Duration::from_secs(60))?;
+        guest.read_until("guest-ready", Duration::from_secs(180))?;
         Ok(guest)
     }
 
@@ -82,9 +84,9 @@ impl QemuGuest {
         Ok((code, output))
     }
 
-    /// Like [`QemuGuest::run`] with ten seconds, and the command must succeed.
+    /// Like [`QemuGuest::run`] for half a minute, and the command must succeed.
     pub fn sh(&mut self, line: &str) -> Result<String> {
-        match self.run(line, Duration::from_secs(10))? {
+        match self.run(line, SHORT)? {
             (0, output) => Ok(output),
             (code, output) => Err(Error::new(format!("guest: `{line}`: exit {code}: {output}"))),
         }
@@ -106,20 +108,23 @@ impl QemuGuest {
             }
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                let console = std::fs::read_to_string(&self.console).unwrap_or_default();
-                return Err(Error::new(format!(
-                    "no `{mark}` within {limit:?}; said: {text}\nconsole: {console}"
-                )));
+                return Err(self.failed(&format!("no `{mark}` within {limit:?}; said: {text}")));
             }
             self.channel.set_read_timeout(Some(left.min(Duration::from_millis(200))))?;
             match self.channel.read(&mut chunk) {
-                Ok(0) => return Err(Error::new(format!("the guest is gone: {}", self.process.log()))),
+                Ok(0) => return Err(self.failed(&format!("the guest is gone; said: {text}"))),
                 Ok(n) => text.push_str(&String::from_utf8_lossy(&chunk[..n]).replace('\r', "")),
                 Err(e)
                     if matches!(e.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => {}
                 Err(e) => return Err(e.into()),
             }
         }
+    }
+
+    /// An error with what QEMU and the guest's kernel have said.
+    fn failed(&self, what: &str) -> Error {
+        let console = std::fs::read_to_string(&self.console).unwrap_or_default();
+        Error::new(format!("{what}\nQEMU: {}\nconsole: {console}", self.process.log()))
     }
 }
 

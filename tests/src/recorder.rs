@@ -1,10 +1,9 @@
 //! What devices receive, frame by frame, with their VLAN tags.
 
-use crate::cmd::Result;
+use crate::cmd::{Result, SHORT};
 use crate::lab::Lab;
 use crate::netns::Netns;
 use crate::process::Process;
-use std::time::Duration;
 
 /// Frames that are being recorded on some devices of a namespace.
 pub struct Recorder {
@@ -26,7 +25,7 @@ impl Recorder {
         let script = include_str!("../data/recorder.py");
         let argv = [&["/usr/bin/python3", "-c", script], devices].concat();
         let mut process = ns.spawn(lab, name, &argv)?;
-        process.wait_until(Duration::from_secs(5), |process| process.log().starts_with("ready"))?;
+        process.wait_until(SHORT, |process| process.log().starts_with("ready"))?;
         Ok(Recorder { process })
     }
 

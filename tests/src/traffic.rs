@@ -1,6 +1,6 @@
 //! ping, arping and iperf3 between hosts, with their results as numbers.
 
-use crate::cmd::{self, Error, Result};
+use crate::cmd::{self, Error, Result, SHORT};
 use crate::lab::Lab;
 use crate::netns::{Host, Netns};
 use crate::wait_for;
@@ -32,17 +32,31 @@ impl Ping {
     }
 }
 
-/// Sends `count` pings, ten a second, each awaited for one second. `options` are further flags (`-s 1422 -M do`).
-/// No reply is a result, not an error.
+/// Sends `count` pings at once, and waits for the replies, at least two seconds for the last. `options` are further flags
+/// (`-s 1422 -M do`). No reply is a result, not an error.
+///
+/// Between two pings passes as much time as ping waits after the last one, if it has got a reply before: hence all at once.
 pub fn ping(from: &Netns, to: &str, count: u32, options: &str) -> Result<Ping> {
     let count_text = count.to_string();
-    let mut argv = vec!["ping", "-n", "-i", "0.1", "-W", "1", "-c", &count_text];
+    let mut argv = vec!["ping", "-n", "-i", "2", "-W", "2", "-l", &count_text, "-c", &count_text];
     argv.extend(options.split_whitespace());
     argv.push(to);
-    let output = from.run(&argv, Duration::from_secs(u64::from(count) / 5 + 10))?;
+    let output = from.run(&argv, SHORT)?;
     parse_ping(&output.stdout).ok_or_else(|| {
         Error::new(format!("ping {to}: exit {}: {}{}", output.code, output.stdout, output.stderr))
     })
+}
+
+/// Sends three pings, with options as [`ping`] takes them, and panics unless each gets exactly one reply.
+pub fn clean_ping(from: &Host, to: &Host, options: &str) -> Result<()> {
+    let result = ping(from.ns(), to.address(), 3, options)?;
+    assert!(result.is_clean(), "{} to {}: {result:?}", from.device(), to.device());
+    Ok(())
+}
+
+/// Waits until an address answers to ping.
+pub fn wait_reachable(from: &Host, address: &str) -> Result<()> {
+    wait_for(&format!("{address} to answer"), SHORT, || Ok(ping(from.ns(), address, 1, "")?.received > 0))
 }
 
 fn parse_ping(text: &str) -> Option<Ping> {
@@ -81,32 +95,37 @@ pub struct Iperf {
     pub retransmits: u64,
     /// UDP: datagrams sent.
     pub sent: u64,
-    /// UDP: datagrams that did not arrive.
+    /// UDP: datagrams that did not arrive. Those that arrived and met a full socket buffer, because the receiver had no
+    /// processor for a while, are none of them.
     pub lost: u64,
 }
 
 impl Iperf {
-    /// UDP: at least 95 of 100 datagrams arrived. The others may have met a full socket buffer, when the receiver had no CPU
-    /// for a while; that the switch lost none is for its own counters to say.
+    /// UDP: at least 95 of 100 datagrams arrived. That the switch lost none of the others is for its own counters to say.
     pub fn arrived(&self) -> bool {
         self.sent > 0 && self.lost * 20 <= self.sent
     }
 }
 
-/// Runs iperf3 from one host to another for `seconds`, or, with 0, until what `options` ask for is sent (`-n 4M`). `options` for the client, e.g. `-u -b 50M -l 1000` or `-P 4`.
+/// Runs iperf3 from one host to another for `seconds`, or, with 0, until what `options` ask for is sent (`-n 4M`). `options` are
+/// the client's, e.g. `-u -b 50M -l 1000` or `-P 4`.
 pub fn iperf3(lab: &Lab, from: &Host, to: &Host, seconds: u32, options: &str) -> Result<Iperf> {
-    let limit = Duration::from_secs(u64::from(seconds) + 10);
+    let limit = SHORT + Duration::from_secs(u64::from(seconds));
     let mut server = to.ns().spawn(lab, "iperf3-server", &["iperf3", "-s", "-1", "--forceflush"])?;
-    server.wait_until(Duration::from_secs(5), |server| server.log().contains("listening"))?;
+    server.wait_until(SHORT, |server| server.log().contains("listening"))?;
+    let full_before = to.ns().counter("Udp", "RcvbufErrors")?;
     let duration = seconds.to_string();
-    let mut argv = vec!["iperf3", "--json", "--connect-timeout", "3000", "-c", to.address()];
+    let mut argv = vec!["iperf3", "--json", "--connect-timeout", "10000", "-c", to.address()];
     if seconds > 0 {
         argv.extend(["-t", &duration]);
     }
     argv.extend(options.split_whitespace());
     let text = cmd::ok(&[&from.ns().prefix()[..], &argv].concat(), limit)?;
-    parse_iperf(&serde_json::from_str(&text)?)
-        .ok_or_else(|| Error::new(format!("iperf3 without a result: {text}")))
+    let mut iperf = parse_iperf(&serde_json::from_str(&text)?)
+        .ok_or_else(|| Error::new(format!("iperf3 without a result: {text}")))?;
+    let full = to.ns().counter("Udp", "RcvbufErrors")? - full_before;
+    iperf.lost = iperf.lost.saturating_sub(full);
+    Ok(iperf)
 }
 
 fn parse_iperf(json: &Value) -> Option<Iperf> {
@@ -128,16 +147,16 @@ pub fn send_bytes(lab: &Lab, from: &Netns, (to, address): (&Netns, &str), bytes:
     let count = "socat -u TCP-LISTEN:5000,reuseaddr STDOUT | wc -c";
     let mut server = to.spawn(lab, "tcp-server", &["sh", "-c", count])?;
     wait_for_listener(to, 5000)?;
-    let send = format!("head -c {bytes} /dev/zero | socat -u STDIN TCP:{address}:5000,connect-timeout=5");
-    cmd::ok(&[&from.prefix()[..], &["sh", "-c", &send]].concat(), Duration::from_secs(20))?;
-    server.wait(Duration::from_secs(10))?;
+    let send = format!("head -c {bytes} /dev/zero | socat -u STDIN TCP:{address}:5000,connect-timeout=10");
+    cmd::ok(&[&from.prefix()[..], &["sh", "-c", &send]].concat(), SHORT)?;
+    server.wait(SHORT)?;
     Ok(server.log().trim().parse()?)
 }
 
 /// Waits until somebody listens on a TCP port.
 pub fn wait_for_listener(ns: &Netns, port: u16) -> Result<()> {
     let listens = || Ok(!ns.sh(&format!("ss -Hltn sport = :{port}"))?.trim().is_empty());
-    wait_for(&format!("a listener on port {port}"), Duration::from_secs(5), listens)
+    wait_for(&format!("a listener on port {port}"), SHORT, listens)
 }
 
 #[cfg(test)]

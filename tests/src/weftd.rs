@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// How long it may take to come up, and to end when it is asked to.
-const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = SHORT;
 
 /// What every scenario needs.
 pub const NEEDS: [Need; 3] = [Need::Root, Need::Device("veth"), Need::Device("tun")];
@@ -154,11 +154,11 @@ impl Weftd {
     }
 
     /// Waits until every packet is accounted for: those that came in and the copies that floods made are as many as those
-    /// that left, were dropped, or wait for a neighbour. Panics with all counters when that does not come about in three
+    /// that left, were dropped, or wait for a neighbour. Panics with all counters when that does not come about in ten
     /// seconds without traffic.
     pub fn settle(&self) -> Result<()> {
         let Some(known) = self.accounts.get() else { return Ok(()) };
-        let end = std::time::Instant::now() + Duration::from_secs(3);
+        let end = std::time::Instant::now() + Duration::from_secs(10);
         loop {
             let accounts = self.accounts()?;
             if accounts.surplus() == known {

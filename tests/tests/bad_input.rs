@@ -1,12 +1,13 @@
 //! What must not be taken: bad configurations, bad requests, bad packets. Each is refused with a clear line or counted, and
 //! nothing else notices.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use weft_tests::probe::{Stream, file, gauge, processor_share, python};
+use weft_tests::cmd::SHORT;
+use weft_tests::probe::{Stream, file, gauge, python, wait_calm, wait_traffic};
 use weft_tests::{Host, Lab, Netns, Result, Weftd, ping, veth, wait_for, weftd};
 
 /// A switch with two VMs on VLAN 10 of `br0`; the switch comes last, so that it goes first.
@@ -53,7 +54,7 @@ fn what_is_equal_is_not_touched_by_a_file() -> Result {
     let printed = weftd.sh(&format!("config save {saved}"))?;
     assert_eq!(printed, "", "like cp, it says nothing when all is well");
     let stream = Stream::start(&lab, "stream", (&a, &b), (1000, 5))?;
-    std::thread::sleep(Duration::from_millis(300));
+    wait_traffic(&weftd, "a")?;
 
     weftd.sh(&format!("config apply {saved}"))?;
     assert_eq!(weftd.sh("config show")?, before, "a round trip changes nothing");
@@ -67,9 +68,7 @@ fn what_is_equal_is_not_touched_by_a_file() -> Result {
     assert!(ns.has_device("br1"));
     std::fs::copy(&saved, weftd.config())?;
     weftd.reload()?;
-    wait_for("SIGHUP to make the switch as the file is", Duration::from_secs(5), || {
-        Ok(weftd.sh("config show")? == before)
-    })?;
+    wait_for("SIGHUP to make the switch as the file is", SHORT, || Ok(weftd.sh("config show")? == before))?;
     assert!(!ns.has_device("br1"));
     assert!(weftd.log().contains("- bridge br1"), "{}", weftd.log());
 
@@ -97,9 +96,10 @@ fn a_bad_file_is_refused_in_one_line_and_nothing_is_applied() -> Result {
     let (ns, [a, b], weftd) = two_vms(&lab, "")?;
     ns.ip("link add taken0 type veth peer name taken1")?;
     let good = weftd.sh("config show")?;
-    let devices = || -> Result<String> {
+    let devices = || -> Result<Vec<String>> {
         let hosts = [&ns, a.ns(), b.ns()].map(|ns| ns.ip("-o link show"));
-        Ok(hosts.into_iter().collect::<Result<Vec<_>>>()?.concat())
+        let lines = hosts.into_iter().collect::<Result<Vec<_>>>()?.concat();
+        Ok(lines.lines().map(without_state).collect())
     };
     let before = devices()?;
     let stream = Stream::start(&lab, "stream", (&a, &b), (1000, 5))?;
@@ -129,7 +129,7 @@ fn a_bad_file_is_refused_in_one_line_and_nothing_is_applied() -> Result {
         assert!(line.contains(expected), "{line}");
         std::fs::copy(&path, weftd.config())?;
         weftd.reload()?;
-        wait_for("SIGHUP to be refused", Duration::from_secs(5), || {
+        wait_for("SIGHUP to be refused", SHORT, || {
             Ok(weftd.log().matches("SIGHUP: ").count() == reloads)
         })?;
         assert_eq!(devices()?, before, "{line}");
@@ -146,6 +146,15 @@ fn a_bad_file_is_refused_in_one_line_and_nothing_is_applied() -> Result {
     Ok(())
 }
 
+/// A line of `ip -o link show` without the flags and the operational state, which a kernel may take a second to settle.
+fn without_state(line: &str) -> String {
+    let mut words: Vec<&str> = line.split_whitespace().filter(|word| !word.starts_with('<')).collect();
+    if let Some(at) = words.iter().position(|word| *word == "state") {
+        words.drain(at..words.len().min(at + 2));
+    }
+    words.join(" ")
+}
+
 #[test]
 fn a_switch_does_not_start_from_a_bad_file() -> Result {
     let Some(lab) = Lab::open("a_switch_does_not_start_from_a_bad_file", &weftd::NEEDS)? else {
@@ -156,7 +165,7 @@ fn a_switch_does_not_start_from_a_bad_file() -> Result {
     let program = weftd::binary("weftd")?.display().to_string();
     let (state, socket) = (lab.path("state").display().to_string(), lab.path("sock").display().to_string());
     let flags = [&program[..], "--config", &path, "--state-dir", &state, "--socket", &socket];
-    let output = ns.run(&flags, Duration::from_secs(5))?;
+    let output = ns.run(&flags, SHORT)?;
     assert_eq!((output.code, output.stderr.lines().count()), (1, 1), "{output:?}");
     assert!(
         output.stderr.contains("bad.toml:2: switch.workers: ") && output.stderr.contains("1 to 64"),
@@ -165,16 +174,16 @@ fn a_switch_does_not_start_from_a_bad_file() -> Result {
     Ok(())
 }
 
-/// Sends octets to the control socket and returns what comes back until it is closed, or for a second.
+/// Sends octets to the control socket and returns the line that comes back.
 fn talk(weftd: &Weftd, request: &[u8]) -> Result<String> {
     let mut stream = UnixStream::connect(weftd.socket())?;
-    stream.set_read_timeout(Some(Duration::from_secs(1)))?;
-    stream.set_write_timeout(Some(Duration::from_secs(1)))?;
+    stream.set_read_timeout(Some(SHORT))?;
+    stream.set_write_timeout(Some(SHORT))?;
     // A switch that has heard enough closes while we still talk.
     let _ = stream.write_all(request);
-    let mut answer = Vec::new();
-    let _ = stream.read_to_end(&mut answer);
-    Ok(String::from_utf8_lossy(&answer).into_owned())
+    let mut answer = String::new();
+    let _ = BufReader::new(stream).read_line(&mut answer);
+    Ok(answer)
 }
 
 #[test]
@@ -206,7 +215,7 @@ fn nobody_waits_for_a_bad_client() -> Result {
         slowest.set(slowest.get().max(start.elapsed()));
         Ok(())
     };
-    wait_for("the crowd to go", Duration::from_secs(5), || Ok(weftd.try_ctl(&["version"])?.success()))?;
+    wait_for("the crowd to go", SHORT, || Ok(weftd.try_ctl(&["version"])?.success()))?;
     for garbage in [&b"\xff\xfe\x00 garbage\n"[..], b"{}\n", b"[1,2,3]\n", b"{\"id\":3,\"op\":\"dance\"}\n"] {
         let answer = talk(&weftd, garbage)?;
         assert!(answer.contains("bad_request"), "{answer}");
@@ -220,7 +229,7 @@ fn nobody_waits_for_a_bad_client() -> Result {
     long[(1 << 20) - 1] = b'\n';
     assert!(talk(&weftd, &long)?.contains("bad_request"), "as long as a request may be");
     version()?;
-    assert!(slowest.get() < Duration::from_secs(1), "a client waited for {:?}", slowest.get());
+    assert!(slowest.get() < Duration::from_secs(3), "a client waited for {:?}", slowest.get());
     println!("the slowest answer took {:?} (weftctl's start included)", slowest.get());
 
     half.write_all(b"sion\"}\n")?;
@@ -229,9 +238,7 @@ fn nobody_waits_for_a_bad_client() -> Result {
     assert!(answer.contains("\"version\""), "{answer}");
     stream.finish_clean()?;
     drop(deaf);
-    let share = processor_share(weftd.pid()?, Duration::from_secs(1))?;
-    assert!(share < 20.0, "it is still busy: {share} %");
-    Ok(())
+    wait_calm(weftd.pid()?, 20.0, Duration::from_secs(1)).map(drop)
 }
 
 /// Sends garbage out of a device: noise, frames whose headers lie about lengths, tags upon tags, frames larger than the MTU
@@ -317,7 +324,7 @@ fn garbage_on_every_kind_of_port_is_counted() -> Result {
         let before = received(port)?;
         let sent: u64 = python(from, GARBAGE, &[device, "7", &count, what], limit)?.trim().parse()?;
         let mut got = 0;
-        let all = wait_for("garbage to be counted", Duration::from_secs(5), || {
+        let all = wait_for("garbage to be counted", SHORT, || {
             got = received(port)? - before;
             Ok(got >= sent)
         });
@@ -330,7 +337,7 @@ fn garbage_on_every_kind_of_port_is_counted() -> Result {
     let arguments = ["eth0", "8", &count, "tunnel", &mac];
     let sent: u64 = python(peer.ns(), GARBAGE, &arguments, limit)?.trim().parse()?;
     let mut got = 0;
-    let all = wait_for("garbage to be counted", Duration::from_secs(5), || {
+    let all = wait_for("garbage to be counted", SHORT, || {
         got = uplink()? - before;
         Ok(got >= sent)
     });

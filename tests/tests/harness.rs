@@ -36,8 +36,7 @@ impl OvsNode {
 
 fn ping_until_clean(from: &Netns, to: &str) -> Result<()> {
     // The first packets of stock OVS's tunnels are lost while it resolves the remote's address.
-    let limit = std::time::Duration::from_secs(10);
-    wait_for("the first reply", limit, || Ok(ping(from, to, 1, "")?.received == 1))?;
+    wait_for("the first reply", cmd::SHORT, || Ok(ping(from, to, 1, "")?.received == 1))?;
     let result = ping(from, to, 10, "")?;
     assert!(result.is_clean(), "{result:?}");
     Ok(())
@@ -179,9 +178,9 @@ fn a_lab_leaves_no_namespace_no_process_and_no_file() -> Result {
     assert!(!cmd::sh("ip netns list")?.contains(&tag));
     assert!(!dir.exists());
     // It was this process's child, which nobody waited for: a zombie, without a command line.
-    assert_eq!(std::fs::read_to_string(format!("/proc/{pid}/cmdline"))?, "");
-    assert_eq!(processes_naming(&tag)?, Vec::<String>::new());
-    Ok(())
+    let ended = || Ok(std::fs::read_to_string(format!("/proc/{pid}/cmdline"))?.is_empty());
+    wait_for("the end of the forgotten process", cmd::SHORT, ended)?;
+    wait_for("the end of all processes", cmd::SHORT, || Ok(processes_naming(&tag)?.is_empty()))
 }
 
 /// The command lines that name `tag`.

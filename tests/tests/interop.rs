@@ -1,11 +1,11 @@
 //! weft against other switches: the kernel's vxlan device, stock Open vSwitch, and a guest that QEMU runs.
 
-use std::time::Duration;
+use weft_tests::cmd::SHORT;
 use weft_tests::node::NEEDS;
 use weft_tests::ovs::SCHEMA;
 use weft_tests::{
-    Capture, Guest, Host, KernelVxlan, Lab, Need, Netns, Node, QemuGuest, Result, StockOvs, Wire, iperf3,
-    ping, qemu, scenarios, wait_for, wait_for_listener,
+    Capture, Guest, Host, KernelVxlan, Lab, Need, Netns, Node, QemuGuest, Result, StockOvs, Wire, clean_ping,
+    iperf3, ping, qemu, scenarios, wait_for, wait_for_listener,
 };
 
 const OVS: [Need; 3] =
@@ -21,17 +21,11 @@ scenarios! {
 const A: &str = "192.168.7.1";
 const B: &str = "192.168.7.2";
 
-fn clean_ping(from: &Host, to: &Host, options: &str) -> Result {
-    let result = ping(from.ns(), to.address(), 3, options)?;
-    assert!(result.is_clean(), "{} to {}: {result:?}", from.device(), to.device());
-    Ok(())
-}
-
 /// Both ways at once would hide which one fails.
 fn tcp_both_ways(lab: &Lab, a: &Host, b: &Host) -> Result {
     for (from, to) in [(a, b), (b, a)] {
         let tcp = iperf3(lab, from, to, 0, "-n 2M")?;
-        assert!(tcp.bits_per_second > 2e6, "{} to {}: {tcp:?}", from.device(), to.device());
+        assert!(tcp.bits_per_second > 1e6, "{} to {}: {tcp:?}", from.device(), to.device());
     }
     Ok(())
 }
@@ -147,7 +141,7 @@ fn stock_ovs(lab: &Lab, workers: u32, kind: &str) -> Result {
         let capture = Capture::start(lab, &format!("{kind}{number}"), wire.ns(), "a", "")?;
         // OVS loses the first packets of a tunnel while it looks for the remote end.
         let first = || Ok(ping(peer.vm.ns(), vm.address(), 1, "")?.received == 1);
-        wait_for("OVS's first packet", Duration::from_secs(10), first)?;
+        wait_for("OVS's first packet", SHORT, first)?;
         clean_ping(&vm, &peer.vm, "")?;
         clean_ping(&peer.vm, &vm, "-M do -s 1372")?;
         tcp_both_ways(lab, &vm, &peer.vm)?;
@@ -201,9 +195,9 @@ fn guest_receives(lab: &Lab, guest: &mut QemuGuest, vm: &Host) -> Result {
     let serve = "head -c 1048576 /dev/zero | socat -u STDIN TCP-LISTEN:5000,reuseaddr";
     let mut server = vm.ns().spawn(lab, "server", &["sh", "-c", serve])?;
     wait_for_listener(vm.ns(), 5000)?;
-    let (code, got) = guest.run("nc 10.0.0.1 5000 </dev/null | wc -c", Duration::from_secs(20))?;
+    let (code, got) = guest.run("nc 10.0.0.1 5000 </dev/null | wc -c", SHORT)?;
     assert_eq!((code, got.trim()), (0, MEGABYTE));
-    server.wait(Duration::from_secs(5)).map(drop)
+    server.wait(SHORT).map(drop)
 }
 
 /// A megabyte over TCP from the guest to the VM.
@@ -211,9 +205,9 @@ fn guest_sends(lab: &Lab, guest: &mut QemuGuest, vm: &Host) -> Result {
     let mut server =
         vm.ns().spawn(lab, "server", &["sh", "-c", "socat -u TCP-LISTEN:5000,reuseaddr STDOUT | wc -c"])?;
     wait_for_listener(vm.ns(), 5000)?;
-    let (code, said) = guest.run("head -c 1048576 /dev/zero | nc 10.0.0.1 5000", Duration::from_secs(20))?;
+    let (code, said) = guest.run("head -c 1048576 /dev/zero | nc 10.0.0.1 5000", SHORT)?;
     assert_eq!(code, 0, "{said}");
-    server.wait(Duration::from_secs(5))?;
+    server.wait(SHORT)?;
     assert_eq!(server.log().trim(), MEGABYTE);
     Ok(())
 }

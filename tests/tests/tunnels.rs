@@ -1,11 +1,12 @@
 //! Tunnels between several nodes: who gets a flood, what does not fit, and what stays the host's.
 
 use std::time::Duration;
+use weft_tests::cmd::SHORT;
 use weft_tests::node::NEEDS;
 use weft_tests::vlan::Tags;
 use weft_tests::{
-    Capture, Host, KernelVxlan, Lab, Need, Netns, Node, Result, Wire, arping, iperf3, ping, scenarios,
-    send_bytes, wait_for,
+    Capture, Host, KernelVxlan, Lab, Need, Netns, Node, Result, Wire, arping, clean_ping, iperf3, ping,
+    scenarios, send_bytes, wait_for,
 };
 
 scenarios! {
@@ -17,13 +18,7 @@ scenarios! {
 const A: &str = "192.168.7.1";
 const B: &str = "192.168.7.2";
 const C: &str = "192.168.7.3";
-const LIMIT: Duration = Duration::from_secs(5);
-
-fn clean_ping(from: &Host, to: &Host, options: &str) -> Result {
-    let result = ping(from.ns(), to.address(), 3, options)?;
-    assert!(result.is_clean(), "{} to {}: {result:?}", from.device(), to.device());
-    Ok(())
-}
+const LIMIT: Duration = SHORT;
 
 fn node(lab: &Lab, wire: &Wire, name: &str, address: &str, workers: u32) -> Result<Node> {
     let node = Node::new(lab, wire, name, &format!("{address}/24"), workers)?;
@@ -59,7 +54,13 @@ fn three_nodes_flood_once_and_only_where_the_vni_is(lab: &Lab, workers: u32) -> 
     let capture = Capture::start(lab, "flood", wire.ns(), "c", "")?;
     for (at, from) in vms.iter().enumerate() {
         let to = &vms[(at + 1) % 3];
-        assert_eq!(arping(from, to.address(), 1)?, 1, "{} asks for {}", from.device(), to.device());
+        // One answer, not one from each way that a flood may take. busybox awaits it for a second.
+        let mut answers = 0;
+        wait_for("an answer to ARP", LIMIT, || {
+            answers = arping(from, to.address(), 1)?;
+            Ok(answers > 0)
+        })?;
+        assert_eq!(answers, 1, "{} asks for {}", from.device(), to.device());
     }
     for from in &vms {
         for to in vms.iter().filter(|to| to.address() != from.address()) {
@@ -152,7 +153,7 @@ fn the_uplink_stays_the_hosts(lab: &Lab, workers: u32) -> Result {
         let pings = ping(&admin, A, 5, "")?;
         assert!(pings.is_clean(), "{pings:?}");
         let busy = busy.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
-        assert!(busy.bits_per_second > 10e6, "{busy:?}");
+        assert!(busy.bits_per_second > 1e6, "{busy:?}");
         Ok(())
     })?;
     unknown_remotes_are_counted(&a, &admin)?;

@@ -1,7 +1,7 @@
 //! VLANs over real devices: every cell of the truth table over taps, packet sockets and AF_XDP, and TCP between all of them.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use weft_tests::cmd::SHORT;
 use weft_tests::node::NEEDS;
 use weft_tests::vlan::{Block, Port, Table, Tags};
 use weft_tests::{
@@ -76,7 +76,7 @@ impl Bench {
         let before = came_in()?;
         self.far.send_frames(&device, &frames)?;
         let all = before + frames.len() as u64;
-        wait_for("the frames at the port", Duration::from_secs(5), || Ok(came_in()? >= all))?;
+        wait_for("the frames at the port", SHORT, || Ok(came_in()? >= all))?;
         self.node.weft.settle()?;
         let fdb = self.node.weft.json("fdb show")?;
         let learned = |at| {
@@ -140,7 +140,7 @@ fn every_cell_of_the_truth_table(lab: &Lab, workers: u32) -> Result {
     }
     let all = bench.expected() * KINDS.len();
     // What is missing is found cell by cell.
-    let _ = wait_for("all frames", Duration::from_secs(3), || Ok(bench.recorder.received().len() >= all));
+    let _ = wait_for("all frames", SHORT, || Ok(bench.recorder.received().len() >= all));
     bench.node.weft.settle()?;
     let seen = by_source(bench.recorder.received());
     for (kind, (name, _)) in KINDS.iter().enumerate() {
@@ -185,7 +185,7 @@ fn tcp_between_all_kinds_of_ports(lab: &Lab, workers: u32) -> Result {
             let pings = ping(from.ns(), to.address(), 2, "-s 1400")?;
             assert!(pings.is_clean(), "{between}: {pings:?}");
             let tcp = iperf3(lab, from, to, 0, "-n 4M")?;
-            assert!(tcp.bits_per_second > 10e6, "{between}: {tcp:?}");
+            assert!(tcp.bits_per_second > 1e6, "{between}: {tcp:?}");
             udp(lab, from, to, &between)?;
         }
     }

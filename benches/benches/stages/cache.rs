@@ -4,7 +4,7 @@ use std::hint::black_box;
 
 use criterion::Throughput;
 use weft_core::cache::{Cache, KeyHash};
-use weft_core::key::{NARROW, WORDS};
+use weft_core::key::{KEY_WORDS, MIDDLE, NARROW};
 use weft_core::worker::CACHED_FLOWS;
 
 use crate::{BURST, Criterion};
@@ -18,7 +18,12 @@ pub fn bench(criterion: &mut Criterion) {
         group.bench_function(format!("hit, narrow, {flows} flows"), |bench| {
             bench.iter(|| burst(&mut cache, &keys, &mut next));
         });
-        let (mut cache, keys) = filled::<WORDS>(flows);
+        let (mut cache, keys) = filled::<MIDDLE>(flows);
+        let mut next = 0;
+        group.bench_function(format!("hit, middle, {flows} flows"), |bench| {
+            bench.iter(|| burst(&mut cache, &keys, &mut next));
+        });
+        let (mut cache, keys) = filled::<KEY_WORDS>(flows);
         let mut next = 0;
         group.bench_function(format!("hit, wide, {flows} flows"), |bench| {
             bench.iter(|| burst(&mut cache, &keys, &mut next));

@@ -11,6 +11,7 @@
 
 mod cache;
 mod checksum;
+mod edit;
 mod fdb;
 mod headers;
 mod parse;
@@ -85,6 +86,6 @@ fn short() -> Criterion {
 criterion_group! {
     name = stages;
     config = short();
-    targets = parse::bench, cache::bench, fdb::bench, headers::bench, checksum::bench, pipeline::bench
+    targets = parse::bench, cache::bench, fdb::bench, headers::bench, checksum::bench, pipeline::bench, edit::bench
 }
 criterion_main!(stages);

@@ -2,6 +2,7 @@
 
 use std::hint::black_box;
 use std::sync::Arc;
+use std::time::Duration;
 
 use weft_benches::case::{self, BRIDGE, port};
 use weft_benches::frames::{self, DESTINATION};
@@ -9,10 +10,11 @@ use weft_core::datapath::Datapath;
 use weft_core::fdb::Fdb;
 use weft_core::key::{FlowKey, Ingress, KeyMask, PortId};
 use weft_core::parse;
-use weft_core::pipeline;
-use weft_core::program::Verdict;
+use weft_core::pipeline::trace::Silent;
+use weft_core::pipeline::{self, Occasion};
 use weft_core::snapshot::{BridgeSpec, Model};
-use weft_core::table::{Rule, Table};
+use weft_core::tables::FlowTables;
+use weft_core::verdict::Verdict;
 use weft_core::vlan::{VlanMode, VlanSet};
 use weft_io::FramePool;
 use weft_wire::{Mac, Vid};
@@ -34,10 +36,12 @@ pub fn bench(criterion: &mut Criterion) {
     let mut verdict = Verdict::default();
     for (name, destination) in [("known destination", DESTINATION), ("flood to 10 ports", Mac([2; 6]))] {
         let key = key(destination);
-        pipeline::walk(&snapshot, &key, 1, &mut verdict);
+        let occasion =
+            Occasion { snapshot: &snapshot, key: &key, second: 1, now: Duration::ZERO, effects: true };
+        pipeline::walk(occasion, &mut verdict, &mut Silent);
         assert!(verdict.drop.is_none(), "{name}: {:?}", verdict.drop);
         group.bench_function(format!("walk, {name}"), |bench| {
-            bench.iter(|| pipeline::walk(&snapshot, black_box(&key), 1, &mut verdict));
+            bench.iter(|| pipeline::walk(black_box(occasion), &mut verdict, &mut Silent));
         });
     }
     group.finish();
@@ -63,14 +67,13 @@ fn model(datapath: &Datapath) -> Model {
     let secret = [0x9e37_79b9_7f4a_7c15, 0xc2b2_ae3d_27d4_eb4f];
     let fdb = Fdb::new(&datapath.shared().epochs, 8192, secret).expect("memory for an FDB");
     fdb.insert_static(vlan(0), DESTINATION, PortId(10), 1);
-    let table = Table::new(vec![Rule::normal()]);
     let bridge = BridgeSpec {
         id: BRIDGE,
         name: "br0".into(),
         fdb: Arc::new(fdb),
         forward_reserved: false,
         vnis: Vec::new(),
-        table,
+        flows: FlowTables::normal(),
     };
     let access = |id: u16| port(PortId(id), &format!("vm{id}"), VlanMode::Access(vlan(id % 10)));
     let trunk = port(PortId(PORTS), "trunk", VlanMode::Trunk(VlanSet::all()));

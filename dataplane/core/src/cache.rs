@@ -1,8 +1,8 @@
 //! The flow cache: one probe from a masked key to a program.
 //!
 //! What: an exact-match table in one mapping, eight ways to a bucket. A bucket's eight 16-bit tags are compared in one
-//! vector instruction; the entry whose tag matches is one cache line (narrow keys) or two (wide ones), and holds all
-//! that a hit touches: key, epochs, counters, age, program number.
+//! vector instruction; the entry whose tag matches is one cache line (narrow keys), two (middle) or three (wide), and
+//! holds all that a hit touches: key, epochs, counters, age, program number.
 //!
 //! Bounded: a full bucket gives up one of its flows, which costs that flow a miss and nobody a walk. That is also why
 //! the hash needs no secret: whoever aims at a bucket pushes out his own flows and, at worst, seven others'.
@@ -37,7 +37,8 @@ pub struct Flow<const W: usize> {
 }
 
 const _: () = assert!(size_of::<Flow<{ crate::key::NARROW }>>() == 64);
-const _: () = assert!(size_of::<Flow<{ crate::key::WORDS }>>() == 128);
+const _: () = assert!(size_of::<Flow<{ crate::key::MIDDLE }>>() == 128);
+const _: () = assert!(size_of::<Flow<{ crate::key::KEY_WORDS }>>() == 192);
 
 /// The place of a flow in its table.
 pub type Place = u32;

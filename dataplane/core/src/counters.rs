@@ -96,6 +96,8 @@ pub struct WorkerCounters {
     pub misses: Counter,
     /// Of those, packets whose flow was cached and had gone stale.
     pub stale: Counter,
+    /// Packets whose flow a change of rules might have concerned, but did not.
+    pub reprieved: Counter,
     /// Flows pushed out of the cache.
     pub evicted: Counter,
     /// Cached flows.
@@ -106,6 +108,8 @@ pub struct WorkerCounters {
     pub programs: Counter,
     /// Packets that wait for a neighbour.
     pub held: Counter,
+    /// Packets that `sample` actions have taken.
+    pub sampled: Counter,
 }
 
 /// All counters of one worker.

@@ -9,9 +9,11 @@ use weft_io::{FramePool, PortQueue};
 use crate::counters::{Counters, PortTotals, port_totals};
 use crate::epoch::OutOfCells;
 use crate::key::PortId;
+use crate::masks::Reads;
 use crate::publish::Publisher;
 use crate::shared::Shared;
-use crate::snapshot::{Model, Snapshot};
+use crate::snapshot::{BridgeId, Model, Snapshot};
+use crate::tables::{Change, ChangeError, Outcome};
 use crate::worker::{Command, FlowInfo, Worker};
 
 /// How long a worker may take to answer: it answers between two bursts.
@@ -32,6 +34,20 @@ pub enum DatapathError {
     /// A worker does not answer.
     #[error("worker {0} does not answer")]
     Silent(usize),
+}
+
+/// A bridge's rules can't be changed so.
+#[derive(Debug, thiserror::Error)]
+pub enum FlowError {
+    /// There is no such bridge.
+    #[error("no such bridge")]
+    NoBridge,
+    /// One of the changes is refused, and none is made.
+    #[error(transparent)]
+    Change(#[from] ChangeError),
+    /// The dataplane doesn't follow.
+    #[error(transparent)]
+    Datapath(#[from] DatapathError),
 }
 
 /// See the module's text. Belongs to the control thread.
@@ -98,6 +114,48 @@ impl Datapath {
         Ok(snapshot)
     }
 
+    /// Changes a bridge's rules, groups and meters, all or nothing. The next packet of any worker meets the change.
+    ///
+    /// If packets have to be read more widely for it, workers do so before they meet it.
+    pub fn change_flows(
+        &mut self,
+        bridge: BridgeId,
+        changes: &[Change],
+        now: Duration,
+    ) -> Result<Outcome, FlowError> {
+        let spec = self.publisher.model().bridges.iter().find(|spec| spec.id == bridge);
+        let flows = Arc::clone(&spec.ok_or(FlowError::NoBridge)?.flows);
+        let prepared = flows.prepare(changes, now)?;
+        let reads = Reads::of(prepared.tables());
+        if !self.publisher.is_wide_enough(Some((bridge, &reads))) {
+            self.publisher.widen(Some((bridge, reads))).map_err(DatapathError::from)?;
+            self.shared.wait_for_rounds(PATIENCE).map_err(DatapathError::Silent)?;
+        }
+        let outcome = prepared.commit();
+        self.shared.epochs.publish();
+        if !self.publisher.is_exact() {
+            self.publisher.widen(None).map_err(DatapathError::from)?;
+        }
+        (0..self.workers.len()).for_each(|worker| self.shared.ring(worker));
+        Ok(outcome)
+    }
+
+    /// Takes rules out whose time is over. Whether there was one.
+    pub fn expire_flows(&mut self, now: Duration) -> bool {
+        let bridges = &self.publisher.model().bridges;
+        let expired: usize = bridges.iter().map(|bridge| bridge.flows.expire(now).rules).sum();
+        let any = expired > 0;
+        if any {
+            self.shared.epochs.publish();
+        }
+        any
+    }
+
+    /// Blocks until every worker has added what its flows have counted to rules, buckets and patch ports.
+    pub fn settle(&self) -> Result<(), DatapathError> {
+        self.ask_all(Command::Settle)
+    }
+
     /// Gives a queue of a port to a worker. The worker that got a port's first queue transmits for those that have none.
     pub fn add_queue(&mut self, port: PortId, queue: Box<dyn PortQueue>, worker: usize) {
         if self.shared.owners.get(port).is_none() {
@@ -135,10 +193,14 @@ impl Datapath {
 
     /// Blocks until every worker has taken up what was published and done what it was told.
     pub fn sync(&self) -> Result<(), DatapathError> {
+        self.ask_all(Command::Sync)
+    }
+
+    fn ask_all(&self, command: impl Fn(Sender<()>) -> Command) -> Result<(), DatapathError> {
         let answers: Vec<_> = (0..self.workers.len())
             .map(|worker| {
                 let (reply, answer) = bounded(1);
-                self.tell(worker, Command::Sync(reply));
+                self.tell(worker, command(reply));
                 (worker, answer)
             })
             .collect();

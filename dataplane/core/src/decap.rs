@@ -28,8 +28,11 @@ pub struct Outer {
     pub key: u32,
 }
 
+/// The words of a flow key that tell of a tunnel.
+pub const TUNNEL_WORDS: [usize; 2] = [2, 14];
+
 impl Outer {
-    /// Word 2 of the flow key.
+    /// The first of the flow key's [`TUNNEL_WORDS`]: remote address and key.
     #[inline]
     pub fn word(&self) -> u64 {
         u64::from(self.remote) << 32 | u64::from(self.key)
@@ -60,6 +63,14 @@ impl Vteps {
     #[inline]
     pub fn mask(&self, id: VtepId) -> &KeyMask {
         self.0.iter().find(|end| end.id == id).map_or(&KeyMask::EVERYTHING, |end| &end.mask)
+    }
+
+    /// The flow key's [`TUNNEL_WORDS`]: remote address and key; local address. The flags and the group policy that word 14
+    /// has room for are always 0: [`Vteps::strip`] takes no packet that has such bits.
+    #[inline]
+    pub fn words(&self, outer: &Outer) -> [u64; 2] {
+        let local = self.0.iter().find(|end| end.id == outer.vtep).map_or(0, |end| end.address);
+        [outer.word(), u64::from(local) << 32]
     }
 
     /// The local ends of a snapshot.
@@ -350,6 +361,8 @@ mod tests {
         packet.offload.flags = mark;
         let outcome = vteps(kind).strip(&mut packet).map(|outer| {
             assert_eq!((outer.key, outer.vtep), (7, VtepId(3)));
+            let words = [u64::from(outer.remote) << 32 | 7, u64::from(LOCAL.to_bits()) << 32];
+            assert_eq!(vteps(kind).words(&outer), words);
             offload::finish_checksum(&mut packet);
             packet.data().to_vec()
         });

@@ -8,16 +8,24 @@ use weft_io::{FrameCache, Packet, PortQueue};
 use weft_wire::{DropCounts, DropReason};
 
 use crate::counters::Counters;
+use crate::edit;
+use crate::edit::remark::Remarks;
 use crate::encap::Template;
 use crate::epoch::Dep;
 use crate::held::{HELD_FOR, Held, Waiting};
-use crate::key::{FlowKey, PortId};
+use crate::key::{FlowKey, Ingress, PortId};
+use crate::ledger::Ledger;
 use crate::output::{Outputs, Pushed, discard, hand_over};
-use crate::pipeline;
-use crate::program::{ProgramId, Programs, Shape, Verdict};
+use crate::pipeline::trace::Silent;
+use crate::pipeline::{self, Occasion};
+use crate::program::{Program, ProgramId, Programs, Shape, Step};
 use crate::retag::retag;
 use crate::shared::Shared;
 use crate::snapshot::{PortKind, Snapshot};
+use crate::tables::{Admission, Meter};
+use crate::validity::Subject;
+use crate::verdict::{Emit, Verdict};
+use crate::vlan::TagRewrite;
 
 /// No queue of this worker's.
 const NOT_OURS: u16 = u16::MAX;
@@ -35,9 +43,13 @@ pub struct Forwarder {
     /// The configuration that this burst goes by.
     pub snapshot: Arc<Snapshot>,
     /// The publication count that this burst goes by.
-    pub published: u32,
+    pub published: u64,
+    /// Walks of this worker that made rules.
+    learned: u32,
     /// The time, in seconds.
     pub second: u32,
+    /// The time.
+    pub now: Duration,
     /// Compiled programs.
     pub programs: Programs,
     /// Packets that wait for a neighbour.
@@ -49,6 +61,10 @@ pub struct Forwarder {
     outputs: Outputs,
     verdict: Verdict,
     current: Current,
+    /// What meters' bands do to a packet's DSCP.
+    remarks: Remarks,
+    /// What `sample` actions owe, of 65535.
+    sample_debt: u32,
     /// What a queue's call has dropped; empty between calls.
     pub drops: DropCounts,
 }
@@ -59,11 +75,22 @@ struct Current {
     id: ProgramId,
     shape: Shape,
     tunnel: PortId,
+    /// Whether it may cease to stand within this burst.
+    watched: bool,
+    /// Packets and octets that it has taken in this burst.
+    packets: u64,
+    bytes: u64,
 }
 
 impl Current {
-    const NONE: Current =
-        Current { id: ProgramId::MAX, shape: Shape::Drop(DropReason::NoBridge), tunnel: PortId::NONE };
+    const NONE: Current = Current {
+        id: ProgramId::MAX,
+        shape: Shape::Drop(DropReason::NoBridge),
+        tunnel: PortId::NONE,
+        watched: false,
+        packets: 0,
+        bytes: 0,
+    };
 }
 
 impl Forwarder {
@@ -75,7 +102,9 @@ impl Forwarder {
             counters,
             snapshot: shared.published.load(),
             published: 0,
+            learned: 0,
             second: 1,
+            now: Duration::ZERO,
             programs: Programs::default(),
             held: Held::default(),
             queues: Vec::new(),
@@ -83,6 +112,8 @@ impl Forwarder {
             outputs: Outputs::new(),
             verdict: Verdict::default(),
             current: Current::NONE,
+            remarks: Remarks::default(),
+            sample_debt: 0,
             drops: DropCounts::default(),
             shared,
         }
@@ -113,11 +144,17 @@ impl Forwarder {
         }
     }
 
+    /// Goes by what was published up to the publication of this number.
+    #[inline]
+    pub fn go_by(&mut self, publication: u32) {
+        self.published = u64::from(publication) << 32 | u64::from(self.learned);
+    }
+
     /// Takes a snapshot up.
     pub fn adopt(&mut self, snapshot: Arc<Snapshot>) {
         self.snapshot = snapshot;
         for port in self.snapshot.ports.iter().flatten() {
-            if !matches!(port.spec.kind, PortKind::Tunnel(_)) {
+            if matches!(port.spec.kind, PortKind::Device | PortKind::Uplink) {
                 self.outputs.prepare(port.spec.id);
             }
         }
@@ -129,40 +166,106 @@ impl Forwarder {
         self.counters.worker.misses.add(1);
         // Programs may come and go now.
         self.forget_current();
-        pipeline::walk(&self.snapshot, key, self.second, &mut self.verdict);
+        let (snapshot, second, now) = (&self.snapshot, self.second, self.now);
+        let occasion = Occasion { snapshot, key, second, now, effects: true };
+        pipeline::walk(occasion, &mut self.verdict, &mut Silent);
+        if !self.verdict.learned.is_empty() {
+            // Others see by this that rules have changed; this worker's next packet does, too.
+            self.shared.epochs.publish();
+            self.learned = self.learned.wrapping_add(1);
+            self.published = self.published & !u64::from(u32::MAX) | u64::from(self.learned);
+        }
         if self.verdict.deps.is_empty() {
             return Err(self.verdict.drop.unwrap_or(DropReason::NoBridge));
         }
-        Ok((self.programs.intern(&self.verdict, &self.snapshot, self.published), self.verdict.flow_deps))
+        if self.verdict.fleeting {
+            self.verdict.flow_deps = [Dep::NEVER; 2];
+        }
+        // A rule that this walk has made is for the next packet, even if it is of the same flow.
+        let checked = if self.verdict.learned.is_empty() { self.published } else { 0 };
+        Ok((self.programs.intern(&self.verdict, &self.snapshot, checked), self.verdict.flow_deps))
+    }
+
+    /// Another program for a flow of `key` whose own one no longer stands for all its flows, if it does for this one. The
+    /// flow uses it then, besides its old one.
+    pub fn reprieve(&mut self, id: ProgramId, key: &FlowKey) -> Option<ProgramId> {
+        self.forget_current();
+        let mask = match Ingress::of(key).decode() {
+            Ok(port) => self.snapshot.port(port)?.mask,
+            Err(vtep) => self.snapshot.vtep(vtep)?.mask,
+        };
+        let subject = Subject { key, mask: &mask };
+        let by = (&*self.shared.epochs, &*self.snapshot, self.published);
+        let next = self.programs.reprieve(id, subject, by)?;
+        self.counters.worker.reprieved.add(1);
+        Some(next)
     }
 
     /// Another burst starts, or programs have changed.
     #[inline]
     pub fn forget_current(&mut self) {
+        self.settle_current();
         self.current = Current::NONE;
     }
 
     /// Whether what the program was compiled from stands; then it is the current one.
     #[inline(always)]
     pub fn is_current(&mut self, id: ProgramId) -> bool {
-        self.current.id == id || self.make_current(id)
+        self.current.id == id && !self.current.watched || self.make_current(id)
     }
 
     #[inline]
     fn make_current(&mut self, id: ProgramId) -> bool {
         let valid = self.programs.valid(id, &self.shared.epochs, self.published);
-        if let Some(program) = self.programs.get(id).filter(|_| valid) {
-            self.current = Current { id, shape: program.shape, tunnel: program.tunnel };
+        if valid {
+            self.set_current(id);
         }
         valid
+    }
+
+    #[inline]
+    fn set_current(&mut self, id: ProgramId) {
+        self.settle_current();
+        if let Some(program) = self.programs.get(id) {
+            let (shape, tunnel) = (program.shape, program.tunnel);
+            let watched = program.has_to_be_watched(self.published);
+            self.current = Current { id, shape, tunnel, watched, packets: 0, bytes: 0 };
+        }
+    }
+
+    /// Writes down what the current program has counted in this burst.
+    #[inline]
+    fn settle_current(&mut self) {
+        if self.current.packets > 0 {
+            self.programs.count(self.current.id, self.current.packets, self.current.bytes);
+            (self.current.packets, self.current.bytes) = (0, 0);
+        }
+    }
+
+    /// Adds what programs have counted to rules, buckets and patch ports, and repeats what their packets teach: at most
+    /// `limit` programs. Whether that was all.
+    pub fn settle(&mut self, limit: usize) -> bool {
+        self.forget_current();
+        let ledger = Ledger::of(&self.counters, &self.shared, self.now, self.second);
+        self.programs.settle(limit, |tally| ledger.enter(&tally))
+    }
+
+    /// A flow no longer uses the program.
+    pub fn release(&mut self, id: ProgramId) {
+        self.settle_current();
+        let ledger = Ledger::of(&self.counters, &self.shared, self.now, self.second);
+        self.programs.release(id, |tally| ledger.enter(&tally));
     }
 
     /// Does what the program says to a packet of `bytes` octets that came in by the queue of `port`.
     #[inline(always)]
     pub fn run(&mut self, id: ProgramId, mut packet: Packet, bytes: usize, port: PortId) {
-        if self.current.id != id && !self.make_current(id) {
-            return self.drop(port, DropReason::NoBridge, packet);
+        // A hit has made it the current one; the program that a walk has just found serves the packet that it was for.
+        if self.current.id != id {
+            self.set_current(id);
         }
+        self.current.packets += 1;
+        self.current.bytes += bytes as u64;
         let Current { shape, tunnel, .. } = self.current;
         let ingress = if tunnel == PortId::NONE {
             port
@@ -178,66 +281,135 @@ impl Forwarder {
                 Some(()) => self.send(out, packet, ingress),
                 None => self.drop(ingress, DropReason::Malformed, packet),
             },
-            Shape::Encap => self.send_wrapped(id, 0, packet, ingress),
+            Shape::Encap => self.send_wrapped(id, packet, ingress),
             Shape::Drop(reason) => self.drop(ingress, reason, packet),
-            Shape::General => self.send_all(id, packet, (port, ingress)),
+            Shape::General => self.run_steps(id, packet, (port, ingress)),
         }
     }
 
-    /// Every output of a program, each with a copy of its own but the last.
-    #[inline(never)]
-    fn send_all(&mut self, id: ProgramId, packet: Packet, (port, ingress): (PortId, PortId)) {
-        let emits = self.programs.get(id).map_or(0, |program| program.emits.len());
-        if emits == 0 {
+    /// The one output of a program that has just one, to a tunnel.
+    #[inline(always)]
+    fn send_wrapped(&mut self, id: ProgramId, mut packet: Packet, ingress: PortId) {
+        let Some((emit, template)) = self.programs.get(id).and_then(Program::encap) else {
             return self.drop(ingress, DropReason::NoDestination, packet);
+        };
+        match wrap(&mut packet, emit.tag, template) {
+            Ok(bytes) => {
+                let (tunnel, uplink) = (emit.port, template.uplink);
+                self.count_tunneled(tunnel, bytes);
+                self.send(uplink, packet, ingress);
+            }
+            Err(reason) => self.drop(ingress, reason, packet),
         }
-        for at in 0..emits - 1 {
-            // A copy that can't be made counts as made, and dropped.
-            self.counters.port(port).copies.add(1);
-            match self.frames.copy(&packet) {
-                Some(copy) => self.send_one(id, at, copy, ingress),
-                None => self.counters.port(ingress).drop(DropReason::CopyNoFrame),
+    }
+
+    #[inline]
+    fn count_tunneled(&self, tunnel: PortId, bytes: usize) {
+        let counters = self.counters.port(tunnel);
+        counters.tx_packets.add(1);
+        counters.tx_bytes.add(bytes as u64);
+    }
+
+    #[inline(never)]
+    fn run_steps(&mut self, id: ProgramId, packet: Packet, from: (PortId, PortId)) {
+        let ends = self.programs.get(id).map_or(DropReason::NoDestination, |program| program.ends);
+        let steps = self.programs.take_steps(id);
+        self.do_steps(&steps, packet, (from, ends));
+        self.programs.put_steps(id, steps);
+    }
+
+    /// Step by step; the last output takes the packet itself. `port` is whose queue it came in by, `ingress` who
+    /// answers for its drops.
+    fn do_steps(
+        &mut self,
+        steps: &[Step],
+        mut packet: Packet,
+        ((port, ingress), ends): ((PortId, PortId), DropReason),
+    ) {
+        let mut at = 0;
+        while let Some(step) = steps.get(at) {
+            at += 1;
+            let is_last = at == steps.len();
+            match step {
+                Step::Edit(edits) => {
+                    if let Err(reason) = edit::apply(edits, &mut packet, &mut self.frames) {
+                        return self.drop(ingress, reason, packet);
+                    }
+                }
+                Step::Output(emit, template) if is_last => {
+                    return self.send_one((emit, template.as_ref()), packet, ingress);
+                }
+                Step::Output(emit, template) => {
+                    if let Some(copy) = self.copy(&packet, (port, ingress)) {
+                        self.send_one((emit, template.as_ref()), copy, ingress);
+                    }
+                }
+                Step::Clone(count) => {
+                    let inside = steps.get(at..at + *count as usize).unwrap_or_default();
+                    at += inside.len();
+                    if let Some(copy) = self.copy(&packet, (port, ingress)) {
+                        self.do_steps(inside, copy, ((port, ingress), ends));
+                    }
+                }
+                Step::Meter(meter) => {
+                    if let Err(reason) = self.admit(meter, &mut packet) {
+                        return self.drop(ingress, reason, packet);
+                    }
+                }
+                Step::PacketIn(packet_in) => self.shared.packet_ins.offer(packet_in, &packet, self.now),
+                Step::Sample(probability, _) => self.sample(*probability),
             }
         }
-        self.send_one(id, emits - 1, packet, ingress);
+        self.drop(ingress, ends, packet);
     }
 
-    fn send_one(&mut self, id: ProgramId, at: usize, mut packet: Packet, ingress: PortId) {
-        let output =
-            self.programs.get(id).and_then(|program| Some((*program.emits.get(at)?, program.is_ready(at))));
-        match output {
-            Some((_, true)) => self.send_wrapped(id, at, packet, ingress),
-            Some((emit, false)) => match (retag(&mut packet, emit.tag), emit.key) {
+    /// Takes `probability` of 65535 packets, spread evenly.
+    fn sample(&mut self, probability: u16) {
+        self.sample_debt += u32::from(probability);
+        if self.sample_debt >= u32::from(u16::MAX) {
+            self.sample_debt -= u32::from(u16::MAX);
+            self.counters.worker.sampled.add(1);
+        }
+    }
+
+    /// A copy. One that can't be made counts as made, and dropped.
+    fn copy(&mut self, packet: &Packet, (port, ingress): (PortId, PortId)) -> Option<Packet> {
+        self.counters.port(port).copies.add(1);
+        let copy = self.frames.copy(packet);
+        if copy.is_none() {
+            self.counters.port(ingress).drop(DropReason::CopyNoFrame);
+        }
+        copy
+    }
+
+    fn admit(&mut self, meter: &Meter, packet: &mut Packet) -> Result<(), DropReason> {
+        match meter.admit(packet.total_len() as u64, self.now) {
+            Admission::Pass => Ok(()),
+            Admission::Drop => Err(DropReason::MeterExceeded),
+            Admission::Remark(levels) => self.remarks.apply(levels, packet, &mut self.frames),
+        }
+    }
+
+    /// One output: retagged, wrapped or held as it needs.
+    fn send_one(
+        &mut self,
+        (emit, template): (&Emit, Option<&Template>),
+        mut packet: Packet,
+        ingress: PortId,
+    ) {
+        match (template, emit.key) {
+            (Some(template), _) => match wrap(&mut packet, emit.tag, template) {
+                Ok(bytes) => {
+                    self.count_tunneled(emit.port, bytes);
+                    self.send(template.uplink, packet, ingress);
+                }
+                Err(reason) => self.drop(ingress, reason, packet),
+            },
+            (None, key) => match (retag(&mut packet, emit.tag), key) {
                 (None, _) => self.drop(ingress, DropReason::Malformed, packet),
                 (Some(()), None) => self.send(emit.port, packet, ingress),
                 (Some(()), Some(key)) => self.hold((emit.port, key), packet, ingress),
             },
-            None => self.drop(ingress, DropReason::NoDestination, packet),
-        }
-    }
-
-    /// To a tunnel: puts the outer header in front, and sends to the uplink.
-    #[inline(always)]
-    fn send_wrapped(&mut self, id: ProgramId, at: usize, mut packet: Packet, ingress: PortId) {
-        let program = self.programs.get(id);
-        let output =
-            program.and_then(|program| Some((program.emits.get(at)?, program.templates.get(at)?.as_ref()?)));
-        let Some((emit, template)) = output else {
-            return self.drop(ingress, DropReason::NoDestination, packet);
-        };
-        let wrapped = match retag(&mut packet, emit.tag) {
-            Some(()) => template.wrap(&mut packet),
-            None => Err(DropReason::Malformed),
-        };
-        match wrapped {
-            Ok(bytes) => {
-                let tunnel = self.counters.port(emit.port);
-                tunnel.tx_packets.add(1);
-                tunnel.tx_bytes.add(bytes as u64);
-                let uplink = template.uplink;
-                self.send(uplink, packet, ingress);
-            }
-            Err(reason) => self.drop(ingress, reason, packet),
         }
     }
 
@@ -324,4 +496,11 @@ impl Forwarder {
             None => discard(batch, DropReason::PortRemoved, port, &mut self.frames, &self.counters),
         }
     }
+}
+
+/// Puts the outer header in front of a packet with another tag. Returns the inner frame's length.
+#[inline(always)]
+fn wrap(packet: &mut Packet, tag: TagRewrite, template: &Template) -> Result<usize, DropReason> {
+    retag(packet, tag).ok_or(DropReason::Malformed)?;
+    template.wrap(packet)
 }

@@ -1,16 +1,20 @@
 //! The burst's phases *key*, *probe* and *act*, over keys of one width.
 //!
-//! A worker has two lanes: a narrow one for ports whose policy reads Ethernet, VLAN and tunnel only, and a wide one for
-//! all others. Same code, other width, other cache.
+//! A worker has three lanes: a narrow one for ports whose policy reads Ethernet, VLAN and tunnel only, a middle one for
+//! most others, and a wide one for those that read MPLS, flow labels, ND targets or a tunnel's own fields. Same code,
+//! other width, other cache. A port takes the narrowest that its mask fits.
+
+use std::sync::Arc;
 
 use weft_io::{BURST, Burst, Packet};
 use weft_wire::DropReason;
 
 use crate::cache::{Cache, Flow, KeyHash, Place};
-use crate::decap::Vteps;
+use crate::decap::{TUNNEL_WORDS, Vteps};
 use crate::forward::Forwarder;
-use crate::key::{FlowKey, Ingress, KeyMask, NARROW, PortId};
+use crate::key::{FlowKey, Ingress, KeyMask, MIDDLE, NARROW, PortId};
 use crate::parse;
+use crate::snapshot::Snapshot;
 
 /// A key width's cache and per-burst scratch. See the module's text.
 #[derive(Debug)]
@@ -51,28 +55,36 @@ impl<const W: usize> Lane<W> {
     /// Takes out some of the flows that are stale or idle: nobody would find them otherwise, and each keeps a program.
     pub fn sweep(&mut self, forward: &mut Forwarder) {
         forward.forget_current();
-        let (second, epochs) = (forward.second, &forward.shared.epochs);
+        let shared = Arc::clone(&forward.shared);
+        let (second, published) = (forward.second, forward.published);
         self.swept = self.cache.sweep(self.swept, SWEEP, |flow| {
             let keeps = second.saturating_sub(flow.stamp) < IDLE
-                && flow.deps.iter().all(|&dep| epochs.holds(dep))
-                && forward.programs.valid(flow.program, epochs, forward.published);
+                && flow.deps.iter().all(|&dep| shared.epochs.holds(dep))
+                && forward.programs.valid(flow.program, &shared.epochs, published);
             if !keeps {
-                forward.programs.release(flow.program);
+                forward.release(flow.program);
             }
             keeps
         });
     }
 
     /// Switches a burst from a bridge port.
+    // A function of its own for each width: the loops of one don't push the others' numbers out of registers.
+    #[inline(never)]
     pub fn switch(&mut self, burst: &mut Burst, port: PortId, mask: &KeyMask, forward: &mut Forwarder) {
         let mask = mask.first_words();
         let ingress = Ingress::port(port);
-        self.key(burst, |packet| key_of(packet.data(), ingress, 0, &mask).ok_or(DropReason::RxTruncated));
+        let lengths = lengths(&mask, forward);
+        self.key(burst, |packet| {
+            let read = Read { mask: &mask, lengths: lengths.as_deref() };
+            key_of(packet, ingress, [0; 2], read).ok_or(DropReason::RxTruncated)
+        });
         self.probe(burst.len());
         self.act(burst, port, forward);
     }
 
     /// Switches a burst from an uplink: outer headers come off first.
+    #[inline(never)]
     pub fn switch_tunneled(
         &mut self,
         burst: &mut Burst,
@@ -80,10 +92,13 @@ impl<const W: usize> Lane<W> {
         vteps: &Vteps,
         forward: &mut Forwarder,
     ) {
+        let snapshot = Arc::clone(&forward.snapshot);
         self.key(burst, |packet| {
             let outer = vteps.strip(packet)?;
             let mask = vteps.mask(outer.vtep).first_words();
-            key_of(packet.data(), outer.ingress(), outer.word(), &mask).ok_or(DropReason::RxTruncated)
+            let tunnel = if W > MIDDLE { vteps.words(&outer) } else { [outer.word(), 0] };
+            let read = Read { mask: &mask, lengths: Some(&snapshot) };
+            key_of(packet, outer.ingress(), tunnel, read).ok_or(DropReason::RxTruncated)
         });
         self.probe(burst.len());
         self.act(burst, uplink, forward);
@@ -160,18 +175,44 @@ impl<const W: usize> Lane<W> {
 
 /// The masked key of a packet; `None` when it ends before its Ethernet header or tag does.
 #[inline(always)]
-fn key_of<const W: usize>(frame: &[u8], ingress: Ingress, tunnel: u64, mask: &[u64; W]) -> Option<[u64; W]> {
-    let mut key = [0; W];
-    if W == NARROW {
-        let [first, second] = parse::ethernet(frame, ingress)?;
-        key[..NARROW].copy_from_slice(&[first, second, tunnel]);
-    } else {
-        let FlowKey(words) = parse::full(frame, ingress)?;
-        key.iter_mut().zip(words).for_each(|(word, read)| *word = read);
-        key[2] = tunnel;
+fn key_of<const W: usize>(
+    packet: &Packet,
+    ingress: Ingress,
+    tunnel: [u64; 2],
+    Read { mask, lengths }: Read<'_, W>,
+) -> Option<[u64; W]> {
+    // A narrow key needs no length.
+    let total = if W > NARROW { packet.total_len() } else { 0 };
+    let mut key = parse::words::<W>(packet.data(), total, ingress)?;
+    for (word, said) in TUNNEL_WORDS.into_iter().zip(tunnel) {
+        if let Some(place) = key.get_mut(word) {
+            *place = said;
+        }
+    }
+    if let Some(snapshot) = lengths
+        && let Some(place) = key.get_mut(LENGTH_WORD)
+    {
+        *place |= snapshot.length_class(total);
     }
     key.iter_mut().zip(mask).for_each(|(word, bits)| *word &= bits);
     Some(key)
+}
+
+/// What is read of a packet.
+#[derive(Clone, Copy)]
+struct Read<'a, const W: usize> {
+    mask: &'a [u64; W],
+    /// What its length is compared with, if that matters.
+    lengths: Option<&'a Snapshot>,
+}
+
+/// The word whose low 16 bits are the length class.
+const LENGTH_WORD: usize = 8;
+
+/// The configuration, if it has lengths that a packet with this mask is compared with.
+fn lengths<const W: usize>(mask: &[u64; W], forward: &Forwarder) -> Option<Arc<Snapshot>> {
+    let reads = mask.get(LENGTH_WORD).is_some_and(|bits| bits & 0xffff != 0);
+    reads.then(|| Arc::clone(&forward.snapshot))
 }
 
 /// Whether the flow is the key's, and all that it depends on stands.
@@ -196,12 +237,30 @@ fn miss<'a, const W: usize>(
 ) -> Result<&'a mut Flow<W>, DropReason> {
     let known = cache.find(hash, key);
     let hit = known.filter(|&place| cache.flow(place).is_some_and(|flow| is_hit(flow, key, forward)));
-    let place = match hit {
+    let spared = || known.filter(|&place| is_spared(cache.flow(place), key, forward));
+    let place = match hit.or_else(spared) {
         Some(place) => place,
         None => cache_anew(cache, (hash, known), key, forward)?,
     };
     // The place is one of the cache's own.
     cache.flow(place).ok_or(DropReason::NoBridge)
+}
+
+/// Whether rules have changed, but none that the flow goes by: then it has a program that says so.
+fn is_spared<const W: usize>(flow: Option<&mut Flow<W>>, key: &[u64; W], forward: &mut Forwarder) -> bool {
+    let Some(flow) = flow else { return false };
+    if !flow.deps.iter().all(|&dep| forward.shared.epochs.holds(dep)) {
+        return false;
+    }
+    let Some(program) = forward.reprieve(flow.program, &widened(key)) else { return false };
+    forward.release(std::mem::replace(&mut flow.program, program));
+    true
+}
+
+fn widened<const W: usize>(key: &[u64; W]) -> FlowKey {
+    let mut full = FlowKey::default();
+    full.0.iter_mut().zip(key).for_each(|(word, read)| *word = *read);
+    full
 }
 
 fn cache_anew<const W: usize>(
@@ -210,9 +269,7 @@ fn cache_anew<const W: usize>(
     key: &[u64; W],
     forward: &mut Forwarder,
 ) -> Result<Place, DropReason> {
-    let mut full = FlowKey::default();
-    full.0.iter_mut().zip(key).for_each(|(word, read)| *word = *read);
-    let (program, deps) = forward.walk(&full)?;
+    let (program, deps) = forward.walk(&widened(key))?;
     let counters = &forward.counters.worker;
     let (place, replaced) = match known {
         Some(place) => {
@@ -226,7 +283,7 @@ fn cache_anew<const W: usize>(
         }
     };
     if let Some(replaced) = replaced {
-        forward.programs.release(replaced);
+        forward.release(replaced);
     }
     if let Some(flow) = cache.flow(place) {
         *flow = Flow { program, deps, ..*flow };

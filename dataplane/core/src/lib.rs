@@ -6,10 +6,10 @@
 //!    [`key`]s, as wide as the port's policy reads: a [`lane`] for each width.
 //! 2. [`cache`] finds each key's flow, whose [`program`] says where the packet goes; [`epoch`]s say whether that still
 //!    stands.
-//! 3. If not, [`pipeline`] walks the flow [`table`]s of the published [`snapshot`], with [`vlan`] rules and [`fdb`], and
+//! 3. If not, [`pipeline`] walks the flow [`tables`] of the published [`snapshot`], with [`vlan`] rules and [`fdb`], and
 //!    leaves a new program.
-//! 4. [`forward`] applies the program's outputs ([`retag`], [`encap`]), lets packets wait for a neighbour ([`held`]),
-//!    collects them per port ([`output`]), and sends them as bursts.
+//! 4. [`forward`] applies the program's edits and outputs ([`mod@edit`], [`retag`], [`encap`]), lets packets wait for a
+//!    neighbour ([`held`]), collects them per port ([`output`]), and sends them as bursts.
 //!
 //! [`publish`] turns what the control plane wants into the next snapshot; [`runtime`] runs workers on threads; [`datapath`]
 //! is the control thread's handle on it all.
@@ -18,9 +18,11 @@
 
 pub mod bell;
 pub mod cache;
+pub mod classifier;
 pub mod counters;
 pub mod datapath;
 pub mod decap;
+pub mod edit;
 pub mod encap;
 pub mod epoch;
 pub mod faults;
@@ -29,7 +31,10 @@ pub mod forward;
 pub mod held;
 pub mod key;
 pub mod lane;
+pub mod ledger;
+pub mod masks;
 pub mod output;
+pub mod packet_in;
 pub mod parse;
 pub mod pipeline;
 pub mod program;
@@ -38,6 +43,8 @@ pub mod retag;
 pub mod runtime;
 pub mod shared;
 pub mod snapshot;
-pub mod table;
+pub mod tables;
+pub mod validity;
+pub mod verdict;
 pub mod vlan;
 pub mod worker;

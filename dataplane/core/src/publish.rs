@@ -1,6 +1,6 @@
 //! From what the control plane wants to what workers see, moving on no epoch but those of what has changed.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,6 +10,7 @@ use weft_wire::{TunnelKind, Vid};
 use crate::epoch::{Cell, Dep, Epochs, OutOfCells};
 use crate::fdb::Flush;
 use crate::key::{KeyMask, PortId, VtepId};
+use crate::masks::{self, Reads};
 use crate::snapshot::{
     Bridge, BridgeId, BridgeSpec, Model, Path, Port, PortKind, PortSpec, Snapshot, TunnelKeys, Vtep,
 };
@@ -69,8 +70,10 @@ pub struct Publisher {
     /// One cell per port: its settings. Then one per port: its tunnel's path.
     port_cells: Cell,
     vtep_cells: Cell,
-    /// Per bridge: settings, table 0, the list of its ports, and then one cell per VLAN.
+    /// Per bridge: settings, flow tables, the list of its ports, and then one cell per VLAN.
     bridge_cells: HashMap<BridgeId, Cell>,
+    /// What a bridge's tables will read once a change to them is committed.
+    coming: Option<(BridgeId, Reads)>,
 }
 
 /// What has to be looked at again.
@@ -103,6 +106,7 @@ impl Publisher {
             port_cells,
             vtep_cells,
             bridge_cells: HashMap::new(),
+            coming: None,
         })
     }
 
@@ -120,6 +124,7 @@ impl Publisher {
         }
         let old = self.published.load();
         let mut changes = compare(&self.model, &model);
+        note_peers(&model, &mut changes);
         let snapshot = Arc::new(self.build(&old, &model, &mut changes));
         self.published.store(Arc::clone(&snapshot));
         self.advance(&changes);
@@ -132,14 +137,44 @@ impl Publisher {
         Ok(snapshot)
     }
 
+    /// Whether packets of every port are read as widely as their tables need; `coming` counts, if given.
+    pub fn is_wide_enough(&self, coming: Option<(BridgeId, &Reads)>) -> bool {
+        let (masks, lengths) = masks::of(&self.model, coming);
+        let snapshot = self.published.load();
+        lengths == snapshot.lengths
+            && snapshot.ports.iter().flatten().all(|port| {
+                let mask = port.spec.bridge.and_then(|id| masks.get(&id));
+                mask.is_none_or(|mask| port.mask.union(mask) == port.mask)
+            })
+    }
+
+    /// Whether packets of every port are read just as widely as their tables need.
+    pub fn is_exact(&self) -> bool {
+        let (masks, lengths) = masks::of(&self.model, None);
+        let snapshot = self.published.load();
+        let exact = |port: &Arc<Port>| {
+            let mask = port.spec.bridge.and_then(|id| masks.get(&id));
+            mask.is_none_or(|mask| port.mask == *mask)
+        };
+        lengths == snapshot.lengths && snapshot.ports.iter().flatten().all(exact)
+    }
+
+    /// Publishes the same again, with key masks as the tables need them now; `coming` is read as well from now on.
+    pub fn widen(&mut self, coming: Option<(BridgeId, Reads)>) -> Result<Arc<Snapshot>, OutOfCells> {
+        self.coming = coming;
+        self.publish(self.model.clone())
+    }
+
     fn build(&self, old: &Snapshot, model: &Model, changes: &mut Changes) -> Snapshot {
-        let masks: HashMap<BridgeId, KeyMask> =
-            model.bridges.iter().map(|bridge| (bridge.id, bridge.table.reads())).collect();
-        let mut snapshot = Snapshot { generation: old.generation + 1, ..Snapshot::default() };
+        let coming = self.coming.as_ref().map(|(id, reads)| (*id, reads));
+        let (masks, lengths) = masks::of(model, coming);
+        let other_lengths = lengths != old.lengths;
+        let mut snapshot = Snapshot { generation: old.generation + 1, lengths, ..Snapshot::default() };
         for spec in &model.ports {
             // Even of a port without a bridge: packets of two ports are never one flow.
             let mask = spec.bridge.and_then(|id| masks.get(&id)).copied().unwrap_or(KeyMask::INGRESS);
-            let other_mask = old.port(spec.id).is_some_and(|port| port.mask != mask);
+            let other_class = other_lengths && mask.reads_length();
+            let other_mask = old.port(spec.id).is_some_and(|port| port.mask != mask || other_class);
             let other_home = spec.bridge.is_some_and(|id| changes.homes.contains(&id));
             if (other_mask || other_home) && !changes.ports.contains(&spec.id) {
                 changes.ports.push(spec.id);
@@ -218,7 +253,7 @@ impl Publisher {
             vtep.mask = vtep.mask.union(masks.get(&bridge).unwrap_or(&KeyMask::NORMAL));
             let fixed = match tunnel.key {
                 TunnelKeys::Fixed(key) => Some(key),
-                TunnelKeys::Map(_) => None,
+                TunnelKeys::Map(_) | TunnelKeys::Flow => None,
             };
             vtep.tunnels.entry((u32::from(tunnel.remote), fixed)).or_default().push(port.id);
         }
@@ -279,8 +314,20 @@ impl Publisher {
     }
 }
 
+/// A patch port leads somewhere else when its peer comes, goes or changes.
+fn note_peers(model: &Model, changes: &mut Changes) {
+    for port in &model.ports {
+        if let PortKind::Patch(Some(peer)) = port.kind
+            && changes.ports.contains(&peer)
+            && !changes.ports.contains(&port.id)
+        {
+            changes.ports.push(port.id);
+        }
+    }
+}
+
 /// A cell must advance by exactly one step, as the snapshot has promised.
-fn changes_once(ids: &[BridgeId]) -> std::collections::BTreeSet<BridgeId> {
+fn changes_once(ids: &[BridgeId]) -> BTreeSet<BridgeId> {
     ids.iter().copied().collect()
 }
 
@@ -313,7 +360,7 @@ fn compare_bridges(old: &Model, new: &Model, changes: &mut Changes) {
             changes.port_lists.push(id);
             continue;
         };
-        if before.table != after.table {
+        if !Arc::ptr_eq(&before.flows, &after.flows) {
             changes.tables.push(id);
         }
         if before.vnis != after.vnis {
@@ -324,8 +371,8 @@ fn compare_bridges(old: &Model, new: &Model, changes: &mut Changes) {
         {
             vlans.insert(vid);
         }
-        // The rest of the comparison: what is neither table nor map.
-        let rest = BridgeSpec { table: after.table.clone(), vnis: after.vnis.clone(), ..before.clone() };
+        // The rest of the comparison: what is neither tables nor map.
+        let rest = BridgeSpec { flows: Arc::clone(&after.flows), vnis: after.vnis.clone(), ..before.clone() };
         if rest != *after {
             changes.bridges.push(id);
         }

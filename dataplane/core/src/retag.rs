@@ -1,9 +1,10 @@
-//! VLAN tags on a packet: take off, put in front, renumber (IEEE 802.1Q-2018, section 9).
+//! What NORMAL does to the outermost VLAN tag when a packet leaves: take off, put in front, renumber.
 
 use weft_io::Packet;
-use weft_wire::ethernet::{self, TAG_AT, TAG_LEN, TAG_WINDOW};
+use weft_wire::ethernet::TAG_AT;
 use weft_wire::{EtherType, Vid};
 
+use crate::edit::vlan;
 use crate::vlan::TagRewrite;
 
 /// Does `rewrite` to the outermost tag. `None`, and nothing changes, when the packet has no such tag or no headroom,
@@ -12,10 +13,10 @@ use crate::vlan::TagRewrite;
 pub fn retag(packet: &mut Packet, rewrite: TagRewrite) -> Option<()> {
     match rewrite {
         TagRewrite::Keep => Some(()),
-        TagRewrite::Pop => pop(packet),
+        TagRewrite::Pop => vlan::pop(packet),
         TagRewrite::PopUnlessPriority if has_priority(packet)? => set(packet, Vid::NONE),
-        TagRewrite::PopUnlessPriority => pop(packet),
-        TagRewrite::Push(vid) => push(packet, vid),
+        TagRewrite::PopUnlessPriority => vlan::pop(packet),
+        TagRewrite::Push(vid) => vlan::push(packet, EtherType::VLAN, vid.get()),
         TagRewrite::Set(vid) => set(packet, vid),
     }
 }
@@ -27,21 +28,8 @@ fn has_priority(packet: &Packet) -> Option<bool> {
 }
 
 #[inline]
-fn pop(packet: &mut Packet) -> Option<()> {
-    ethernet::pop_tag(packet.data_mut().first_chunk_mut::<TAG_WINDOW>()?);
-    packet.pull_front(TAG_LEN)
-}
-
-#[inline]
-fn push(packet: &mut Packet, vid: Vid) -> Option<()> {
-    let window = packet.push_front(TAG_LEN)?.first_chunk_mut::<TAG_WINDOW>()?;
-    ethernet::push_tag(window, EtherType::VLAN, vid.get());
-    Some(())
-}
-
-#[inline]
 fn set(packet: &mut Packet, vid: Vid) -> Option<()> {
-    let tci = packet.data_mut().get_mut(TAG_AT + 2..TAG_WINDOW)?.first_chunk_mut::<2>()?;
+    let tci = vlan::tci(packet.data_mut())?;
     *tci = (u16::from_be_bytes(*tci) & 0xf000 | vid.get()).to_be_bytes();
     Some(())
 }

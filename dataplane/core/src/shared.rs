@@ -1,6 +1,7 @@
 //! What workers and the control thread share, and the time that they go by.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crossbeam::queue::ArrayQueue;
@@ -11,6 +12,7 @@ use crate::epoch::Epochs;
 use crate::faults::Faults;
 use crate::key::PortId;
 use crate::output::{INBOX, Inbox, Owners};
+use crate::packet_in::PacketIns;
 use crate::publish::Published;
 
 /// What all workers and the control thread share.
@@ -28,6 +30,8 @@ pub struct Shared {
     pub wanted: ArrayQueue<PortId>,
     /// What is wrong with ports' queues.
     pub faults: Faults,
+    /// Packets for the controllers.
+    pub packet_ins: PacketIns,
     /// Wakes the control thread.
     pub control: Bell,
     /// Each worker's inbox and bell.
@@ -41,6 +45,41 @@ pub struct Mailbox {
     pub inbox: MailInbox,
     /// Rung when it may be asleep.
     pub bell: Bell,
+    /// Whether it is at work, and by which snapshot.
+    pub round: Round,
+}
+
+/// Whether a worker is at work, and by which snapshot: who has replaced a snapshot waits for those that go by older ones.
+#[derive(Debug, Default)]
+pub struct Round(AtomicU64);
+
+impl Round {
+    const OUTSIDE: u64 = 0;
+    const UNKNOWN: u64 = u64::MAX;
+
+    /// The worker is about to take up a snapshot.
+    pub fn enter(&self) {
+        // Before it looks for one: whoever publishes afterwards sees this, or the worker sees what was published.
+        self.0.swap(Self::UNKNOWN, Ordering::SeqCst);
+    }
+
+    /// It goes by this one.
+    pub fn goes_by(&self, generation: u64) {
+        self.0.store(generation + 1, Ordering::Release);
+    }
+
+    /// It goes by none until it enters again.
+    pub fn leave(&self) {
+        self.0.store(Self::OUTSIDE, Ordering::Release);
+    }
+
+    fn is_behind(&self, generation: u64) -> bool {
+        match self.0.load(Ordering::SeqCst) {
+            Self::OUTSIDE => false,
+            Self::UNKNOWN => true,
+            by => by <= generation,
+        }
+    }
 }
 
 /// An inbox of [`INBOX`] packets.
@@ -71,9 +110,27 @@ impl Shared {
             owners: Owners::default(),
             wanted: ArrayQueue::new(PortId::COUNT),
             faults: Faults::default(),
+            packet_ins: PacketIns::default(),
             control: Bell::default(),
             workers: (0..workers).map(|_| Mailbox::default()).collect(),
         }))
+    }
+
+    /// Blocks until no worker is in a round that goes by an older snapshot than the latest. The error is a worker that
+    /// does not come to its end.
+    pub fn wait_for_rounds(&self, patience: Duration) -> Result<(), usize> {
+        let generation = self.published.generation();
+        std::sync::atomic::fence(Ordering::SeqCst);
+        let start = std::time::Instant::now();
+        for (worker, mailbox) in self.workers.iter().enumerate() {
+            while mailbox.round.is_behind(generation) {
+                if start.elapsed() > patience {
+                    return Err(worker);
+                }
+                std::thread::yield_now();
+            }
+        }
+        Ok(())
     }
 
     /// Wakes a worker that may be asleep.

@@ -13,7 +13,7 @@ use weft_wire::{Mac, OfPort, TunnelKind, Vid};
 use crate::epoch::Dep;
 use crate::fdb::Fdb;
 use crate::key::{KeyMask, PortId, VtepId};
-use crate::table::Table;
+use crate::tables::FlowTables;
 use crate::vlan::{PriorityTags, VlanMode, VlanSet};
 
 /// The number of a bridge of this process.
@@ -38,8 +38,8 @@ pub struct BridgeSpec {
     pub forward_reserved: bool,
     /// Which VLANs travel through tunnels, under which key.
     pub vnis: Vec<(Vid, u32)>,
-    /// Flow table 0.
-    pub table: Table,
+    /// Its flow tables, groups and meters.
+    pub flows: Arc<FlowTables>,
 }
 
 impl PartialEq for BridgeSpec {
@@ -49,7 +49,7 @@ impl PartialEq for BridgeSpec {
             && Arc::ptr_eq(&self.fdb, &other.fdb)
             && self.forward_reserved == other.forward_reserved
             && self.vnis == other.vnis
-            && self.table == other.table
+            && Arc::ptr_eq(&self.flows, &other.flows)
     }
 }
 
@@ -83,6 +83,8 @@ pub enum PortKind {
     Device,
     /// A remote tunnel end, reached through an uplink.
     Tunnel(TunnelSpec),
+    /// One end of a pair: what leaves by it comes in by its peer. `None` while there is no peer.
+    Patch(Option<PortId>),
     /// The underlay: it carries this switch's tunnel packets and nothing else.
     Uplink,
 }
@@ -119,6 +121,8 @@ pub enum TunnelKeys {
     Map(Option<Arc<[u32]>>),
     /// One key, in and out; VLAN tags travel inside, as the port's VLAN mode says.
     Fixed(u32),
+    /// Any key in; out, what the flow says (`set_tunnel`). VLAN tags travel inside, as the port's VLAN mode says.
+    Flow,
 }
 
 /// How to reach a tunnel's remote end.
@@ -170,7 +174,7 @@ pub struct Bridge {
     pub spec: BridgeSpec,
     /// Holds as long as the bridge's own settings do.
     pub dep: Dep,
-    /// Holds as long as table 0 does.
+    /// Holds as long as its flow tables are the same ones, whatever is in them.
     pub table_dep: Dep,
     /// Holds as long as no port comes, goes or changes.
     pub ports_dep: Dep,
@@ -214,6 +218,9 @@ pub struct Snapshot {
     pub bridges: Vec<Option<Arc<Bridge>>>,
     /// Local tunnel ends.
     pub vteps: Vec<Vtep>,
+    /// What `check_pkt_larger` actions compare with, ascending. A key's length class counts those that a packet is
+    /// larger than.
+    pub lengths: Vec<u16>,
 }
 
 impl Snapshot {
@@ -227,6 +234,12 @@ impl Snapshot {
     #[inline]
     pub fn bridge(&self, id: BridgeId) -> Option<&Arc<Bridge>> {
         self.bridges.get(id.0 as usize)?.as_ref()
+    }
+
+    /// How many of the lengths that packets are compared with a packet of `octets` exceeds.
+    #[inline]
+    pub fn length_class(&self, octets: usize) -> u64 {
+        self.lengths.iter().filter(|&&length| octets > usize::from(length)).count() as u64
     }
 
     /// The VTEP of that number.
@@ -249,7 +262,7 @@ impl PortSpec {
     pub fn tunnel(&self) -> Option<&TunnelSpec> {
         match &self.kind {
             PortKind::Tunnel(tunnel) => Some(tunnel),
-            PortKind::Device | PortKind::Uplink => None,
+            PortKind::Device | PortKind::Patch(_) | PortKind::Uplink => None,
         }
     }
 
@@ -257,7 +270,7 @@ impl PortSpec {
     pub fn has_vlan(&self, vid: Vid) -> bool {
         match self.tunnel().map(|tunnel| &tunnel.key) {
             Some(TunnelKeys::Map(_)) => true,
-            Some(TunnelKeys::Fixed(_)) | None => self.vlan.has(vid),
+            Some(TunnelKeys::Fixed(_) | TunnelKeys::Flow) | None => self.vlan.has(vid),
         }
     }
 
@@ -274,7 +287,7 @@ impl PortSpec {
                 .filter(|(_, vni)| only.as_ref().is_none_or(|only| only.contains(vni)))
                 .map(|&(vid, _)| vid)
                 .collect(),
-            Some(TunnelKeys::Fixed(_)) | None => self.vlan.vlans(),
+            Some(TunnelKeys::Fixed(_) | TunnelKeys::Flow) | None => self.vlan.vlans(),
         }
     }
 }
@@ -284,7 +297,7 @@ impl TunnelSpec {
     pub fn carries_vni(&self, vni: u32) -> bool {
         match &self.key {
             TunnelKeys::Map(only) => only.as_ref().is_none_or(|only| only.contains(&vni)),
-            TunnelKeys::Fixed(_) => false,
+            TunnelKeys::Fixed(_) | TunnelKeys::Flow => false,
         }
     }
 
@@ -292,7 +305,7 @@ impl TunnelSpec {
     /// Under a fixed key the inner frame may carry a VLAN tag, for which room is left.
     pub fn inner_mtu(&self, mtu: u16) -> u16 {
         let tag = match self.key {
-            TunnelKeys::Fixed(_) => 4,
+            TunnelKeys::Fixed(_) | TunnelKeys::Flow => 4,
             TunnelKeys::Map(_) => 0,
         };
         usize::from(mtu).saturating_sub(self.overhead() + 14 + tag) as u16

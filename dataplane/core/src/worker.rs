@@ -19,14 +19,14 @@ use crate::cache::Flow;
 use crate::counters::Counters;
 use crate::decap::Vteps;
 use crate::forward::Forwarder;
-use crate::key::{FlowKey, Ingress, KeyMask, NARROW, PortId, WORDS};
+use crate::key::{FlowKey, Ingress, KEY_WORDS, KeyMask, MIDDLE, NARROW, PortId, Width};
 use crate::lane::Lane;
 use crate::output::INBOX;
 use crate::program::Shape;
 use crate::shared::{Now, Shared};
 use crate::snapshot::{PortKind, Snapshot};
 
-/// Flows that a worker caches, under narrow and under wide keys each.
+/// Flows that a worker caches, under keys of each width.
 pub const CACHED_FLOWS: usize = 256 << 10;
 /// Packets that a worker takes from its inbox at a time.
 const INBOX_BURST: usize = 256;
@@ -42,6 +42,8 @@ pub enum Command {
     Sync(Sender<()>),
     /// List the cached flows of a port.
     ListFlows(PortId, Sender<Vec<FlowInfo>>),
+    /// Adds what flows have counted to rules, buckets and patch ports; answers when that is done.
+    Settle(Sender<()>),
     /// End.
     Stop,
 }
@@ -62,11 +64,11 @@ pub struct FlowInfo {
 }
 
 /// What the snapshot says about the port of a queue, in the order of the queues.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Role {
     part: Part,
     mask: KeyMask,
-    wide: bool,
+    width: Width,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -88,12 +90,16 @@ pub struct Worker {
     roles: Vec<Role>,
     vteps: Vteps,
     narrow: Box<Lane<NARROW>>,
-    wide: Box<Lane<WORDS>>,
+    middle: Box<Lane<MIDDLE>>,
+    wide: Box<Lane<KEY_WORDS>>,
     burst: Option<Box<Burst>>,
     running: bool,
     /// Counts comings and goings of queues.
     queue_changes: u64,
 }
+
+/// Programs whose counts are added to rules in one go: some hundred microseconds' work.
+const SETTLE: usize = 4096;
 
 impl Worker {
     /// A worker without ports.
@@ -103,8 +109,10 @@ impl Worker {
         counters: Arc<Counters>,
         commands: Receiver<Command>,
     ) -> std::io::Result<Self> {
-        let (narrow, wide) = (Lane::new(CACHED_FLOWS)?, Lane::new(CACHED_FLOWS)?);
-        counters.worker.capacity.set((narrow.cache.capacity() + wide.cache.capacity()) as u64);
+        let (narrow, middle, wide) =
+            (Lane::new(CACHED_FLOWS)?, Lane::new(CACHED_FLOWS)?, Lane::new(CACHED_FLOWS)?);
+        let capacity = narrow.cache.capacity() + middle.cache.capacity() + wide.cache.capacity();
+        counters.worker.capacity.set(capacity as u64);
         Ok(Worker {
             index,
             commands,
@@ -112,6 +120,7 @@ impl Worker {
             roles: Vec::new(),
             vteps: Vteps::default(),
             narrow,
+            middle,
             wide,
             burst: Some(Box::default()),
             running: true,
@@ -152,7 +161,8 @@ impl Worker {
     /// One round: commands, inbox, every queue once. Returns how many packets were received or handed over.
     pub fn round(&mut self, now: Now) -> usize {
         self.forward.second = now.second();
-        self.follow();
+        self.forward.now = now.uptime;
+        self.enter_round();
         while let Ok(command) = self.commands.try_recv() {
             self.obey(command);
         }
@@ -160,13 +170,35 @@ impl Worker {
         for at in 0..self.forward.queues.len() {
             packets += self.serve(at);
         }
+        self.forward.forget_current();
+        self.leave_round();
         packets
+    }
+
+    /// From here on this worker goes by one snapshot, and says by which.
+    fn enter_round(&mut self) {
+        if let Some(mailbox) = self.forward.shared.workers.get(self.index) {
+            mailbox.round.enter();
+        }
+        self.follow();
+        if let Some(mailbox) = self.forward.shared.workers.get(self.index) {
+            mailbox.round.goes_by(self.forward.snapshot.generation);
+        }
+    }
+
+    fn leave_round(&self) {
+        if let Some(mailbox) = self.forward.shared.workers.get(self.index) {
+            mailbox.round.leave();
+        }
     }
 
     /// What has to be done now and then: packets that waited too long go, so do flows that nobody uses, gauges are set.
     pub fn maintain(&mut self, now: Now) {
         self.forward.second = now.second();
+        self.forward.now = now.uptime;
+        self.forward.settle(SETTLE);
         self.narrow.sweep(&mut self.forward);
+        self.middle.sweep(&mut self.forward);
         self.wide.sweep(&mut self.forward);
         let forward = &mut self.forward;
         for waiting in forward.held.take_expired(now) {
@@ -181,7 +213,8 @@ impl Worker {
             self.forward.frames.go_home();
         }
         let gauges = &self.forward.counters.worker;
-        gauges.flows.set((self.narrow.cache.len() + self.wide.cache.len()) as u64);
+        let flows = self.narrow.cache.len() + self.middle.cache.len() + self.wide.cache.len();
+        gauges.flows.set(flows as u64);
         gauges.programs.set(self.forward.programs.len() as u64);
         gauges.held.set(self.forward.held.len() as u64);
     }
@@ -200,7 +233,9 @@ impl Worker {
     fn follow(&mut self) {
         // The count first: whoever sees it has at least the snapshot that it counts.
         let shared = &self.forward.shared;
-        self.forward.published = shared.epochs.published();
+        let published = shared.epochs.published();
+        self.forward.go_by(published);
+        let shared = &self.forward.shared;
         if self.forward.snapshot.generation != shared.published.generation() {
             self.take_snapshot();
         }
@@ -243,6 +278,10 @@ impl Worker {
                 self.follow();
                 let _ = reply.send(());
             }
+            Command::Settle(reply) => {
+                while !self.forward.settle(SETTLE) {}
+                let _ = reply.send(());
+            }
             Command::ListFlows(port, reply) => {
                 let _ = reply.send(self.list_flows(port));
             }
@@ -268,7 +307,9 @@ impl Worker {
 
     /// Receives and switches one burst of a queue.
     fn serve(&mut self, at: usize) -> usize {
-        let Some(&role) = self.roles.get(at).filter(|role| role.part != Part::Silent) else { return 0 };
+        if self.roles.get(at).is_none_or(|role| role.part == Part::Silent) {
+            return 0;
+        }
         let Some(mut burst) = self.burst.take() else { return 0 };
         let mut packets = 0;
         if let Some(&mut (port, ref mut queue)) = self.forward.queues.get_mut(at) {
@@ -284,34 +325,40 @@ impl Worker {
                 counters.rx_packets.add(packets as u64);
                 counters.rx_bytes.add(burst.iter().map(|packet| packet.total_len() as u64).sum());
                 self.forward.counters.worker.packets.add(packets as u64);
-                self.switch(port, &role, &mut burst);
+                self.switch(port, at, &mut burst);
             }
         }
         self.burst = Some(burst);
         packets
     }
 
-    fn switch(&mut self, port: PortId, role: &Role, burst: &mut Burst) {
-        let (vteps, forward) = (&self.vteps, &mut self.forward);
-        match (role.part, role.wide) {
-            (Part::Uplink, false) => self.narrow.switch_tunneled(burst, port, vteps, forward),
-            (Part::Uplink, true) => self.wide.switch_tunneled(burst, port, vteps, forward),
-            (Part::Switched | Part::Silent, false) => self.narrow.switch(burst, port, &role.mask, forward),
-            (Part::Switched | Part::Silent, true) => self.wide.switch(burst, port, &role.mask, forward),
+    fn switch(&mut self, port: PortId, at: usize, burst: &mut Burst) {
+        let (vteps, forward, Some(role)) = (&self.vteps, &mut self.forward, self.roles.get(at)) else {
+            return;
+        };
+        match (role.part, role.width) {
+            (Part::Uplink, Width::Narrow) => self.narrow.switch_tunneled(burst, port, vteps, forward),
+            (Part::Uplink, Width::Middle) => self.middle.switch_tunneled(burst, port, vteps, forward),
+            (Part::Uplink, Width::Wide) => self.wide.switch_tunneled(burst, port, vteps, forward),
+            (_, Width::Narrow) => self.narrow.switch(burst, port, &role.mask, forward),
+            (_, Width::Middle) => self.middle.switch(burst, port, &role.mask, forward),
+            (_, Width::Wide) => self.wide.switch(burst, port, &role.mask, forward),
         }
         self.forward.flush();
     }
 
     fn list_flows(&self, port: PortId) -> Vec<FlowInfo> {
         let narrow = self.narrow.cache.iter().filter_map(|flow| self.flow_info(flow, port));
-        narrow.chain(self.wide.cache.iter().filter_map(|flow| self.flow_info(flow, port))).collect()
+        let middle = self.middle.cache.iter().filter_map(|flow| self.flow_info(flow, port));
+        let wide = self.wide.cache.iter().filter_map(|flow| self.flow_info(flow, port));
+        narrow.chain(middle).chain(wide).collect()
     }
 
     fn flow_info<const W: usize>(&self, flow: &Flow<W>, port: PortId) -> Option<FlowInfo> {
         let mut key = FlowKey::default();
         key.0.iter_mut().zip(&flow.key).for_each(|(place, word)| *place = *word);
         let program = self.forward.programs.get(flow.program)?;
-        let of_port = key.ingress() == Ingress::port(port) || program.tunnel == port;
+        let of_port = Ingress::of(&key) == Ingress::port(port) || program.tunnel == port;
         let Flow { packets, bytes, stamp, .. } = *flow;
         of_port.then_some(FlowInfo { key, shape: program.shape, packets, bytes, stamp })
     }
@@ -323,13 +370,13 @@ impl Role {
         let part = match port.map(|port| &port.spec.kind) {
             Some(PortKind::Device) => Part::Switched,
             Some(PortKind::Uplink) => Part::Uplink,
-            Some(PortKind::Tunnel(_)) | None => Part::Silent,
+            Some(PortKind::Tunnel(_) | PortKind::Patch(_)) | None => Part::Silent,
         };
         let mask = port.map(|port| port.mask).unwrap_or_default();
-        let wide = match part {
-            Part::Uplink => snapshot.vteps.iter().any(|vtep| !vtep.mask.is_narrow()),
-            Part::Switched | Part::Silent => !mask.is_narrow(),
+        let width = match part {
+            Part::Uplink => snapshot.vteps.iter().map(|vtep| vtep.mask.width()).max().unwrap_or_default(),
+            Part::Switched | Part::Silent => mask.width(),
         };
-        Role { part, mask, wide }
+        Role { part, mask, width }
     }
 }

@@ -5,18 +5,15 @@
 mod rig;
 
 use rig::frames::{BROADCAST, frame, mac, tagged};
-use rig::{Rig, UPLINK, access, trunk, tunnel, vid};
+use rig::{Rig, UPLINK, access, in_port, normal, rule, tables, trunk, tunnel, vid};
 use weft_core::key::{Ingress, PortId};
 use weft_core::parse;
-use weft_core::pipeline::walk;
-use weft_core::program::Verdict;
+use weft_core::pipeline::trace::Silent;
+use weft_core::pipeline::{Occasion, walk};
 use weft_core::snapshot::{PortKind, TunnelKeys};
-use weft_core::table::{Action, Match, Rule, Table};
+use weft_core::verdict::Verdict;
+use weft_flow::{Action, Match};
 use weft_wire::{DropReason, OfPort, TunnelKind};
-
-fn rule(priority: u16, matches: Match, actions: &[Action]) -> Rule {
-    Rule { priority, cookie: 0, matches, actions: actions.into() }
-}
 
 /// To the port of that number.
 fn output(port: u16) -> Action {
@@ -44,11 +41,11 @@ fn a_port_whose_bridge_comes_later_is_switched_then() {
     rig.publish();
     assert!(rig.exchange(0, frame(mac(1), BROADCAST)).is_empty());
     rig.add_bridge(1);
-    rig.bridge(1).table = Table::new(vec![rule(1, Match::ANY, &[])]);
+    rig.bridge(1).flows = tables(&[rule(1, Match::any(), &[])]);
     rig.publish();
     assert!(rig.exchange(0, frame(mac(1), BROADCAST)).is_empty());
     assert_eq!(rig.drops(0), [(DropReason::NoBridge, 1), (DropReason::RuleDrop, 1)]);
-    rig.bridge(1).table = Table::new(vec![Rule::normal()]);
+    rig.bridge(1).flows = tables(&[normal()]);
     rig.publish();
     assert_eq!(rig.reaches(0, frame(mac(1), BROADCAST)), [1]);
 }
@@ -57,7 +54,7 @@ fn a_port_whose_bridge_comes_later_is_switched_then() {
 fn an_output_to_a_mapped_tunnel_reads_the_tag_even_when_no_rule_matches_on_it() {
     let mut rig = Rig::with_bridge(1);
     rig.bridge(0).vnis = vec![(vid(10), 1000), (vid(20), 2000)];
-    rig.bridge(0).table = Table::new(vec![rule(1, Match::in_port(PortId(0)), &[output(50)])]);
+    rig.bridge(0).flows = tables(&[rule(1, in_port(0), &[output(50)])]);
     rig.add_device(0, trunk(&[10, 20]));
     rig.add_uplink();
     rig.add_tunnel(50, tunnel(TunnelKind::Vxlan, 50, TunnelKeys::Map(None)));
@@ -75,12 +72,12 @@ fn an_output_to_a_mapped_tunnel_reads_the_tag_even_when_no_rule_matches_on_it() 
 #[test]
 fn a_rule_does_not_send_a_packet_back_to_where_it_came_from() {
     let mut rig = Rig::with_bridge(1);
-    rig.bridge(0).table = Table::new(vec![rule(1, Match::ANY, &[output(0), output(1)])]);
+    rig.bridge(0).flows = tables(&[rule(1, Match::any(), &[output(0), output(1)])]);
     rig.add_device(0, access(10));
     rig.add_device(1, access(10));
     rig.publish();
     assert_eq!(rig.reaches(0, frame(mac(1), mac(2))), [1]);
-    rig.bridge(0).table = Table::new(vec![rule(1, Match::ANY, &[output(0)])]);
+    rig.bridge(0).flows = tables(&[rule(1, Match::any(), &[output(0)])]);
     rig.publish();
     assert!(rig.exchange(0, frame(mac(1), mac(2))).is_empty());
     assert_eq!(rig.drops(0), [(DropReason::SamePort, 1)]);
@@ -125,7 +122,8 @@ fn a_worker_that_still_goes_by_the_old_snapshot_puts_no_address_back_that_a_chan
     rig.port(0).vlan = access(20);
     rig.publish_unseen();
     let key = parse::full(&frame(mac(1), BROADCAST), Ingress::port(PortId(0))).unwrap();
-    walk(&old, &key, 101, &mut Verdict::default());
+    let occasion = Occasion { snapshot: &old, key: &key, second: 101, now: rig.now, effects: true };
+    walk(occasion, &mut Verdict::default(), &mut Silent);
     assert!(rig.fdb().entries().is_empty());
     rig.exchange(0, frame(mac(1), BROADCAST));
     assert_eq!(rig.learned(mac(1)).unwrap().vid, vid(20));

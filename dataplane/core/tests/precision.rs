@@ -5,11 +5,14 @@
 mod rig;
 
 use rig::frames::{BROADCAST, Ip, frame, ip_frame, mac};
-use rig::{Rig, UPLINK, access, ready, trunk, tunnel, vid};
+use rig::{Rig, UPLINK, access, in_port, normal, ready, rule, tables, trunk, tunnel, vid};
 use weft_core::fdb::Flush;
 use weft_core::key::{FlowKey, KeyMask, PortId};
 use weft_core::snapshot::{Path, TunnelKeys};
-use weft_core::table::{Action, Match, Rule, Table};
+use weft_core::tables::{Change, TableId};
+use weft_flow::message::{FlowCommand, FlowMod};
+use weft_flow::{Action, Field, Match};
+use weft_wire::OfPort;
 use weft_wire::TunnelKind;
 
 type Flow = (u16, Vec<u8>);
@@ -128,11 +131,23 @@ fn a_rule_change_ends_the_flows_of_its_bridge_only() {
     rig.publish();
     let other = [(7, frame(mac(1), BROADCAST)), (8, frame(mac(2), mac(1)))];
     missing(&mut rig, &other);
-    let rule =
-        Rule { priority: 9, cookie: 1, matches: Match::in_port(PortId(7)), actions: [Action::Normal].into() };
-    rig.bridge(1).table = Table::new(vec![Rule::normal(), rule]);
-    rig.publish();
-    assert_eq!((missing(&mut rig, &ten), missing(&mut rig, &other)), (0, 2));
+    rig.change(1, &[Change::Flow(rule(9, in_port(7), &[NORMAL]))]);
+    assert_eq!((missing(&mut rig, &ten), missing(&mut rig, &other)), (0, 1));
+}
+
+#[test]
+fn a_rule_ends_the_flows_that_it_can_match_and_when_it_goes_those_that_it_did() {
+    let (mut rig, ten, twenty) = warm();
+    let to_station = |number| Match::any().with(Field::EthDst, mac(number).to_u64().into());
+    let elsewhere = rule(9, to_station(250), &[]);
+    rig.change(0, &[Change::Flow(elsewhere.clone())]);
+    assert_eq!((missing(&mut rig, &ten), missing(&mut rig, &twenty)), (0, 0));
+    rig.change(0, &[Change::Flow(FlowMod { command: FlowCommand::DeleteStrict, ..elsewhere })]);
+    assert_eq!((missing(&mut rig, &ten), missing(&mut rig, &twenty)), (0, 0));
+    // Below what matched already, or in a table that nothing leads to: nobody is concerned.
+    let unreached = FlowMod { table: Some(7), ..rule(9, Match::any(), &[]) };
+    rig.change(0, &[Change::Flow(unreached)]);
+    assert_eq!((missing(&mut rig, &ten), missing(&mut rig, &twenty)), (0, 0));
 }
 
 #[test]
@@ -173,11 +188,11 @@ fn the_addresses_of_a_port_that_goes_or_changes_its_vlan_are_forgotten_and_of_no
     assert_eq!([0, 1, 2, 3, 50].map(|port| known(&rig, port)), [0, 1, 0, 1, 2]);
 }
 
-/// A rule on UDP's destination port.
-fn on_udp_port(port: u64) -> Rule {
-    let mut matches = Match::ANY;
-    (matches.value.0[8], matches.mask.0[8]) = (port << 32, 0xffff << 32);
-    Rule { priority: 5, cookie: 0, matches, actions: [].into() }
+const NORMAL: Action = Action::Output(OfPort::NORMAL);
+
+/// A rule on the destination port.
+fn on_udp_port(port: u16) -> FlowMod {
+    rule(5, Match::any().with(Field::UdpDst, port.into()), &[])
 }
 
 #[test]
@@ -188,32 +203,25 @@ fn a_rule_widens_the_key_to_what_it_reads_and_when_it_goes_the_key_is_narrow_aga
     };
     let flows = [packet(1, 53), packet(1, 80), packet(2, 80), packet(2, 53)];
     assert_eq!(missing(&mut rig, &flows), 1);
-    rig.bridge(0).table = Table::new(vec![Rule::normal(), on_udp_port(53)]);
-    rig.publish();
+    let dns = on_udp_port(53);
+    rig.change(0, &[Change::Flow(dns.clone())]);
     assert_eq!(missing(&mut rig, &flows), 2);
-    rig.bridge(0).table = Table::new(vec![Rule::normal()]);
-    rig.publish();
+    rig.change(0, &[Change::Flow(FlowMod { command: FlowCommand::DeleteStrict, ..dns })]);
     assert_eq!((missing(&mut rig, &flows), missing(&mut rig, &flows)), (1, 0));
 }
 
 #[test]
 fn the_key_mask_is_what_table_and_actions_read() {
-    let in_port_only = |actions: &[Action]| {
-        Table::new(vec![Rule {
-            priority: 1,
-            cookie: 0,
-            matches: Match::in_port(PortId(1)),
-            actions: actions.into(),
-        }])
-    };
-    assert_eq!(in_port_only(&[]).reads(), KeyMask::INGRESS);
-    assert_eq!(in_port_only(&[Action::Normal]).reads(), KeyMask::NORMAL);
-    let output = Action::Output(weft_wire::OfPort(1));
-    assert_eq!(in_port_only(&[output]).reads(), KeyMask::INGRESS.union(&KeyMask::VLAN));
+    let reads = |rules: &[FlowMod]| tables(rules).load().reads(TableId::FIRST).mask;
+    let in_port_only = |actions: &[Action]| reads(&[rule(1, in_port(1), actions)]);
+    assert_eq!(in_port_only(&[]), KeyMask::INGRESS);
+    assert_eq!(in_port_only(&[NORMAL]), KeyMask::NORMAL);
+    let output = Action::Output(OfPort(1));
+    assert_eq!(in_port_only(&[output]), KeyMask::INGRESS.union(&KeyMask::VLAN));
     let mut wide = KeyMask::NORMAL;
     wide.0[8] = 0xffff << 32;
-    assert_eq!(Table::new(vec![Rule::normal(), on_udp_port(1)]).reads(), wide);
-    assert_eq!(FlowKey([u64::MAX; 11]).masked(&wide).0[8], 0xffff << 32);
+    assert_eq!(reads(&[normal(), on_udp_port(1)]), wide);
+    assert_eq!(FlowKey([u64::MAX; 16]).masked(&wide).0[8], 0xffff << 32);
 }
 
 #[test]

@@ -98,7 +98,7 @@ fn while_ports_change_no_frame_is_lost_uncounted_or_leaves_by_another_vlan() {
         .collect();
     let mut dice = Dice(7);
     let mut rounds = 0;
-    while start.elapsed() < Duration::from_secs(3) {
+    while start.elapsed() < Duration::from_secs(3) || rounds < 20 {
         rounds += 1;
         let vlan = dice.pick(&[10, 20]);
         rig.port(MOVING).vlan = access(vlan);
@@ -116,7 +116,6 @@ fn while_ports_change_no_frame_is_lost_uncounted_or_leaves_by_another_vlan() {
         let strays = rig.sent(MOVING).iter().filter(|frame| u16::from(frame[59]) != vlan).count();
         assert_eq!(strays, 0, "frames of the VLAN that port {MOVING} has left, in round {rounds}");
     }
-    assert!(rounds > 20, "only {rounds} rounds");
     rig.tunnel(50).path = Path::NoRoute;
     rig.publish_unseen();
     rig.datapath.sync().unwrap();

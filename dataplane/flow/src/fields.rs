@@ -41,6 +41,8 @@
 pub const KEY_WORDS: usize = 16;
 /// Words of a narrow key: Ethernet, VLAN, ingress and tunnel.
 pub const NARROW: usize = 3;
+/// Words of a key of middle width: all but what few policies read.
+pub const MIDDLE: usize = 11;
 /// All words.
 pub const WORDS: usize = 42;
 

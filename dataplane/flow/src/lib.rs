@@ -9,6 +9,7 @@
 pub mod action;
 pub mod field;
 pub mod fields;
+pub mod key;
 pub mod matching;
 pub mod message;
 pub mod text;
@@ -16,4 +17,5 @@ pub mod text;
 pub use action::Action;
 pub use field::{Field, Subfield};
 pub use fields::{Fields, FlowKey, KeyMask};
+pub use key::Width;
 pub use matching::{Match, Term};

@@ -1,5 +1,7 @@
 //! Matches: which bits of which words must have which value.
 
+use std::sync::Arc;
+
 use crate::field::{Field, Subfield};
 use crate::fields::{Fields, KEY_WORDS, KeyMask};
 
@@ -15,9 +17,10 @@ pub struct Term {
 }
 
 /// A masked value of all fields, sparse: terms of different words, in order of their words. No terms match everything.
+/// A clone shares the terms.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Match {
-    terms: Box<[Term]>,
+    terms: Arc<[Term]>,
 }
 
 impl Match {
@@ -54,7 +57,7 @@ impl Match {
 
     fn dense(&self, part: impl Fn(&Term) -> u64) -> Fields {
         let mut fields = Fields::default();
-        for term in &self.terms {
+        for term in self.terms.iter() {
             if let Some(word) = fields.0.get_mut(usize::from(term.word)) {
                 *word = part(term);
             }
@@ -96,21 +99,26 @@ impl Match {
         mask
     }
 
+    /// Which bits of that word are compared, and with what; 0 and 0 if none are.
+    #[inline]
+    pub fn part(&self, word: u8) -> (u64, u64) {
+        let term = self.terms.iter().find(|term| term.word == word);
+        term.map_or((0, 0), |term| (term.mask, term.value))
+    }
+
     /// Whether a packet can match both.
     pub fn overlaps(&self, other: &Match) -> bool {
-        let (mask, value) = (other.mask(), other.value());
         self.terms.iter().all(|term| {
-            let at = usize::from(term.word);
-            (value.0[at] ^ term.value) & mask.0[at] & term.mask == 0
+            let (mask, value) = other.part(term.word);
+            (value ^ term.value) & mask & term.mask == 0
         })
     }
 
     /// Whether every packet that this matches is matched by `other` too: what a loose change or a filter selects.
     pub fn is_within(&self, other: &Match) -> bool {
-        let (mask, value) = (self.mask(), self.value());
         other.terms.iter().all(|term| {
-            let at = usize::from(term.word);
-            mask.0[at] & term.mask == term.mask && value.0[at] & term.mask == term.value
+            let (mask, value) = self.part(term.word);
+            mask & term.mask == term.mask && value & term.mask == term.value
         })
     }
 }

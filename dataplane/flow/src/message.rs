@@ -63,6 +63,8 @@ pub struct FlowMod {
     pub importance: u16,
     /// Flags.
     pub flags: FlowFlags,
+    /// For modifications: one that selects no rule adds it (OpenFlow 1.0 and 1.1, if `cookie_filter` filters nothing).
+    pub or_add: bool,
     /// For deletions: only rules that output to that port.
     pub out_port: Option<OfPort>,
     /// For deletions: only rules that use that group.
@@ -84,6 +86,7 @@ impl Default for FlowMod {
             hard_timeout: 0,
             importance: 0,
             flags: FlowFlags::default(),
+            or_add: false,
             out_port: None,
             out_group: None,
         }
@@ -176,7 +179,7 @@ impl Bucket {
 }
 
 /// A change to the groups.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct GroupMod {
     /// What to do.
     pub command: GroupCommand,
@@ -247,7 +250,7 @@ pub enum BandKind {
 }
 
 /// A change to the meters.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct MeterMod {
     /// What to do.
     pub command: MeterCommand,

@@ -35,6 +35,8 @@ impl Sandbox {
         let prefix = format!("kn{}x{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         let sandbox = Sandbox { prefix, rooms: rooms.iter().map(|&room| room.to_owned()).collect() };
         for room in &sandbox.rooms {
+            // A killed run whose process had this id may have left it.
+            let _ = Command::new("ip").args(["netns", "del", &sandbox.name(room)]).output();
             run(&format!("ip netns add {}", sandbox.name(room)));
             sandbox.run(room, "ip link set lo up");
         }
@@ -128,14 +130,14 @@ impl<'a> Patch<'a> {
         }
     }
 
-    /// Until `child` ends, for 20 seconds at most; whether it ended well, and what it said.
+    /// Until `child` ends, for a minute at most; whether it ended well, and what it said.
     pub(crate) fn run_until(
         &mut self,
         mut child: Child,
         a: &mut dyn PortQueue,
         b: &mut dyn PortQueue,
     ) -> String {
-        let end = Instant::now() + Duration::from_secs(20);
+        let end = Instant::now() + Duration::from_secs(60);
         while child.try_wait().unwrap().is_none() {
             if Instant::now() > end {
                 child.kill().unwrap();
@@ -147,6 +149,23 @@ impl<'a> Patch<'a> {
         assert!(output.status.success(), "{output:?} {:?}", self.drops);
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
+}
+
+/// Waits until `condition` holds, at most half a minute. A process that another test starts holds copies of all descriptors until
+/// it executes its program: what depends on the last one being closed may take its time.
+pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(30);
+    while !condition() {
+        assert!(Instant::now() < end, "{what} did not happen within 30 s");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Starts an iperf3 server for one client in a namespace, and waits until it listens.
+pub(crate) fn serve(sandbox: &Sandbox, room: &str) -> Child {
+    let server = start(sandbox, room, "iperf3 -s -1");
+    eventually("iperf3 listens", || !sandbox.run(room, "ss -Hltn sport = :5201").is_empty());
+    server
 }
 
 pub(crate) fn start(sandbox: &Sandbox, room: &str, command: &str) -> Child {

@@ -113,6 +113,84 @@ pub fn updated32(checksum: u16, old: u32, new: u32) -> u16 {
     updated(step, old as u16, new as u16)
 }
 
+/// Changes to octets that a checksum covers, collected, to be put into the checksum at once (RFC 1624, equation 3).
+///
+/// The outcome is the same as if [`updated`] had been called for each changed word. Words that stay as they are have to be
+/// left out: they would turn a sum of 0 into its twin.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Change(u64);
+
+impl Change {
+    /// No change.
+    pub const NONE: Change = Change(0);
+
+    /// Whether no checksum changes.
+    #[inline]
+    pub const fn is_none(self) -> bool {
+        self.0 == 0
+    }
+
+    /// A word of 16 bits becomes another.
+    #[inline]
+    pub const fn word(&mut self, old: u16, new: u16) {
+        if old != new {
+            self.0 += !old as u64 + new as u64;
+        }
+    }
+
+    /// Two words become others.
+    #[inline]
+    pub const fn words(&mut self, old: u32, new: u32) {
+        if old != new {
+            self.0 += !old as u64 + new as u64;
+        }
+    }
+
+    /// Four words become others.
+    #[inline]
+    pub const fn quad(&mut self, old: u64, new: u64) {
+        if old != new {
+            self.words((old >> 32) as u32, (new >> 32) as u32);
+            self.words(old as u32, new as u32);
+        }
+    }
+
+    /// This and another change.
+    #[inline]
+    #[must_use]
+    pub const fn and(self, other: Change) -> Change {
+        Change(self.0 + other.0)
+    }
+
+    /// The checksum after the change.
+    #[inline]
+    pub const fn of(self, checksum: u16) -> u16 {
+        !self.of_sum(!checksum)
+    }
+
+    /// The sum after the change: what an unfinished checksum holds isn't complemented yet.
+    #[inline]
+    pub const fn of_sum(self, sum: u16) -> u16 {
+        let sum = self.0 + sum as u64;
+        let sum = (sum & 0xffff_ffff) + (sum >> 32);
+        let sum = (sum & 0xffff) + (sum >> 16);
+        let sum = (sum & 0xffff) + (sum >> 16);
+        ((sum & 0xffff) + (sum >> 16)) as u16
+    }
+
+    /// UDP's checksum after the change: 0 says that there is none, and stays (RFC 768).
+    #[inline]
+    pub const fn of_udp(self, checksum: u16) -> u16 {
+        if checksum == 0 {
+            return 0;
+        }
+        match self.of(checksum) {
+            0 => 0xffff,
+            updated => updated,
+        }
+    }
+}
+
 /// Folds a sum of 16-bit words, at most 32 bits wide, to 16 bits.
 #[inline]
 pub const fn fold_u32(sum: u32) -> u16 {
@@ -218,6 +296,24 @@ mod tests {
         }
 
         #[test]
+        fn a_change_of_many_words_is_that_of_one_after_the_other(
+            checksum: u16, old in prop::array::uniform8(any::<u16>()), new in prop::array::uniform8(any::<u16>()), kept in 0..8usize
+        ) {
+            let new: Vec<u16> = (0..8).map(|at| if at < kept { old[at] } else { new[at] }).collect();
+            let steps = (0..8).filter(|&at| old[at] != new[at]);
+            let expected = steps.fold(checksum, |checksum, at| updated(checksum, old[at], new[at]));
+            let mut change = Change::NONE;
+            (0..8).for_each(|at| change.word(old[at], new[at]));
+            prop_assert_eq!(change.of(checksum), expected);
+            prop_assert_eq!(change.of_sum(!checksum), !expected);
+            let quad = |words: &[u16]| words.iter().fold(0u64, |quad, &word| quad << 16 | u64::from(word));
+            let mut change = Change::NONE;
+            change.quad(quad(&old[..4]), quad(&new[..4]));
+            change.quad(quad(&old[4..]), quad(&new[4..]));
+            prop_assert!(same(change.of(checksum), expected));
+        }
+
+        #[test]
         fn an_update_equals_a_new_sum(mut words in prop::collection::vec(any::<u16>(), 2..20), new: u16) {
             let over = |words: &[u16]| {
                 let mut sum = Sum::new();
@@ -250,6 +346,13 @@ mod tests {
             assert_eq!(checksum(&octets), if len % 2 == 0 { 0 } else { naive(&octets) }, "{len} octets");
         }
         assert_eq!(fold_u32(u32::MAX), 0xffff);
+    }
+
+    #[test]
+    fn a_udp_checksum_that_is_not_there_stays_so_and_one_that_is_there_never_becomes_zero() {
+        let mut change = Change::NONE;
+        change.word(0x0001, 0xffff);
+        assert_eq!((change.of_udp(0), change.of(0xfffe), change.of_udp(0xfffe)), (0, 0, 0xffff));
     }
 
     #[test]

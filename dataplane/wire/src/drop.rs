@@ -59,6 +59,28 @@ drop_reasons! {
     RuleDrop => "rule_drop",
     /// A rule names a port that is not there.
     NoSuchPort => "no_such_port",
+    /// A rule names a group that is not there.
+    NoSuchGroup => "no_such_group",
+    /// No bucket of the group is live.
+    NoLiveBucket => "no_live_bucket",
+    /// Resubmits nest deeper than 64.
+    RecursionTooDeep => "recursion_too_deep",
+    /// The packet was looked up more than 4096 times.
+    TooManyResubmits => "too_many_resubmits",
+    /// The actions push more onto the stack than 65536 octets.
+    StackTooDeep => "stack_too_deep",
+    /// The actions push more MPLS labels than 3.
+    TooManyMplsLabels => "too_many_mpls_labels",
+    /// A table looks up what is behind a popped MPLS label, which was not read.
+    MplsUnparsed => "mpls_unparsed",
+    /// The packet's time to live has run out.
+    TtlExpired => "ttl_expired",
+    /// A meter's rate was exceeded.
+    MeterExceeded => "meter_exceeded",
+    /// The packet went to the controllers and nowhere else.
+    ToController => "to_controller",
+    /// The tags or labels that a rule puts in front do not fit the frame.
+    NoHeadroom => "no_headroom",
     /// The tunnel packet is not for a configured tunnel: unknown remote, type or local address.
     TunnelUnknown => "tunnel_unknown",
     /// The tunnel packet's key is not mapped to a VLAN of the bridge, or the tunnel does not carry it.

@@ -27,6 +27,14 @@ impl EtherType {
     pub const IPV6: EtherType = EtherType(0x86dd);
     /// An S-tag (IEEE 802.1ad).
     pub const SVLAN: EtherType = EtherType(0x88a8);
+    /// Reverse ARP (RFC 903).
+    pub const RARP: EtherType = EtherType(0x8035);
+    /// MPLS, unicast (RFC 5332).
+    pub const MPLS: EtherType = EtherType(0x8847);
+    /// MPLS, multicast (RFC 5332).
+    pub const MPLS_MULTICAST: EtherType = EtherType(0x8848);
+    /// No type at all, of 802.2 frames that give none: Open vSwitch's number for them.
+    pub const NONE: EtherType = EtherType(0x05ff);
     /// Numbers below are not types but the length of an 802.3 frame's payload.
     pub const MIN: EtherType = EtherType(0x0600);
 
@@ -34,6 +42,12 @@ impl EtherType {
     #[inline]
     pub const fn is_tag(self) -> bool {
         self.0 == Self::VLAN.0 || self.0 == Self::SVLAN.0
+    }
+
+    /// Whether it announces MPLS labels.
+    #[inline]
+    pub const fn is_mpls(self) -> bool {
+        self.0 == Self::MPLS.0 || self.0 == Self::MPLS_MULTICAST.0
     }
 }
 

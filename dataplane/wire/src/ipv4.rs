@@ -15,14 +15,22 @@ pub struct Protocol(pub u8);
 impl Protocol {
     /// ICMP (RFC 792).
     pub const ICMP: Protocol = Protocol(1);
+    /// IGMP (RFC 3376).
+    pub const IGMP: Protocol = Protocol(2);
     /// TCP (RFC 9293).
     pub const TCP: Protocol = Protocol(6);
     /// UDP (RFC 768).
     pub const UDP: Protocol = Protocol(17);
     /// GRE (RFC 2784).
     pub const GRE: Protocol = Protocol(47);
+    /// IPv6's routing header (RFC 8200, section 4.4).
+    pub const IPV6_ROUTING: Protocol = Protocol(43);
+    /// IPv6's fragment header (RFC 8200, section 4.5).
+    pub const IPV6_FRAGMENT: Protocol = Protocol(44);
     /// ICMPv6 (RFC 4443).
     pub const ICMPV6: Protocol = Protocol(58);
+    /// SCTP (RFC 9260).
+    pub const SCTP: Protocol = Protocol(132);
 }
 
 impl fmt::Display for Protocol {

@@ -7,6 +7,7 @@
 
 pub mod arp;
 pub mod checksum;
+pub mod crc32c;
 pub mod drop;
 pub mod ethernet;
 pub mod gre;

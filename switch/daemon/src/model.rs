@@ -9,7 +9,6 @@ use weft_config::tunnel::{KeyMode, Tos, Tunnel};
 use weft_config::value::NumberSet;
 use weft_config::vlan;
 use weft_core::snapshot::{BridgeSpec, Model, PortKind, PortSpec, TunnelKeys, TunnelSpec};
-use weft_core::table::{Rule, Table};
 use weft_core::vlan::{PriorityTags, VlanMode, VlanSet};
 use weft_io::netlink::Pair;
 use weft_io::xdp::Endpoint;
@@ -112,7 +111,7 @@ fn bridge_spec(bridge: &Bridge, state: &BridgeState) -> BridgeSpec {
         fdb: Arc::clone(&state.fdb),
         forward_reserved: bridge.forward_reserved,
         vnis: bridge.vnis.0.iter().map(|(&vid, vni)| (vid, vni.0)).collect(),
-        table: Table::new(vec![Rule::normal()]),
+        flows: Arc::clone(&state.flows),
     }
 }
 

@@ -16,6 +16,7 @@ use weft_config::model::{Bridge, StaticEntry};
 use weft_core::fdb::{Fdb, Flush};
 use weft_core::key::{PortId, VtepId};
 use weft_core::snapshot::BridgeId;
+use weft_core::tables::FlowTables;
 use weft_wire::PortName;
 
 use crate::device::{self, Handle, Opened, Settings, Wanted};
@@ -278,7 +279,7 @@ impl Switch {
                 None => {
                     // The number of bridges was checked.
                     let Some(id) = self.bridge_numbers.take().map(BridgeId) else { continue };
-                    self.bridges.insert(name, BridgeState { id, fdb });
+                    self.bridges.insert(name, BridgeState { id, fdb, flows: FlowTables::normal() });
                 }
             }
         }

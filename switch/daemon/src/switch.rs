@@ -11,6 +11,7 @@ use weft_core::faults::Health;
 use weft_core::fdb::Fdb;
 use weft_core::key::PortId;
 use weft_core::snapshot::BridgeId;
+use weft_core::tables::FlowTables;
 use weft_io::FramePool;
 use weft_io::netlink::Event;
 use weft_wire::PortName;
@@ -54,6 +55,8 @@ pub struct BridgeState {
     pub id: BridgeId,
     /// Its forwarding database.
     pub fdb: Arc<Fdb>,
+    /// Its flow tables, groups and meters.
+    pub flows: Arc<FlowTables>,
 }
 
 /// A port that exists.

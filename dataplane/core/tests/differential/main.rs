@@ -8,6 +8,7 @@
 
 #[path = "../rig/mod.rs"]
 mod rig;
+mod rules;
 
 mod oracle;
 mod universe;
@@ -40,7 +41,7 @@ const LATELY: usize = 12;
 
 impl Pair {
     fn new(workers: usize, dice: &mut Dice) -> Pair {
-        let mut rig = Rig::with_frames(workers, 1024);
+        let mut rig = Rig::with_frames(workers, 16384);
         let limit = dice.pick(&[200, 200, 4]);
         rig.add_uplink();
         rig.model.ports.extend(universe::model_ports(dice));
@@ -90,6 +91,13 @@ impl Pair {
     }
 
     fn change(&mut self, dice: &mut Dice) {
+        if dice.percent(40) && !self.rig.model.bridges.is_empty() {
+            let at = dice.below(self.rig.model.bridges.len());
+            let bridge = self.rig.model.bridges[at].id;
+            let changes = rules::changes(dice);
+            self.oracle.change(&self.rig.model, bridge, &changes);
+            return self.rig.change(bridge.0, &changes);
+        }
         for _ in 0..1 + dice.below(2) {
             universe::change(&mut self.rig.model, dice);
         }
@@ -119,7 +127,7 @@ impl Pair {
             fdb: Arc::new(fdb),
             forward_reserved: dice.percent(30),
             vnis: universe::vnis(dice),
-            table: universe::table(dice),
+            flows: rules::tables(dice),
         }
     }
 

@@ -5,20 +5,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use weft_core::counters::PortTotals;
-use weft_core::decap::Vteps;
+use weft_core::decap::{TUNNEL_WORDS, Vteps};
+use weft_core::edit::{self, Edit, Edits};
 use weft_core::encap::Template;
 use weft_core::epoch::Epochs;
 use weft_core::fdb::Fdb;
 use weft_core::held::HELD_FOR;
 use weft_core::key::{FlowKey, Ingress, PortId};
 use weft_core::parse;
-use weft_core::pipeline::walk;
-use weft_core::program::{Emit, Verdict};
+use weft_core::pipeline::trace::Silent;
+use weft_core::pipeline::{Occasion, walk};
 use weft_core::publish::{Published, Publisher};
 use weft_core::retag::retag;
 use weft_core::snapshot::{BridgeId, Model, Path, PortKind, Snapshot};
+use weft_core::tables::{Change, FlowTables};
+use weft_core::verdict::{Emit, Op, Verdict};
 use weft_io::{FrameCache, FramePool, Packet};
-use weft_wire::DropReason;
+use weft_wire::{DropReason, EtherType};
+
+use crate::rules;
 
 /// What of a bridge's FDB both switches have to agree on.
 pub const SECRET: [u64; 2] = [0x9e37_79b9_7f4a_7c15, 0xc2b2_ae3d_27d4_eb4f];
@@ -38,6 +43,8 @@ pub struct Oracle {
     publisher: Publisher,
     snapshot: Arc<Snapshot>,
     pub fdbs: BTreeMap<BridgeId, Arc<Fdb>>,
+    /// The other switch's tables, and this one's.
+    flows: Vec<(Arc<FlowTables>, Arc<FlowTables>)>,
     epochs: Arc<Epochs>,
     frames: FrameCache,
     workers: usize,
@@ -55,8 +62,9 @@ impl Oracle {
             publisher: Publisher::new(Arc::clone(&epochs), Arc::clone(&published)).unwrap(),
             snapshot: published.load(),
             fdbs: BTreeMap::new(),
+            flows: Vec::new(),
             epochs,
-            frames: FramePool::new(1024).unwrap().cache(),
+            frames: FramePool::new(4096).unwrap().cache(),
             workers,
             now,
             held: Vec::new(),
@@ -78,6 +86,7 @@ impl Oracle {
     pub fn publish(&mut self, model: &Model) {
         let mut model = model.clone();
         for bridge in &mut model.bridges {
+            bridge.flows = self.flows(&bridge.flows);
             let limit = bridge.fdb.limit();
             bridge.fdb = Arc::clone(self.fdb(bridge.id, limit));
         }
@@ -85,6 +94,24 @@ impl Oracle {
         for waiting in std::mem::take(&mut self.held) {
             self.look_again(waiting);
         }
+    }
+
+    /// This switch's own copy of the tables that the other one has.
+    fn flows(&mut self, theirs: &Arc<FlowTables>) -> Arc<FlowTables> {
+        let known = self.flows.iter().find(|(other, _)| Arc::ptr_eq(other, theirs));
+        if let Some((_, own)) = known {
+            return Arc::clone(own);
+        }
+        let own = rules::copied(theirs, self.now);
+        self.flows.push((Arc::clone(theirs), Arc::clone(&own)));
+        own
+    }
+
+    /// Changes rules as the other switch does.
+    pub fn change(&mut self, model: &Model, bridge: BridgeId, changes: &[Change]) {
+        let theirs = model.bridges.iter().find(|spec| spec.id == bridge).map(|spec| Arc::clone(&spec.flows));
+        self.flows(&theirs.unwrap()).prepare(changes, self.now).unwrap().commit();
+        self.snapshot = self.publisher.widen(None).unwrap();
     }
 
     fn look_again(&mut self, waiting: Waiting) {
@@ -131,34 +158,103 @@ impl Oracle {
 
     fn key_of(&self, port: PortId, packet: &mut Packet) -> Result<FlowKey, DropReason> {
         if self.snapshot.port(port).unwrap().spec.kind != PortKind::Uplink {
-            return parse::full(packet.data(), Ingress::port(port)).ok_or(DropReason::RxTruncated);
+            let key = parse::full(packet.data(), Ingress::port(port)).ok_or(DropReason::RxTruncated)?;
+            return Ok(self.with_length(key, packet));
         }
-        let outer = Vteps::new(&self.snapshot.vteps).strip(packet)?;
+        let vteps = Vteps::new(&self.snapshot.vteps);
+        let outer = vteps.strip(packet)?;
         let mut key = parse::full(packet.data(), outer.ingress()).ok_or(DropReason::RxTruncated)?;
-        key.0[2] = outer.word();
-        Ok(key)
+        for (word, said) in TUNNEL_WORDS.into_iter().zip(vteps.words(&outer)) {
+            key.0[word] = said;
+        }
+        Ok(self.with_length(key, packet))
+    }
+
+    fn with_length(&self, mut key: FlowKey, packet: &Packet) -> FlowKey {
+        key.0[8] |= self.snapshot.length_class(packet.total_len());
+        key
     }
 
     fn switch(&mut self, port: PortId, key: &FlowKey, packet: &Packet) {
         let mut verdict = Verdict::default();
-        walk(&self.snapshot, key, self.second(), &mut verdict);
+        let (snapshot, second, now) = (&*self.snapshot, self.second(), self.now);
+        walk(Occasion { snapshot, key, second, now, effects: true }, &mut verdict, &mut Silent);
         let ingress = verdict.tunnel.unwrap_or(port);
         if let Some(tunnel) = verdict.tunnel {
             let totals = self.totals.entry(tunnel).or_default();
             totals.rx_packets += 1;
             totals.rx_bytes += packet.total_len() as u64;
         }
-        if verdict.emits.is_empty() {
+        if !verdict.does_something() {
             return self.drop(ingress, verdict.drop.unwrap());
         }
-        self.totals.entry(port).or_default().copies += verdict.emits.len() as u64 - 1;
-        for &emit in &verdict.emits {
-            let mut copy = self.frames.copy(packet).unwrap();
-            retag(&mut copy, emit.tag).unwrap();
-            let octets = copy.data().to_vec();
-            self.frames.free(copy);
-            self.emit(emit, (port, ingress), &octets);
+        let ends = match verdict.ops.iter().any(|op| matches!(op, Op::PacketIn(_))) {
+            true => DropReason::ToController,
+            false => verdict.drop.unwrap_or(DropReason::NoDestination),
+        };
+        let packet = self.frames.copy(packet).unwrap();
+        let copies = self.play(&verdict, &verdict.ops, packet, (port, ingress, ends));
+        self.totals.entry(port).or_default().copies += copies - 1;
+    }
+
+    /// Does step after step to a packet of its own, each by itself. In how many places it ends.
+    fn play(
+        &mut self,
+        verdict: &Verdict,
+        ops: &[Op],
+        mut packet: Packet,
+        from: (PortId, PortId, DropReason),
+    ) -> u64 {
+        let (port, ingress, reason) = from;
+        let mut ends = 0;
+        let leaves = |op: &Op| matches!(op, Op::Output(_) | Op::PacketIn(_));
+        let Some(last) = ops.iter().rposition(leaves) else {
+            self.frames.free(packet);
+            return 0;
+        };
+        let mut at = 0;
+        let mut taken = false;
+        while at <= last {
+            let op = &ops[at];
+            at += 1;
+            let edit = match op {
+                Op::Output(emit) => {
+                    let mut copy = self.frames.copy(&packet).unwrap();
+                    retag(&mut copy, emit.tag).unwrap();
+                    let octets = copy.data().to_vec();
+                    self.frames.free(copy);
+                    self.emit(*emit, (port, ingress), &octets);
+                    ends += 1;
+                    taken = at > last;
+                    continue;
+                }
+                Op::Clone(count) => {
+                    let inside = &ops[at..at + *count as usize];
+                    at += inside.len();
+                    let copy = self.frames.copy(&packet).unwrap();
+                    ends += self.play(verdict, inside, copy, from);
+                    taken = at > last;
+                    continue;
+                }
+                Op::Set(terms) => Edit::Set(verdict.terms(*terms).into()),
+                Op::PopVlan => Edit::PopVlan,
+                Op::PushVlan { tpid, tci } => Edit::PushVlan { tpid: EtherType(*tpid), tci: *tci },
+                Op::PacketIn(_) => continue,
+                other => panic!("{other:?}"),
+            };
+            if let Err(reason) = edit::apply(&Edits::new(&[edit]), &mut packet, &mut self.frames) {
+                ends += 1;
+                self.drop(ingress, reason);
+                self.frames.free(packet);
+                return ends;
+            }
         }
+        if !taken {
+            ends += 1;
+            self.drop(ingress, reason);
+        }
+        self.frames.free(packet);
+        ends
     }
 
     fn emit(&mut self, emit: Emit, (port, ingress): (PortId, PortId), octets: &[u8]) {

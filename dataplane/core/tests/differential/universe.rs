@@ -5,7 +5,6 @@ use std::sync::Arc;
 use weft_core::encap::Template;
 use weft_core::key::PortId;
 use weft_core::snapshot::{BridgeId, Model, Path, PortKind, PortSpec, TunnelKeys, TunnelSpec};
-use weft_core::table::{Action, Match, Rule, Table};
 use weft_core::vlan::{PriorityTags, VlanMode, VlanSet};
 use weft_io::FramePool;
 use weft_wire::{Mac, OfPort, TunnelKind, Vid};
@@ -13,10 +12,13 @@ use weft_wire::{Mac, OfPort, TunnelKind, Vid};
 use crate::rig::dice::Dice;
 use crate::rig::frames::{Ip, ip_frame, mac};
 use crate::rig::{LOCAL, UPLINK, ready, remote, vid, vids};
+use crate::rules;
 
 pub const DEVICES: u16 = 7;
 pub const TUNNELS: std::ops::Range<u16> = 50..55;
 pub const BRIDGES: u16 = 2;
+/// Two patch ports, this one and the next.
+pub const PATCHES: u16 = 60;
 const VNIS: [u32; 4] = [0, 7, 1000, 2000];
 const VLANS: [u16; 4] = [0, 10, 20, 30];
 
@@ -40,7 +42,8 @@ pub fn path(dice: &mut Dice) -> Path {
 }
 
 fn tunnel_spec(dice: &mut Dice) -> TunnelSpec {
-    let key = match dice.below(4) {
+    let key = match dice.below(5) {
+        4 => TunnelKeys::Flow,
         0 => TunnelKeys::Fixed(dice.pick(&VNIS)),
         1 => TunnelKeys::Map(Some(Arc::new([1000]))),
         _ => TunnelKeys::Map(None),
@@ -61,7 +64,11 @@ fn tunnel_spec(dice: &mut Dice) -> TunnelSpec {
 
 /// A device (id below [`DEVICES`]) or a tunnel.
 pub fn port(id: u16, dice: &mut Dice) -> PortSpec {
-    let kind = if id < DEVICES { PortKind::Device } else { PortKind::Tunnel(tunnel_spec(dice)) };
+    let kind = match id {
+        0..DEVICES => PortKind::Device,
+        PATCHES.. => PortKind::Patch(dice.pick(&[Some(PortId(121 - id)), Some(PortId(121 - id)), None])),
+        _ => PortKind::Tunnel(tunnel_spec(dice)),
+    };
     PortSpec {
         id: PortId(id),
         ofport: OfPort(id + 1),
@@ -92,73 +99,27 @@ pub fn vnis(dice: &mut Dice) -> Vec<(Vid, u32)> {
     map
 }
 
-pub fn table(dice: &mut Dice) -> Table {
-    let mut rules: Vec<Rule> = (0..dice.below(4)).map(|_| rule(dice)).collect();
-    if rules.is_empty() || dice.percent(80) {
-        rules.push(Rule::normal());
-    }
-    Table::new(rules)
-}
-
-fn rule(dice: &mut Dice) -> Rule {
-    let mut actions = Vec::new();
-    for _ in 0..dice.below(3) {
-        let output = Action::Output(OfPort(dice.pick(&[0, 1, 2, 3, 50, 51, 52, 90]) + 1));
-        actions.push(dice.pick(&[Action::Normal, output, output]));
-    }
-    let matches = matches(dice);
-    Rule { priority: dice.below(4) as u16 + 1, cookie: 0, matches, actions: actions.into() }
-}
-
-/// A match on one field or two.
-fn matches(dice: &mut Dice) -> Match {
-    let mut matches = Match::ANY;
-    for _ in 0..1 + dice.below(2) {
-        let (word, value, mask) = field(dice);
-        if matches.mask.0[word] & mask == 0 {
-            matches.mask.0[word] |= mask;
-            matches.value.0[word] |= value & mask;
-        }
-    }
-    matches
-}
-
-/// Word, value and mask of a field of the key.
-fn field(dice: &mut Dice) -> (usize, u64, u64) {
-    let address = |dice: &mut Dice| mac(dice.pick(&[1, 2, 3])).to_u64() << 16;
-    match dice.below(12) {
-        0 => (0, dice.pick(&[0, 1, 2, 50, 51]), 0xffff),
-        1 => (0, address(dice), !0xffff),
-        2 => (1, address(dice), !0xffff),
-        3 => (0, dice.pick(&[0, 1 << 56]), 1 << 56),
-        4 => (1, dice.pick(&[0, 0x100a, 0x1014]), 0x1fff),
-        5 => (1, dice.pick(&[0, 0xa000]), 0xe000),
-        6 => (3, dice.pick(&[0x0800, 0x0806, 0x86dd]) << 48, 0xffff << 48),
-        7 => (3, dice.pick(&[6, 17]) << 24, 0xff << 24),
-        8 => (3, dice.pick(&[0, 0x20]) << 16, 0xfc << 16),
-        9 => (7, 0x0a00_0000 | dice.pick(&[1, 2, 3]), dice.pick(&[0xffff_ffff, 0xffff_fffe])),
-        10 => (8, dice.pick(&[53, 80]) << 32, 0xffff << 32),
-        _ => (2, u64::from(dice.pick(&VNIS)), 0xffff_ffff),
-    }
-}
-
 pub fn model_ports(dice: &mut Dice) -> Vec<PortSpec> {
     let mut ports: Vec<PortSpec> = (0..DEVICES).map(|id| port(id, dice)).collect();
     ports.extend(
         TUNNELS.filter(|_| dice.percent(70)).collect::<Vec<_>>().into_iter().map(|id| port(id, dice)),
     );
+    ports.extend((PATCHES..PATCHES + 2).map(|id| port(id, dice)));
     ports
 }
 
 /// Changes one thing, or nothing.
 pub fn change(model: &mut Model, dice: &mut Dice) {
-    let id =
-        if dice.percent(60) { dice.below(DEVICES.into()) as u16 } else { dice.pick(&[50, 51, 52, 53, 54]) };
+    let id = if dice.percent(60) {
+        dice.below(DEVICES.into()) as u16
+    } else {
+        dice.pick(&[50, 51, 52, 53, 54, 60, 61])
+    };
     let at = model.ports.iter().position(|port| port.id.0 == id);
     let bridge = dice.below(model.bridges.len());
     match (dice.below(14), at) {
         (0, _) => {}
-        (1, _) => model.bridges[bridge].table = table(dice),
+        (1, _) => model.bridges[bridge].flows = rules::tables(dice),
         (2, _) => model.bridges[bridge].vnis = vnis(dice),
         (3, _) => model.bridges[bridge].forward_reserved ^= true,
         (4, Some(at)) if id != 0 => drop(model.ports.remove(at)),

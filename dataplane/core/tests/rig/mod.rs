@@ -24,16 +24,18 @@ use weft_core::fdb::{Entry, Fdb};
 use weft_core::key::PortId;
 use weft_core::shared::Now;
 use weft_core::snapshot::{BridgeId, BridgeSpec, Model, Path, PortKind, PortSpec, TunnelKeys, TunnelSpec};
-use weft_core::table::{Rule, Table};
+use weft_core::tables::{Change, FlowTables};
 use weft_core::vlan::{PriorityTags, VlanMode, VlanSet};
 use weft_core::worker::Worker;
+use weft_flow::message::FlowMod;
+use weft_flow::{Action, Field, Match};
 use weft_io::memory::{MemoryPeer, pair};
 use weft_io::packet::lost_packets;
 use weft_io::{FramePool, PortQueue};
 use weft_wire::{DropReason, Mac, OfPort, TunnelKind, Vid};
 
 /// Packets that a memory port's directions hold.
-pub const DEPTH: usize = 4096;
+pub const DEPTH: usize = 8192;
 /// Our own tunnel address, and its MAC on the underlay.
 pub const LOCAL: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 pub const LOCAL_MAC: Mac = Mac([2, 0xff, 0, 0, 0, 1]);
@@ -98,6 +100,29 @@ pub fn tunnel(kind: TunnelKind, number: u8, key: TunnelKeys) -> TunnelSpec {
     }
 }
 
+/// A rule of table 0, to be added.
+pub fn rule(priority: u16, matches: Match, actions: &[Action]) -> FlowMod {
+    FlowMod { priority, matches, actions: actions.into(), ..FlowMod::default() }
+}
+
+/// `priority=0 actions=NORMAL`
+pub fn normal() -> FlowMod {
+    rule(0, Match::any(), &[Action::Output(OfPort::NORMAL)])
+}
+
+/// Packets that came in by the port of that number.
+pub fn in_port(id: u16) -> Match {
+    Match::any().with(Field::InPort, u128::from(id) + 1)
+}
+
+/// Flow tables with these rules.
+pub fn tables(rules: &[FlowMod]) -> Arc<FlowTables> {
+    let tables = FlowTables::new();
+    let changes: Vec<Change> = rules.iter().cloned().map(Change::Flow).collect();
+    tables.prepare(&changes, Duration::ZERO).unwrap().commit();
+    tables
+}
+
 /// A frame as the tunnel end `spec` sends it under `key`.
 pub fn wrapped(spec: &TunnelSpec, key: u32, inner: &[u8]) -> Vec<u8> {
     let mut frames = FramePool::new(FramePool::MIN_FRAMES).unwrap().cache();
@@ -158,7 +183,7 @@ impl Rig {
             fdb: Arc::new(fdb),
             forward_reserved: false,
             vnis: Vec::new(),
-            table: Table::new(vec![Rule::normal()]),
+            flows: FlowTables::normal(),
         });
     }
 
@@ -208,6 +233,20 @@ impl Rig {
     pub fn plug_queue(&mut self, id: u16, queue: Box<dyn PortQueue>) {
         let worker = usize::from(id) % self.workers.len();
         self.datapath.add_queue(PortId(id), queue, worker);
+    }
+
+    /// Changes the rules of a bridge.
+    pub fn change(&mut self, bridge: u16, changes: &[Change]) {
+        self.datapath.change_flows(BridgeId(bridge), changes, self.now).unwrap();
+    }
+
+    /// Gives table 0 of a bridge these rules and no others, in one bundle.
+    pub fn replace_rules(&mut self, bridge: u16, rules: &[FlowMod]) {
+        let delete =
+            FlowMod { command: weft_flow::message::FlowCommand::Delete, table: None, ..FlowMod::default() };
+        let changes: Vec<Change> =
+            std::iter::once(delete).chain(rules.iter().cloned()).map(Change::Flow).collect();
+        self.change(bridge, &changes);
     }
 
     /// Takes a port out of the model, publishes that, and takes its queue back.
@@ -299,7 +338,7 @@ impl Rig {
             let totals = (0..=LAST_PORT).map(|port| port_totals(self.datapath.counters(), PortId(port)));
             totals.map(|port| (port.rx_packets, port.tx_packets, port.drops.total())).collect::<Vec<_>>()
         };
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + Duration::from_secs(60);
         loop {
             assert!(Instant::now() < deadline, "the workers don't come to rest");
             let before = count();

@@ -10,7 +10,7 @@ use crate::pool::{FrameCache, FramePool};
 use crate::queue::{Burst, PortQueue, QueueFault};
 use crate::tap::{self, TapSpec};
 use crate::test_packets::{Kind, expected, field};
-use crate::testing::{Patch, Sandbox, only, root, start};
+use crate::testing::{Patch, Sandbox, only, root, serve, start};
 use crate::transport::Transport;
 
 /// A tap `t0` in `a`, and a veth from `v0` in `sw`, where the packet socket is, to `v1` in `b`.
@@ -60,11 +60,11 @@ fn tcp_between_a_tap_and_a_veth_that_segments_by_offload_loses_nothing() {
     for (server, client, address) in
         [("b", "a", "10.0.0.2"), ("a", "b", "10.0.0.1"), ("b", "a", "fd00::2"), ("a", "b", "fd00::1")]
     {
-        let server = start(&pair.sandbox, server, "iperf3 -s -1");
-        std::thread::sleep(Duration::from_millis(300));
+        let server = serve(&pair.sandbox, server);
         let before = patch.partial;
         patch.partial = 0;
-        let client = start(&pair.sandbox, client, &format!("iperf3 -c {address} -n 50M"));
+        // No more is under way at a time than the socket's buffer holds.
+        let client = start(&pair.sandbox, client, &format!("iperf3 -c {address} -n 50M -w 256K"));
         patch.run_until(client, &mut *pair.tap, &mut *pair.packet);
         patch.run_until(server, &mut *pair.tap, &mut *pair.packet);
         assert!(patch.partial > 10_000, "{} unfinished checksums", patch.partial);
@@ -144,7 +144,7 @@ fn cut_payload(
     burst.push(packet);
     assert_eq!(from.tx_burst(frames, &mut burst, &mut drops).packets, 1, "{drops:?}");
     let mut payload = Vec::new();
-    for _ in 0..1000 {
+    for _ in 0..10_000 {
         to.rx_burst(frames, &mut burst, &mut drops);
         for mut packet in burst.drain(..) {
             if packet.data()[6..12] == octets[6..12] {
@@ -180,7 +180,7 @@ fn through(
     burst.push(packet);
     assert_eq!(from.tx_burst(frames, &mut burst, &mut drops).packets, 1, "{drops:?}");
     let mut seen = Vec::new();
-    for _ in 0..1000 {
+    for _ in 0..10_000 {
         to.rx_burst(frames, &mut burst, &mut drops);
         for mut packet in burst.drain(..) {
             // Not what the kernel's own stack says now and then.

@@ -38,6 +38,8 @@ impl Lab {
     fn build(&self) -> Result<(), String> {
         let Lab { left, right } = self;
         for netns in [left, right] {
+            // A killed run whose process had this id may have left it.
+            let _ = run("ip", &format!("netns del {netns}"));
             run("ip", &format!("netns add {netns}"))?;
             run("ip", &format!("-n {netns} link set lo up"))?;
         }
@@ -113,7 +115,7 @@ pub(crate) fn follow(
     mut done: impl FnMut(&mut Monitor, &[Event]) -> bool,
 ) -> Vec<Event> {
     use std::os::fd::AsRawFd;
-    let deadline = Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_secs(30);
     let mut poll = Poll::new().unwrap();
     let mut ready = Events::with_capacity(4);
     let fd = monitor.as_raw_fd();
@@ -130,7 +132,7 @@ pub(crate) fn follow(
         if done(monitor, &seen) {
             return seen;
         }
-        assert!(Instant::now() < deadline, "10 s are over; events so far: {seen:#?}");
+        assert!(Instant::now() < deadline, "30 s are over; events so far: {seen:#?}");
         match poll.poll(&mut ready, Some(Duration::from_millis(200))) {
             Err(error) if error.kind() != ErrorKind::Interrupted => panic!("{error}"),
             _ => (),

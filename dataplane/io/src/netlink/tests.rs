@@ -164,7 +164,7 @@ fn a_next_hop_that_changes_its_mac_is_noticed() {
     follow(&mut monitor, |monitor, _| monitor.resolve(LOCAL, PEER).unwrap().dst_mac.is_some());
     let changed: weft_wire::Mac = "02:00:00:00:77:02".parse().unwrap();
     lab.peer_ip(&format!("link set nlb0 address {changed}"));
-    lab.ip("neigh flush dev nla0");
+    lab.ip(&format!("neigh del {PEER} dev nla0"));
     follow(&mut monitor, |monitor, _| monitor.resolve(LOCAL, PEER).unwrap().dst_mac.is_none());
     monitor.probe(PEER, index).unwrap();
     follow(&mut monitor, |monitor, _| monitor.resolve(LOCAL, PEER).unwrap().dst_mac == Some(changed));

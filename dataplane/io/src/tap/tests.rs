@@ -1,13 +1,11 @@
 //! Taps in network namespaces: needs root, says so if it isn't.
 
-use std::time::Duration;
-
 use weft_wire::{DropCounts, DropReason};
 
 use super::*;
 use crate::pool::FramePool;
 use crate::queue::{Burst, QueueFault};
-use crate::testing::{Patch, Sandbox, only, root, start};
+use crate::testing::{Patch, Sandbox, eventually, only, root, serve, start};
 
 fn name(text: &str) -> PortName {
     PortName::new(text).unwrap()
@@ -38,25 +36,20 @@ fn two_taps_ping_each_other_with_large_frames_and_carry_tcp_with_unfinished_chec
     let (mut qa, mut qb) = (only(a.queues), only(b.queues));
     let mut patch = Patch::new(&mut frames);
     for size in [56, 1472, 8972, 20_000] {
-        let ping = start(&sandbox, "a", &format!("ping -c 3 -i 0.05 -W 2 -s {size} 10.0.0.2"));
+        let ping = start(&sandbox, "a", &format!("ping -c 3 -l 3 -W 2 -s {size} 10.0.0.2"));
         let said = patch.run_until(ping, &mut *qa, &mut *qb);
         assert!(said.contains("3 received"), "{said}");
     }
-    let server = start(&sandbox, "b", "iperf3 -s -1");
-    std::thread::sleep(Duration::from_millis(300));
-    let client = start(&sandbox, "a", "iperf3 -c 10.0.0.2 -n 50M");
+    let server = serve(&sandbox, "b");
+    // No more is under way at a time than the tap's queue holds.
+    let client = start(&sandbox, "a", "iperf3 -c 10.0.0.2 -n 50M -w 256K");
     patch.run_until(client, &mut *qa, &mut *qb);
     patch.run_until(server, &mut *qa, &mut *qb);
     assert!(patch.partial > 1000, "{} unfinished checksums", patch.partial);
     assert_eq!(patch.drops, DropCounts::default());
     drop((qa, qb));
-    assert!(matches!(a.control.device(), Err(DeviceError::Gone(_))));
-    // A process that another test is just starting holds copies of all descriptors until it executes its program.
-    let gone = (0..100).any(|_| {
-        std::thread::sleep(Duration::from_millis(10));
-        !sandbox.try_run("a", "ip link show eth0").status.success()
-    });
-    assert!(gone, "the tap stayed");
+    eventually("the tap's end", || matches!(a.control.device(), Err(DeviceError::Gone(_))));
+    eventually("the end of its name", || !sandbox.try_run("a", "ip link show eth0").status.success());
     drop(frames);
     assert_eq!(pool.at_home(), pool.frames());
 }
@@ -74,7 +67,7 @@ fn a_tap_that_moves_to_another_namespace_keeps_working() {
     let mut patch = Patch::new(&mut frames);
     sandbox.run("b", "ip addr add 10.0.0.2/24 dev t1");
     sandbox.run("a", "ip addr add 10.0.0.1/24 dev t0");
-    let ping = start(&sandbox, "a", "ping -c 2 -i 0.05 -W 2 10.0.0.2");
+    let ping = start(&sandbox, "a", "ping -c 2 -l 2 -W 2 10.0.0.2");
     patch.run_until(ping, &mut *qa, &mut *qb);
     sandbox.run("a", "ip link set t0 netns {c} name moved0");
     for (room, command) in [("c", "ip addr add 10.0.0.1/24 dev moved0"), ("c", "ip link set moved0 up")] {
@@ -82,7 +75,7 @@ fn a_tap_that_moves_to_another_namespace_keeps_working() {
         patch.step(&mut *qb, &mut *qa);
         sandbox.run(room, command);
     }
-    let ping = start(&sandbox, "c", "ping -c 2 -i 0.05 -W 2 10.0.0.2");
+    let ping = start(&sandbox, "c", "ping -c 2 -l 2 -W 2 10.0.0.2");
     patch.run_until(ping, &mut *qa, &mut *qb);
     assert_eq!(a.control.netns().unwrap().name(), Some(sandbox.name("c")));
     assert_eq!(a.control.device().unwrap().name().unwrap(), "moved0");
@@ -123,30 +116,26 @@ fn a_persistent_tap_is_found_again_wherever_it_is() {
     sleeper.wait().unwrap();
 }
 
-/// Opens a tap that was closed just now. A process that another test starts at this moment may hold its descriptor for as
-/// long as it takes to start.
+/// Opens a tap that was closed just now.
 fn reopen(spec: &TapSpec) -> OpenPort<TapControl> {
-    for _ in 0..200 {
-        match open(spec) {
-            Ok(port) => return port,
-            Err(TapError::Busy { .. }) => std::thread::sleep(Duration::from_millis(10)),
-            Err(error) => panic!("{error}"),
+    let mut opened = open(spec);
+    eventually("a tap that is not busy", || {
+        if matches!(opened, Err(TapError::Busy { .. })) {
+            opened = open(spec);
         }
-    }
-    panic!("{} stays busy", spec.name);
+        !matches!(opened, Err(TapError::Busy { .. }))
+    });
+    opened.unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// The process, once it is in a namespace of its own.
 fn holder(pid: u32, sandbox: &Sandbox) -> u32 {
     let outside = [Netns::current().unwrap().id(), Netns::open(&sandbox.name("b")).unwrap().id()];
-    for _ in 0..200 {
+    eventually("a namespace of its own", || {
         let file = std::fs::File::open(format!("/proc/{pid}/ns/net")).unwrap();
-        if !outside.contains(&Netns::from_fd(file.into()).unwrap().id()) {
-            return pid;
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    panic!("{pid} got no namespace of its own");
+        !outside.contains(&Netns::from_fd(file.into()).unwrap().id())
+    });
+    pid
 }
 
 #[test]
@@ -233,5 +222,5 @@ fn an_impossible_mtu_is_refused_with_its_value_and_leaves_no_tap_behind() {
     let sandbox = Sandbox::new(&["a"]);
     let error = open(&TapSpec { mtu: Some(5), persistent: true, ..spec(&sandbox, "t0", "a") }).unwrap_err();
     assert!(error.to_string().contains("t0: MTU 5 is refused"), "{error}");
-    assert!(!sandbox.try_run("a", "ip link show t0").status.success());
+    eventually("the tap's end", || !sandbox.try_run("a", "ip link show t0").status.success());
 }

@@ -143,6 +143,8 @@ mod tests {
         let mut sockets = quiet(&lab);
         sockets.add(VXLAN).unwrap();
         let peer = udp_peer(&lab, 4789);
+        // The neighbour is known then: so many packets don't all wait for one.
+        assert_eq!(until_refused(&udp_peer(&lab, CLOSED), &[0; 8]), Some(libc::ECONNREFUSED));
         for _ in 0..200 {
             peer.send(&[0; 1400]).unwrap();
         }

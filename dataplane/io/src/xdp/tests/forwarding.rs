@@ -11,7 +11,7 @@ use crate::xdp::{Mode, WantedMode, XdpSpec};
 use weft_wire::{DropCounts, DropReason};
 
 /// Ping, TCP and UDP, first with the offloads that the port wants, then with the peers' checksums left to us.
-fn everything_crosses(mode: WantedMode, tcp_at_least: f64) {
+fn everything_crosses(mode: WantedMode) {
     let lab = Lab::new("ab");
     let (pool, system) = system();
     let (left, left_port) = lab.open_one(&system, 'a', mode);
@@ -21,13 +21,15 @@ fn everything_crosses(mode: WantedMode, tcp_at_least: f64) {
     let _server = lab.serve('b');
     let (a, b) = (lab.side('a', &left_port), lab.side('b', &right_port));
     let patch = Patch::start(&pool, left, right);
-    let ping = lab.exec('a', "ping -c 50 -i 0.01 -W 1 10.0.0.2");
+    let ping = lab.exec('a', "ping -c 50 -l 50 -W 2 10.0.0.2");
     assert!(ping.contains(" 0% packet loss"), "{ping}");
     let (tcp, _) = lab.iperf('a', "10.0.0.2", "-t 1");
     let (udp, lost) = lab.iperf('a', "10.0.0.2", "-u -b 100M -l 1400 -t 1");
     eprintln!("{wanted}: TCP {:.2} Gbit/s, UDP {:.0} Mbit/s, {lost} lost", tcp / 1e9, udp / 1e6);
     // What the receiver's socket had no room for is not the switch's loss; that is counted below.
-    assert!(tcp > tcp_at_least && udp > 50e6);
+    // Far below what any machine does, and above what gets through when every other packet is lost.
+    assert!(tcp > 3e7 && udp > 1e7);
+    lab.wait_quiet();
     let ([there, back], queues) = patch.pause();
     lab.assert_accounted(a, b, &there);
     lab.assert_accounted(b, a, &back);
@@ -52,7 +54,7 @@ fn unfinished_checksums_are_finished(mode: WantedMode) {
     let (tcp, _) = lab.iperf('a', "10.0.0.2", "-t 1");
     let (udp, _) = lab.iperf('a', "10.0.0.2", "-u -b 100M -l 1400 -t 1");
     eprintln!("{mode:?}, with the peer's tx checksum offload on: TCP {:.2} Gbit/s", tcp / 1e9);
-    assert!(tcp > 1e8 && udp > 50e6);
+    assert!(tcp > 3e7 && udp > 1e7);
     let [moved, back] = patch.stop();
     assert_eq!(lab.checksum_errors('a') + lab.checksum_errors('b'), 0);
     for moved in [moved, back] {
@@ -64,14 +66,14 @@ fn unfinished_checksums_are_finished(mode: WantedMode) {
 #[test]
 fn everything_crosses_in_native_mode() {
     if privileged("everything_crosses_in_native_mode") {
-        everything_crosses(WantedMode::Auto, 5e8);
+        everything_crosses(WantedMode::Auto);
     }
 }
 
 #[test]
 fn everything_crosses_in_generic_mode() {
     if privileged("everything_crosses_in_generic_mode") {
-        everything_crosses(WantedMode::Generic, 1e8);
+        everything_crosses(WantedMode::Generic);
     }
 }
 
@@ -103,8 +105,10 @@ fn packets_of_several_frames_cross_and_those_above_the_mtu_are_counted() {
     let (left, left_port) = lab.open_one(&system, 'a', WantedMode::Native);
     let (right, right_port) = lab.open_one(&system, 'b', WantedMode::Native);
     let patch = Patch::start(&pool, left, right);
-    let ping = lab.exec('a', "ping -M do -s 8972 -c 20 -i 0.01 -W 1 10.0.0.2");
-    assert!(ping.contains(" 0% packet loss"), "{ping}");
+    for _ in 0..4 {
+        let ping = lab.exec('a', "ping -M do -s 8972 -c 5 -l 5 -W 2 10.0.0.2");
+        assert!(ping.contains(" 0% packet loss"), "{ping}");
+    }
     let [moved, _] = patch.stop();
     assert!(moved.sent.bytes > 20 * 9000, "{moved:?}");
     assert_eq!(moved.drops, DropCounts::default());

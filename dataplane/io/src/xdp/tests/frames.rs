@@ -68,7 +68,7 @@ fn a_worker_that_sleeps_is_woken_by_a_packet() {
     assert!(queue.arm() && !wait(&*queue, 50));
     lab.exec('a', "ip neighbour add 10.0.0.2 lladdr 02:00:00:00:00:99 dev eth0");
     lab.exec('a', "ping -c 1 -W 0.01 10.0.0.2 || true");
-    assert!(wait(&*queue, 1000) && !queue.arm(), "a packet waits");
+    assert!(wait(&*queue, 10_000) && !queue.arm(), "a packet waits");
     queue.rx_burst(&mut frames, &mut burst, &mut drops);
     assert_eq!(burst.len(), 1);
     assert!(queue.arm());

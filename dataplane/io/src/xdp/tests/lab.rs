@@ -4,7 +4,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use weft_wire::DropCounts;
 
@@ -12,7 +12,8 @@ use crate::netns::Netns;
 use crate::packet::{Offload, Packet};
 use crate::pool::FramePool;
 use crate::queue::{Burst, PortQueue, Sent};
-use crate::xdp::{OpenPort, WantedMode, XdpPort, XdpSpec, XdpSystem};
+pub(crate) use crate::testing::eventually;
+use crate::xdp::{OpenPort, WantedMode, XdpError, XdpPort, XdpSpec, XdpSystem};
 
 /// Whether this test can run; says so loudly when it can't.
 pub fn privileged(test: &str) -> bool {
@@ -41,15 +42,6 @@ pub fn succeeds(line: &str) -> bool {
         .status()
         .unwrap()
         .success()
-}
-
-/// Waits until `condition` holds, at most ten seconds.
-pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !condition() {
-        assert!(start.elapsed() < Duration::from_secs(10), "{what} did not happen within 10 s");
-        std::thread::sleep(Duration::from_millis(5));
-    }
 }
 
 /// A process that ends with the test.
@@ -85,6 +77,7 @@ impl Lab {
         let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let name = format!("xk{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let lab = Lab { _turn: turn, name, hosts: hosts.chars().collect() };
+        lab.remove();
         run(&format!("ip netns add {}", lab.switch()));
         run(&format!("ip -n {} link set lo up", lab.switch()));
         for (index, &host) in lab.hosts.iter().enumerate() {
@@ -94,6 +87,14 @@ impl Lab {
             run(&format!("{in_host} address add 10.0.0.{}/24 dev eth0", index + 1));
         }
         lab
+    }
+
+    /// Removes the namespaces: this lab's, or those that a killed run has left whose process had this id.
+    fn remove(&self) {
+        for &host in &self.hosts {
+            succeeds(&format!("ip netns del {}", self.host(host)));
+        }
+        succeeds(&format!("ip netns del {}", self.switch()));
     }
 
     /// The switch's namespace.
@@ -119,6 +120,10 @@ impl Lab {
             run(&format!("ip netns exec {netns} sysctl -qw net.ipv6.conf.{device}.disable_ipv6=1"));
             run(&format!("ip -n {netns} link set {device} up"));
         }
+        // A kernel asks again for a neighbour five seconds after its first use: just when packets are counted.
+        let kernel = "net.ipv4.neigh.eth0";
+        let times = format!("{kernel}.base_reachable_time_ms=3600000 {kernel}.delay_first_probe_time=3600");
+        run(&format!("ip netns exec {inside} sysctl -qw {times}"));
         run(&format!("ip -n {inside} link set lo up"));
     }
 
@@ -151,7 +156,7 @@ impl Lab {
 
     /// Runs iperf3 from one host to another's address; the received rate in bits per second and lost packets.
     pub fn iperf(&self, from: char, to: &str, options: &str) -> (f64, u64) {
-        let json = self.exec(from, &format!("iperf3 -J -c {to} --connect-timeout 2000 {options}"));
+        let json = self.exec(from, &format!("iperf3 -J -c {to} --connect-timeout 10000 {options}"));
         let end = &json[json.rfind("\"sum\"").or(json.find("\"sum_received\"")).expect("a result")..];
         let end = json.find("\"sum_received\"").map_or(end, |at| &json[at..]);
         let number = |key: &str| -> Option<f64> {
@@ -168,6 +173,16 @@ impl Lab {
             text.trim().parse::<u64>().expect("a number")
         };
         (count("tx"), count("rx"))
+    }
+
+    /// Waits until nothing has come or gone at any host for a while: connections end when the programs that had them are gone.
+    pub fn wait_quiet(&self) {
+        let count = || self.hosts.iter().map(|&host| self.counted(host)).collect::<Vec<_>>();
+        eventually("quiet", || {
+            let before = count();
+            std::thread::sleep(Duration::from_millis(200));
+            count() == before
+        });
     }
 
     /// Asserts that whatever left `from` since `before` came to the switch, unless the kernel says that its ring was
@@ -207,12 +222,24 @@ impl Lab {
         server
     }
 
-    /// Opens the port of a host.
+    /// Opens the port of a host. If it was open before, the kernel may have that port's program or socket for a moment.
     pub fn open(&self, system: &XdpSystem, host: char, mode: WantedMode) -> OpenPort {
         let netns = self.switch_netns();
         let device = format!("p{host}");
-        let spec = XdpSpec { netns: Some(&netns), mode, ..XdpSpec::new(&device) };
-        system.open(spec).unwrap_or_else(|error| panic!("{error}"))
+        let open = || system.open(XdpSpec { netns: Some(&netns), mode, ..XdpSpec::new(&device) });
+        let mut opened = open();
+        eventually("a device that is free", || {
+            let busy = match &opened {
+                Err(XdpError::OtherProgram { .. }) => true,
+                Err(XdpError::Socket { source, .. }) => source.raw_os_error() == Some(libc::EBUSY),
+                _ => false,
+            };
+            if busy {
+                opened = open();
+            }
+            !busy
+        });
+        opened.unwrap_or_else(|error| panic!("{error}"))
     }
 }
 
@@ -226,10 +253,7 @@ pub struct Side<'a> {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        for &host in &self.hosts {
-            succeeds(&format!("ip netns del {}", self.host(host)));
-        }
-        succeeds(&format!("ip netns del {}", self.switch()));
+        self.remove();
     }
 }
 

@@ -1,0 +1,49 @@
+//! Where counts go when a program's packets are settled: rules, buckets, patch ports; and what its packets keep alive.
+
+use std::time::Duration;
+
+use crate::counters::Counters;
+use crate::program::Tally;
+use crate::shared::Shared;
+
+/// See the module's text. Made for one settling.
+#[derive(Debug)]
+pub struct Ledger<'a> {
+    counters: &'a Counters,
+    shared: &'a Shared,
+    now: Duration,
+    second: u32,
+}
+
+impl<'a> Ledger<'a> {
+    /// Of a worker with these counters, as of now.
+    pub fn of(counters: &'a Counters, shared: &'a Shared, now: Duration, second: u32) -> Self {
+        Ledger { counters, shared, now, second }
+    }
+
+    /// Enters what a program has counted.
+    pub fn enter(&self, tally: &Tally<'_>) {
+        let (packets, bytes) = (tally.packets, tally.bytes);
+        for rule in &tally.verdict.rules {
+            rule.count(packets, bytes, self.now);
+        }
+        for chosen in &tally.verdict.buckets {
+            chosen.group.count(packets, bytes);
+            chosen.group.count_bucket(chosen.bucket, packets, bytes);
+        }
+        for &(out, peer) in &tally.verdict.patches {
+            let (out, peer) = (self.counters.port(out), self.counters.port(peer));
+            out.tx_packets.add(packets);
+            out.tx_bytes.add(bytes);
+            peer.rx_packets.add(packets);
+            peer.rx_bytes.add(bytes);
+        }
+        for dep in &tally.verdict.young {
+            self.shared.epochs.stamp(dep.cell, self.second);
+        }
+        for learned in &tally.verdict.learned {
+            // If somebody else is writing, the next packets say it again.
+            let _ = learned.tables.learn(&learned.rule, learned.limit, self.now);
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! What of a packet can matter, bridge by bridge: the union of what is read in its own tables and, through patch ports, in
+//! those of other bridges. Every port of a bridge has its mask.
+
+use std::collections::{BTreeSet, HashMap};
+
+use crate::key::{KeyMask, PortId};
+use crate::snapshot::{BridgeId, Model, PortKind};
+use crate::tables::{Edge, TableId, Tables};
+use crate::vlan::{VlanMode, VlanSet};
+
+/// What a bridge's tables can read of a packet.
+#[derive(Clone, Debug, Default)]
+pub struct Reads {
+    mask: KeyMask,
+    lengths: Vec<u16>,
+    /// Whether they can take the outermost tag off, so that who comes next reads the second in its place.
+    pops: bool,
+}
+
+impl Reads {
+    /// What these tables can read of a packet that enters the first of them.
+    pub fn of(tables: &Tables) -> Reads {
+        let reach = tables.reads(TableId::FIRST);
+        Reads { mask: reach.mask, lengths: reach.lengths().collect(), pops: reach.has(Edge::PopVlan) }
+    }
+
+    fn add(&mut self, other: &Reads) {
+        self.mask = self.mask.union(&other.mask);
+        self.lengths.extend(&other.lengths);
+        self.pops |= other.pops;
+    }
+}
+
+/// Each bridge's mask, and the lengths that packets are compared with, ascending. What a bridge's tables are about to read
+/// (`coming`) counts as well.
+pub fn of(model: &Model, coming: Option<(BridgeId, &Reads)>) -> (HashMap<BridgeId, KeyMask>, Vec<u16>) {
+    let mut reads: HashMap<BridgeId, Reads> = HashMap::new();
+    for bridge in &model.bridges {
+        let mut own = Reads { mask: KeyMask::INGRESS, ..Reads::default() };
+        own.add(&Reads::of(&bridge.flows.load()));
+        if let Some((_, coming)) = coming.filter(|(id, _)| *id == bridge.id) {
+            own.add(coming);
+        }
+        reads.insert(bridge.id, own);
+    }
+    let lengths: BTreeSet<u16> = reads.values().flat_map(|reads| reads.lengths.iter().copied()).collect();
+    let mut masks: HashMap<BridgeId, KeyMask> = reads.iter().map(|(id, reads)| (*id, reads.mask)).collect();
+    let links = links(model, &reads);
+    // As far as patch ports lead.
+    loop {
+        let before = masks.clone();
+        for link in &links {
+            let behind = masks.get(&link.to).copied().unwrap_or_default();
+            if let Some(mask) = masks.get_mut(&link.from) {
+                *mask = mask.union(&link.seen_through(&behind));
+            }
+        }
+        if masks == before {
+            return (masks, lengths.into_iter().collect());
+        }
+    }
+}
+
+/// A way from one bridge to another.
+struct Link {
+    from: BridgeId,
+    to: BridgeId,
+    /// The outermost tag may be gone on the other side.
+    pops: bool,
+}
+
+impl Link {
+    /// What has to be read before the link for what is read behind it. A tag's priority decides what leaves by a port.
+    fn seen_through(&self, behind: &KeyMask) -> KeyMask {
+        let mut mask = behind.union(&KeyMask::TAG);
+        if self.pops {
+            mask.0[3] |= (behind.0[1] & 0xffff) << 32;
+        }
+        mask
+    }
+}
+
+fn links(model: &Model, reads: &HashMap<BridgeId, Reads>) -> Vec<Link> {
+    let bridge_of: HashMap<PortId, BridgeId> =
+        model.ports.iter().filter_map(|port| Some((port.id, port.bridge?))).collect();
+    let link = |port: &crate::snapshot::PortSpec| {
+        let PortKind::Patch(Some(peer)) = port.kind else { return None };
+        let (from, to) = (port.bridge?, *bridge_of.get(&peer)?);
+        let strips = port.vlan != VlanMode::Trunk(VlanSet::all());
+        let pops = strips || reads.get(&from).is_some_and(|reads| reads.pops);
+        Some(Link { from, to, pops })
+    };
+    model.ports.iter().filter_map(link).collect()
+}

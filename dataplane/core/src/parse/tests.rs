@@ -1,0 +1,51 @@
+//! Frames whose keys can be read off by eye; `tests/parse_truth.rs` compares thousands with Open vSwitch.
+
+use super::*;
+use crate::key::PortId;
+use proptest::prelude::*;
+
+const PORT: Ingress = Ingress::port(PortId(3));
+
+fn frame(tail: &[u8]) -> Vec<u8> {
+    [&[2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1], tail].concat()
+}
+
+#[test]
+fn addresses_ingress_and_tag_are_read() {
+    let frame = frame(&[0x81, 0, 0xa0, 0x64, 8, 0]);
+    let key = full(&frame, PORT).unwrap();
+    assert_eq!(key.destination(), Mac([2, 0, 0, 0, 0, 2]));
+    assert_eq!(key.source(), Mac([2, 0, 0, 0, 0, 1]));
+    assert_eq!((key.tci().vid().get(), key.tci().pcp(), key.tci().is_tagged()), (100, 5, true));
+    assert_eq!((Ingress::of(&key), key.ether_type()), (PORT, EtherType::IPV4.0));
+}
+
+#[test]
+fn a_frame_that_ends_in_its_ethernet_header_or_tag_has_no_key() {
+    assert_eq!(full(&frame(&[8]), PORT), None);
+    assert_eq!(full(&frame(&[0x81, 0, 0, 1, 8]), PORT), None);
+    assert!(full(&frame(&[8, 0]), PORT).is_some());
+}
+
+#[test]
+fn a_udp_packets_five_tuple_is_read() {
+    let mut ip = vec![0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
+    ip.extend([0x12, 0x34, 0, 53, 0, 8, 0, 0]);
+    let key = full(&frame(&[&[8, 0], &ip[..]].concat()), PORT).unwrap();
+    assert_eq!((key.0[5], key.0[7]), (0x0a00_0001, 0x0a00_0002));
+    assert_eq!(key.0[8], 0x1234_0035_0000_0000);
+    assert_eq!(key.0[3] & 0xffff_ffff, 0x1100_4000);
+}
+
+proptest! {
+    #[test]
+    fn any_octets_are_parsed_without_a_panic(octets in proptest::collection::vec(any::<u8>(), 0..200), kind in 0..4usize) {
+        let mut octets = octets;
+        let ether_type = [EtherType::IPV4, EtherType::IPV6, EtherType::ARP, EtherType::VLAN][kind].0.to_be_bytes();
+        if let Some(place) = octets.get_mut(12..14) {
+            place.copy_from_slice(&ether_type);
+        }
+        let full = full(&octets, PORT);
+        prop_assert_eq!(full.map(|key| [key.0[0], key.0[1]]), ethernet(&octets, PORT));
+    }
+}

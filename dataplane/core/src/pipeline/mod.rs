@@ -1,0 +1,343 @@
+//! The walk through the flow tables that a cache miss takes.
+//!
+//! Runs inline in the worker, on what is published at that moment, and leaves a [`Verdict`]: what is done to the packet,
+//! and everything that this depends on. The same walk serves every bridge (one without rules of its own has one rule,
+//! NORMAL) and `weftctl trace`: there is no other way through the switch.
+//!
+//! A walk is a function of the masked key and of what its verdict notes: it reads no bit of the packet that the tables'
+//! key mask leaves out. Semantics are Open vSwitch's (`ofproto-dpif-xlate`).
+//!
+//! * `execute`: actions, one after the other; `write`: what they do to fields and headers;
+//! * `output`: ports, patch ports, tunnels, controllers; `normal`: VLAN and FDB switching;
+//! * [`group`]: groups, and the choices that hashes make; `learn`: rules that packets make;
+//! * [`trace`]: who listens.
+
+mod execute;
+pub mod group;
+mod learn;
+mod normal;
+mod output;
+pub mod trace;
+mod write;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use weft_flow::{Action, Field, Fields, FlowKey, KeyMask, Subfield, Term};
+use weft_wire::{DropReason, OfPort};
+
+use crate::epoch::Epochs;
+use crate::key::{Ingress, VtepId};
+use crate::snapshot::{Bridge, Port, Snapshot};
+use crate::tables::{FlowTables, Miss, Rule, TableId, Tables};
+use crate::verdict::{Look, Terms, Verdict, Visited};
+
+use trace::{Event, Tracer};
+
+/// How deep resubmits backwards may nest (Open vSwitch's `MAX_DEPTH`).
+pub const MAX_DEPTH: u16 = 64;
+/// How many look-ups a walk may make (`MAX_RESUBMITS`).
+pub const MAX_LOOKUPS: u16 = 4096;
+/// Octets that a packet's stack may take.
+const MAX_STACK: usize = 65536;
+/// Tags that actions may put in front of a packet: as many fit every frame, with a tunnel's headers.
+pub const MAX_TAGS: u8 = 8;
+/// Steps that a verdict may have.
+const MAX_OPS: usize = 4096;
+
+/// What a walk goes by.
+#[derive(Clone, Copy)]
+pub struct Occasion<'a> {
+    /// The configuration.
+    pub snapshot: &'a Snapshot,
+    /// The packet, masked or not.
+    pub key: &'a FlowKey,
+    /// The time, in seconds, for the FDB.
+    pub second: u32,
+    /// The time, for rules.
+    pub now: Duration,
+    /// Whether the walk may teach the FDB and make rules: a trace may not.
+    pub effects: bool,
+}
+
+/// Runs the pipeline; what it learns is there at once.
+pub fn walk<T: Tracer>(occasion: Occasion<'_>, verdict: &mut Verdict, tracer: &mut T) {
+    verdict.clear();
+    let fields = Fields::of_packet(occasion.key);
+    let mut walk = Walk {
+        occasion,
+        verdict,
+        tracer,
+        fields,
+        written: KeyMask::default(),
+        pending: KeyMask::default(),
+        stack: Vec::new(),
+        action_set: Vec::new(),
+        depth: 0,
+        lookups: 0,
+        exit: false,
+        opaque: false,
+        tags: 0,
+        state: None,
+        copy_start: None,
+        outer_copies: Vec::new(),
+    };
+    if let Err(reason) = walk.run() {
+        walk.tracer.event(Event::Error(reason));
+        walk.verdict.ops.clear();
+        walk.verdict.drop = Some(reason);
+    }
+}
+
+/// A walk under way. See the module's text.
+struct Walk<'a, T> {
+    occasion: Occasion<'a>,
+    verdict: &'a mut Verdict,
+    tracer: &'a mut T,
+    /// The packet as it is now, and what the pipeline keeps beside it.
+    fields: Fields,
+    /// Bits of the packet's words that the walk has written.
+    written: KeyMask,
+    /// Those of them that no step of the verdict has put into the packet yet.
+    pending: KeyMask,
+    /// `push` and `pop`.
+    stack: Vec<u128>,
+    /// `write_actions`.
+    action_set: Vec<Action>,
+    depth: u16,
+    lookups: u16,
+    /// `exit` was met.
+    exit: bool,
+    /// What is behind a popped label has not been read.
+    opaque: bool,
+    /// Tags that were put in front.
+    tags: u8,
+    /// Where the copy that is being changed begins, among the steps; and those around it.
+    copy_start: Option<usize>,
+    outer_copies: Vec<Option<usize>>,
+    /// The range that says what `fields` are, if they haven't changed since it was written down.
+    state: Option<Terms>,
+}
+
+/// Where a walk is: on which bridge, and where the packet came in there.
+struct Here<'w> {
+    bridge: &'w Bridge,
+    port: &'w Port,
+    live: &'w Arc<FlowTables>,
+    tables: &'w Tables,
+    /// The bridge's place among those visited.
+    visited: u8,
+}
+
+/// Which rule's actions are being carried out.
+#[derive(Clone, Copy)]
+struct By<'r> {
+    table: TableId,
+    rule: Option<&'r Arc<Rule>>,
+}
+
+impl<'a, T: Tracer> Walk<'a, T> {
+    fn run(&mut self) -> Result<(), DropReason> {
+        let snapshot = self.occasion.snapshot;
+        let port: &'a Port = match Ingress::of(self.occasion.key).decode() {
+            Ok(id) => snapshot.port(id).ok_or(DropReason::NoBridge)?,
+            Err(vtep) => self.tunnel_port(vtep)?,
+        };
+        self.verdict.deps.push(port.dep);
+        self.enter(port)?;
+        if !self.verdict.does_something() && self.verdict.drop.is_none() {
+            self.verdict.drop = Some(DropReason::RuleDrop);
+        }
+        Ok(())
+    }
+
+    /// The tunnel port of a packet that a VTEP received: one whose fixed key it carries, else one whose map knows it, else
+    /// one that takes every key.
+    fn tunnel_port(&mut self, id: VtepId) -> Result<&'a Port, DropReason> {
+        let snapshot = self.occasion.snapshot;
+        let vtep = snapshot.vtep(id).ok_or(DropReason::TunnelUnknown)?;
+        self.verdict.deps.push(vtep.dep);
+        let (remote, vni) = (self.occasion.key.tunnel_remote(), self.occasion.key.tunnel_key());
+        let ports = |fixed: Option<u32>| {
+            let ids = vtep.tunnels.get(&(remote, fixed)).map(Vec::as_slice).unwrap_or_default();
+            ids.iter().filter_map(|&id| snapshot.port(id))
+        };
+        let knows = |port: &&Arc<Port>| {
+            let bridge = port.spec.bridge.and_then(|bridge| snapshot.bridge(bridge));
+            bridge.is_some_and(|bridge| bridge.vid_of.contains_key(&vni))
+                && port.spec.tunnel().is_some_and(|tunnel| tunnel.carries_vni(vni))
+        };
+        let takes_any = |port: &&Arc<Port>| {
+            port.spec.tunnel().is_some_and(|tunnel| tunnel.key == crate::snapshot::TunnelKeys::Flow)
+        };
+        let found = ports(Some(vni))
+            .next()
+            .or_else(|| ports(None).find(knows))
+            .or_else(|| ports(None).find(takes_any))
+            .or_else(|| ports(None).next());
+        let Some(port) = found else {
+            let remote_known = vtep.tunnels.keys().any(|&(known, _)| known == remote);
+            return Err(if remote_known { DropReason::TunnelKeyUnknown } else { DropReason::TunnelUnknown });
+        };
+        self.verdict.tunnel = Some(port.spec.id);
+        Ok(port)
+    }
+
+    /// Through the tables of the bridge that `port` belongs to, as a packet that came in there.
+    fn enter(&mut self, port: &Port) -> Result<(), DropReason> {
+        let bridge =
+            port.spec.bridge.and_then(|id| self.occasion.snapshot.bridge(id)).ok_or(DropReason::NoBridge)?;
+        self.verdict.deps.push(bridge.table_dep);
+        let live = &bridge.spec.flows;
+        let tables = live.load();
+        let visited = self.visit(live, tables.version)?;
+        self.set(Field::InPort, port.spec.ofport.0.into());
+        self.set(Field::ActsetOutput, UNSET.into());
+        let here = Here { bridge, port, live, tables: &tables, visited };
+        self.tracer.event(Event::Bridge { bridge, port });
+        self.look_up(&here, TableId::FIRST, port.spec.ofport, Missed::Matters)?;
+        self.run_action_set(&here)
+    }
+
+    /// Notes that the verdict depends on these tables.
+    fn visit(&mut self, live: &Arc<FlowTables>, version: u64) -> Result<u8, DropReason> {
+        let same = |known: &Visited| Arc::ptr_eq(&known.tables, live) && known.version == version;
+        if let Some(at) = self.verdict.visited.iter().position(same) {
+            return Ok(at as u8);
+        }
+        let at = self.verdict.visited.len();
+        if at == usize::from(u8::MAX) {
+            return Err(DropReason::RecursionTooDeep);
+        }
+        self.verdict.visited.push(Visited { tables: Arc::clone(live), version });
+        Ok(at as u8)
+    }
+
+    /// Looks the packet up in a table, as if it had come in by `in_port`, and does what the rule says.
+    fn look_up(
+        &mut self,
+        here: &Here<'_>,
+        table: TableId,
+        in_port: OfPort,
+        missed: Missed,
+    ) -> Result<(), DropReason> {
+        if self.opaque {
+            self.refuse(DropReason::MplsUnparsed);
+            return Ok(());
+        }
+        self.check_limits()?;
+        let own_port = self.get(Field::InPort);
+        self.set(Field::InPort, in_port.0.into());
+        let conjunction = self.get(Field::ConjId);
+        let hit = here.tables.lookup(table, &mut self.fields);
+        if self.get(Field::ConjId) != conjunction {
+            self.state = None;
+        }
+        let (rule, priority, conjunctive) = (hit.rule.cloned(), hit.matters_from(), hit.conjunctive);
+        let state = self.state_terms();
+        self.verdict.looks.push(Look { bridge: here.visited, table, priority, conjunctive, state });
+        self.tracer.event(Event::Lookup { table, rule: rule.as_deref(), fields: &self.fields });
+        self.set(Field::InPort, own_port);
+        let Some(rule) = rule else {
+            self.set(Field::ConjId, conjunction);
+            return self.miss(here, table, missed);
+        };
+        self.verdict.rules.push(Arc::clone(&rule));
+        let result = self.execute(here, By { table, rule: Some(&rule) }, &rule.actions);
+        self.set(Field::ConjId, conjunction);
+        result
+    }
+
+    /// No rule matched.
+    fn miss(&mut self, here: &Here<'_>, table: TableId, missed: Missed) -> Result<(), DropReason> {
+        if missed == Missed::IsNothing {
+            return Ok(());
+        }
+        match here.tables.miss(table) {
+            Miss::Drop => {
+                self.refuse(DropReason::TableMiss);
+                Ok(())
+            }
+            Miss::Controller => {
+                self.report_miss(here, table);
+                Ok(())
+            }
+            Miss::Continue => match table.next() {
+                Some(next) => self.look_up(here, next, here.port.spec.ofport, missed),
+                None => {
+                    self.refuse(DropReason::TableMiss);
+                    Ok(())
+                }
+            },
+        }
+    }
+
+    fn check_limits(&mut self) -> Result<(), DropReason> {
+        if self.depth >= MAX_DEPTH {
+            return Err(DropReason::RecursionTooDeep);
+        }
+        if self.lookups >= MAX_LOOKUPS || self.verdict.ops.len() > MAX_OPS {
+            return Err(DropReason::TooManyResubmits);
+        }
+        if self.stack.len() * size_of::<u128>() > MAX_STACK {
+            return Err(DropReason::StackTooDeep);
+        }
+        self.lookups += 1;
+        Ok(())
+    }
+
+    /// Writes down what the fields are, for whoever asks later whether a new rule would have matched.
+    fn state_terms(&mut self) -> Terms {
+        if let Some(state) = self.state {
+            return state;
+        }
+        let start = self.verdict.terms.len() as u32;
+        let written = self.written.0.iter().copied().chain(std::iter::repeat(u64::MAX));
+        for (word, (&value, mask)) in self.fields.0.iter().zip(written).enumerate() {
+            let of_packet = word < weft_flow::fields::KEY_WORDS;
+            if mask != 0 && (of_packet || value != 0) {
+                self.verdict.terms.push(Term { word: word as u8, mask, value: value & mask });
+            }
+        }
+        let state = Terms { start, end: self.verdict.terms.len() as u32 };
+        self.state = Some(state);
+        state
+    }
+
+    /// An output that can't be, or a rule that has none. The first reason is the verdict's if nothing leaves.
+    fn refuse(&mut self, reason: DropReason) {
+        self.tracer.event(Event::Refused(reason));
+        self.verdict.drop.get_or_insert(reason);
+    }
+
+    fn get(&self, field: Field) -> u128 {
+        Subfield::whole(field).get(&self.fields)
+    }
+
+    /// Sets a field of the pipeline's own.
+    fn set(&mut self, field: Field, value: u128) {
+        if self.get(field) != value {
+            Subfield::whole(field).set(&mut self.fields, value);
+            self.state = None;
+        }
+    }
+}
+
+/// `actset_output` when the action set has no output (`OFPP_UNSET`).
+const UNSET: u16 = 0xfff7;
+
+/// What it means that no rule matched.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Missed {
+    /// The table's setting decides: a new packet, or `goto_table`.
+    Matters,
+    /// Nothing happens: `resubmit`.
+    IsNothing,
+}
+
+/// Whether all that `verdict` depends on still stands.
+pub fn holds(verdict: &Verdict, epochs: &Epochs) -> bool {
+    let tables = |visited: &Visited| visited.tables.version() == visited.version;
+    verdict.deps.iter().chain(&verdict.flow_deps).chain(&verdict.further).all(|&dep| epochs.holds(dep))
+        && verdict.visited.iter().all(tables)
+}

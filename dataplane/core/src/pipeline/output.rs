@@ -1,0 +1,266 @@
+//! Where packets go: ports, patch ports and the bridges behind them, tunnels, controllers.
+
+use std::sync::Arc;
+
+use weft_flow::action::{Controller, PacketInReason};
+use weft_flow::fields::WORDS;
+use weft_flow::{Action, Field, Fields, Subfield};
+use weft_wire::{DropReason, OfPort};
+
+use super::trace::{Event, Tracer};
+use super::{By, Here, Missed, Walk};
+use crate::snapshot::{Path, Port, PortKind, TunnelKeys};
+use crate::tables::TableId;
+use crate::verdict::{Emit, Op, PacketIn, Shared};
+use crate::vlan::TagRewrite;
+
+/// Words of the tunnel that the packet came in by, or is to leave by.
+const TUNNEL: [usize; 2] = [2, 14];
+
+impl<T: Tracer> Walk<'_, T> {
+    /// Actions that send the packet somewhere.
+    pub(super) fn send(&mut self, here: &Here<'_>, by: By<'_>, action: &Action) -> Result<(), DropReason> {
+        match action {
+            Action::Output(port) | Action::Enqueue { port, .. } => self.output(here, by, *port, 0),
+            Action::OutputTrunc { port, max_len } => self.output(here, by, *port, *max_len),
+            Action::OutputReg { source, max_len } => {
+                let port = source.get(&self.fields);
+                match u16::try_from(port) {
+                    Ok(port) if OfPort(port) == OfPort::CONTROLLER => {
+                        self.packet_in(here, by, &to_controller(*max_len, PacketInReason::Action));
+                        Ok(())
+                    }
+                    Ok(port) => self.output(here, by, OfPort(port), 0),
+                    Err(_) => {
+                        self.refuse(DropReason::NoSuchPort);
+                        Ok(())
+                    }
+                }
+            }
+            Action::Controller(controller) => {
+                self.packet_in(here, by, controller);
+                Ok(())
+            }
+            Action::Bundle(bundle) => match self.choose_slave(here, bundle) {
+                (Some(port), None) => self.output(here, by, port, 0),
+                (None, None) => {
+                    self.refuse(DropReason::NoSuchPort);
+                    Ok(())
+                }
+                (port, Some(target)) => {
+                    self.write_if_there(target, port.unwrap_or(OfPort::NONE).0.into());
+                    Ok(())
+                }
+            },
+            _ => Ok(()),
+        }
+    }
+
+    /// `output:port`; `max_len` 0 is the whole packet.
+    pub(super) fn output(
+        &mut self,
+        here: &Here<'_>,
+        by: By<'_>,
+        port: OfPort,
+        max_len: u32,
+    ) -> Result<(), DropReason> {
+        let in_port = OfPort(self.get(Field::InPort) as u16);
+        match port {
+            OfPort::NORMAL => self.normal(here),
+            OfPort::FLOOD | OfPort::ALL => self.output_everywhere(here, in_port),
+            OfPort::IN_PORT => self.output_to(here, in_port, max_len),
+            OfPort::CONTROLLER => {
+                self.packet_in(here, by, &to_controller(u16::MAX, PacketInReason::Action));
+                Ok(())
+            }
+            OfPort::TABLE => self.look_up(here, TableId::FIRST, in_port, Missed::Matters),
+            OfPort::NONE => Ok(()),
+            // OpenFlow 1.3.5, section 5.12: not to the ingress port, unless it is named as IN_PORT.
+            port if port == in_port => {
+                self.refuse(DropReason::SamePort);
+                Ok(())
+            }
+            port => self.output_to(here, port, max_len),
+        }
+    }
+
+    /// FLOOD and ALL: every port but the one that the packet came in by, in order of their numbers.
+    fn output_everywhere(&mut self, here: &Here<'_>, in_port: OfPort) -> Result<(), DropReason> {
+        self.verdict.deps.push(here.bridge.ports_dep);
+        let snapshot = self.occasion.snapshot;
+        for &id in &here.bridge.ports {
+            if let Some(port) = snapshot.port(id).filter(|port| port.spec.ofport != in_port) {
+                self.emit_as_it_is(here, port, 0)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn output_to(&mut self, here: &Here<'_>, port: OfPort, max_len: u32) -> Result<(), DropReason> {
+        match here.bridge.by_ofport(self.occasion.snapshot, port) {
+            Some(port) => self.emit_as_it_is(here, port, max_len),
+            None => {
+                self.verdict.deps.push(here.bridge.ports_dep);
+                self.refuse(DropReason::NoSuchPort);
+                Ok(())
+            }
+        }
+    }
+
+    /// To a port that a rule names: the packet as it is, under the key that its fields or its VLAN say.
+    fn emit_as_it_is(&mut self, here: &Here<'_>, out: &Port, max_len: u32) -> Result<(), DropReason> {
+        self.verdict.deps.push(out.dep);
+        let key = match out.spec.tunnel().map(|tunnel| &tunnel.key) {
+            None => None,
+            Some(TunnelKeys::Fixed(key)) => Some(*key),
+            Some(TunnelKeys::Flow) => match u32::try_from(self.get(Field::TunId)) {
+                Ok(key) => Some(key),
+                Err(_) => {
+                    self.refuse(DropReason::VniUnmapped);
+                    return Ok(());
+                }
+            },
+            Some(TunnelKeys::Map(_)) => {
+                let vid = self.packet_tci().vid();
+                return self.emit_in_vlan(here, out, vid);
+            }
+        };
+        self.emit(out, TagRewrite::Keep, key, max_len)
+    }
+
+    /// One copy, by a port that may be a patch port or a tunnel.
+    pub(super) fn emit(
+        &mut self,
+        out: &Port,
+        tag: TagRewrite,
+        key: Option<u32>,
+        max_len: u32,
+    ) -> Result<(), DropReason> {
+        if !out.spec.up {
+            self.refuse(DropReason::TxPortDown);
+            return Ok(());
+        }
+        match &out.spec.kind {
+            PortKind::Patch(peer) => return self.cross(out, *peer, tag),
+            PortKind::Tunnel(tunnel) => {
+                self.verdict.deps.push(out.path_dep);
+                if tunnel.path == Path::NoRoute {
+                    self.refuse(DropReason::TunnelNoRoute);
+                    return Ok(());
+                }
+            }
+            PortKind::Device | PortKind::Uplink => {}
+        }
+        self.flush();
+        self.tracer.event(Event::Output { port: out, key });
+        self.verdict.ops.push(Op::Output(Emit { port: out.spec.id, tag, key, max_len }));
+        Ok(())
+    }
+
+    /// Through a patch port: a copy goes through the peer's bridge, with nothing of this one's but its headers and mark.
+    fn cross(
+        &mut self,
+        out: &Port,
+        peer: Option<crate::key::PortId>,
+        tag: TagRewrite,
+    ) -> Result<(), DropReason> {
+        let peer = peer.and_then(|peer| self.occasion.snapshot.port(peer));
+        let Some(peer) = peer.filter(|peer| peer.spec.up) else {
+            self.refuse(DropReason::NoSuchPort);
+            return Ok(());
+        };
+        self.verdict.deps.push(peer.dep);
+        if peer.spec.bridge.and_then(|bridge| self.occasion.snapshot.bridge(bridge)).is_none() {
+            self.refuse(DropReason::NoBridge);
+            return Ok(());
+        }
+        self.verdict.patches.push((out.spec.id, peer.spec.id));
+        self.depth += 1;
+        let result = self.scoped(|walk| {
+            let set = std::mem::take(&mut walk.action_set);
+            walk.apply_tag(tag);
+            walk.clear_for_peer();
+            let result = walk.enter(peer);
+            walk.tracer.event(Event::LeftBridge);
+            walk.action_set = set;
+            // What goes wrong there undoes what was done there.
+            result
+        });
+        self.depth -= 1;
+        result
+    }
+
+    /// A packet that comes in by a patch port has no registers, metadata, tunnel or connection.
+    fn clear_for_peer(&mut self) {
+        let mark = Subfield::whole(Field::PktMark);
+        let mut kept = Fields::default();
+        mark.set(&mut kept, mark.get(&self.fields));
+        for word in weft_flow::fields::KEY_WORDS..WORDS {
+            self.fields.0[word] = kept.0[word];
+        }
+        for word in TUNNEL {
+            self.fields.0[word] = 0;
+            self.written.0[word] = u64::MAX;
+        }
+        self.stack.clear();
+        self.state = None;
+    }
+
+    /// `controller(..)`
+    pub(super) fn packet_in(&mut self, here: &Here<'_>, by: By<'_>, controller: &Controller) {
+        self.flush();
+        let number = controller.meter.unwrap_or(weft_flow::message::MeterMod::CONTROLLER);
+        // The packet's own headers go with it.
+        let mut fields = self.fields;
+        for (word, value) in fields.0.iter_mut().enumerate().take(weft_flow::fields::KEY_WORDS) {
+            *value = if TUNNEL.contains(&word) { *value } else { 0 };
+        }
+        let packet_in = PacketIn {
+            bridge: here.bridge.spec.id,
+            table: by.table,
+            cookie: by.rule.map_or(u64::MAX, |rule| rule.cookie),
+            in_port: OfPort(self.get(Field::InPort) as u16),
+            fields,
+            controller: controller.clone(),
+            meter: here.tables.meter(number).cloned(),
+        };
+        self.tracer.event(Event::Controller);
+        self.verdict.ops.push(Op::PacketIn(Shared(Arc::new(packet_in))));
+    }
+
+    /// A table whose default is the controller has no rule for the packet.
+    pub(super) fn report_miss(&mut self, here: &Here<'_>, table: TableId) {
+        let by = By { table, rule: None };
+        self.packet_in(here, by, &to_controller(u16::MAX, PacketInReason::NoMatch));
+    }
+
+    /// Time to live ran out: the controllers that the action names hear of it.
+    pub(super) fn expired(&mut self, here: &Here<'_>, by: By<'_>, controllers: &[u16]) {
+        self.refuse(DropReason::TtlExpired);
+        let default = [0];
+        let ids = if controllers.is_empty() { &default[..] } else { controllers };
+        for &id in ids {
+            let controller = Controller { id, ..to_controller(u16::MAX, PacketInReason::InvalidTtl) };
+            self.packet_in(here, by, &controller);
+        }
+    }
+
+    /// `meter:N`
+    pub(super) fn meter(&mut self, here: &Here<'_>, id: u32) {
+        if let Some(meter) = here.tables.meter(id) {
+            self.flush();
+            self.verdict.ops.push(Op::Meter(Shared(Arc::clone(meter))));
+        }
+    }
+
+    /// `check_pkt_larger`
+    pub(super) fn check_length(&mut self, target: Subfield, length: u16) {
+        let class = self.fields.0[8] & 0xffff;
+        let larger = self.occasion.snapshot.lengths.iter().position(|&known| known == length);
+        self.write_if_there(target, larger.is_some_and(|at| class > at as u64).into());
+    }
+}
+
+fn to_controller(max_len: u16, reason: PacketInReason) -> Controller {
+    Controller { max_len, reason, id: 0, userdata: Box::new([]), pause: false, meter: None }
+}

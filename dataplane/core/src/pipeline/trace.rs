@@ -1,0 +1,93 @@
+//! Who listens to a walk: nobody on a miss, `weftctl trace` when somebody asks.
+
+use weft_flow::{Action, Fields};
+use weft_wire::{DropReason, Mac, OfPort, Vid};
+
+use crate::snapshot::{Bridge, Port};
+use crate::tables::{Rule, TableId};
+
+/// What happens on a walk, in order.
+#[derive(Debug)]
+pub enum Event<'e> {
+    /// The packet enters a bridge.
+    Bridge {
+        /// Which.
+        bridge: &'e Bridge,
+        /// By which of its ports.
+        port: &'e Port,
+    },
+    /// It is behind the last bridge that it entered.
+    LeftBridge,
+    /// It was looked up in a table.
+    Lookup {
+        /// Which.
+        table: TableId,
+        /// What was found.
+        rule: Option<&'e Rule>,
+        /// The fields that it was looked up by.
+        fields: &'e Fields,
+    },
+    /// An action comes.
+    Action(&'e Action),
+    /// The fields after an action.
+    Fields(&'e Fields),
+    /// A bucket of a group comes.
+    Bucket {
+        /// The group.
+        group: u32,
+        /// The bucket.
+        bucket: u32,
+    },
+    /// NORMAL took the packet as one of this VLAN.
+    Vlan(Vid),
+    /// NORMAL learned, or would learn, the sender.
+    Learned {
+        /// The VLAN.
+        vid: Vid,
+        /// The address.
+        mac: Mac,
+        /// Where it is.
+        port: OfPort,
+        /// Whether it was known there.
+        known: bool,
+    },
+    /// NORMAL looked the destination up.
+    Destination {
+        /// The VLAN.
+        vid: Vid,
+        /// The address.
+        mac: Mac,
+        /// The port's name, or `None`: it is flooded.
+        port: Option<&'e str>,
+    },
+    /// A copy leaves by a port of the bridge.
+    Output {
+        /// Which.
+        port: &'e Port,
+        /// The tunnel key, if it is a tunnel.
+        key: Option<u32>,
+    },
+    /// A copy goes to the controllers.
+    Controller,
+    /// A rule was, or would be, made.
+    Learn(&'e weft_flow::message::FlowMod),
+    /// An output that can't be, or a rule without one.
+    Refused(DropReason),
+    /// The walk ends, and all it did is undone.
+    Error(DropReason),
+}
+
+/// Listens to a walk.
+pub trait Tracer {
+    /// Hears of one thing more.
+    fn event(&mut self, event: Event<'_>);
+}
+
+/// Nobody listens: costs nothing.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Silent;
+
+impl Tracer for Silent {
+    #[inline(always)]
+    fn event(&mut self, _: Event<'_>) {}
+}

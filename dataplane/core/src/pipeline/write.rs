@@ -1,0 +1,283 @@
+//! What actions do to fields, and the steps by which a packet follows.
+//!
+//! Fields change at once. The packet follows when somebody looks at it: an output, a copy, the controllers. Until then
+//! changes only add up ([`Walk::pending`]), so that a header that is changed five times is written once.
+
+use weft_flow::field::{Access, Prerequisite};
+use weft_flow::fields::KEY_WORDS;
+use weft_flow::{Field, Subfield, Term};
+use weft_wire::{DropReason, Tci};
+
+use super::Walk;
+use super::trace::Tracer;
+use crate::verdict::{Op, Terms};
+
+/// The word whose low 16 bits are the outermost tag.
+const TAG_WORD: usize = 1;
+/// That tag's bits.
+const TAG: u64 = 0xffff;
+/// The word with the second tag, and where.
+const INNER_TAG: (usize, u32) = (3, 32);
+/// Words whose bits are header fields; of the first two, the tag and the ingress are not.
+const HEADER: [u64; KEY_WORDS] = {
+    let mut words = [0; KEY_WORDS];
+    (words[0], words[1], words[3]) = (!0xffff, u64::MAX, !(0xffff << 48 | 0xffff << 32 | 0xff));
+    let mut word = 4;
+    while word < 14 {
+        words[word] = u64::MAX;
+        word += 1;
+    }
+    words
+};
+
+impl<T: Tracer> Walk<'_, T> {
+    /// Sets bits, whatever the packet is.
+    pub(super) fn write(&mut self, target: Subfield, value: u128) {
+        let tag = self.tag();
+        target.set(&mut self.fields, value);
+        let bits = target.mask();
+        for (word, &mask) in bits.0.iter().enumerate().take(KEY_WORDS) {
+            self.written.0[word] |= mask;
+            self.pending.0[word] |= mask & HEADER[word];
+        }
+        self.state = None;
+        if bits.0[TAG_WORD] & TAG != 0 {
+            self.follow_tag(tag);
+        }
+    }
+
+    /// Sets bits of a field, if the packet has it.
+    pub(super) fn write_if_there(&mut self, target: Subfield, value: u128) {
+        let info = target.field.info();
+        if info.access == Access::Writable && self.has(info.prerequisite) {
+            self.write(target, value);
+        }
+    }
+
+    /// `set_field:value/mask`
+    pub(super) fn write_masked(&mut self, field: Field, value: u128, mask: u128) {
+        if !self.has(field.info().prerequisite) {
+            return;
+        }
+        // Run by run: bits between them are the packet's own, and not known.
+        let mut rest = mask & field.max();
+        while rest != 0 {
+            let offset = rest.trailing_zeros();
+            let bits = (rest >> offset).trailing_ones();
+            if let Some(part) = Subfield::new(field, offset as u8, bits as u8) {
+                self.write(part, value >> offset);
+            }
+            rest &= u128::MAX.checked_shl(offset + bits).unwrap_or(0);
+        }
+    }
+
+    fn tag(&self) -> Tci {
+        Tci(self.fields.0[TAG_WORD] as u16)
+    }
+
+    /// The tag's field was written: one comes, goes, or changes.
+    fn follow_tag(&mut self, before: Tci) {
+        let after = self.tag();
+        match (before.is_tagged(), after.is_tagged()) {
+            (true, true) => {}
+            (false, false) => self.pending.0[TAG_WORD] &= !TAG,
+            (true, false) => self.drop_tag(),
+            (false, true) => {
+                self.pending.0[TAG_WORD] &= !TAG;
+                // All of it is known: an untagged packet's bits were 0.
+                self.written.0[TAG_WORD] |= TAG;
+                self.tags = self.tags.saturating_add(1);
+                self.verdict.ops.push(Op::PushVlan { tpid: 0x8100, tci: after.0 & !Tci::PRESENT });
+            }
+        }
+    }
+
+    fn drop_tag(&mut self) {
+        self.pending.0[TAG_WORD] &= !TAG;
+        match self.verdict.ops.last() {
+            Some(Op::PushVlan { .. }) if self.copies_are_behind() => {
+                self.verdict.ops.pop();
+            }
+            _ => self.verdict.ops.push(Op::PopVlan),
+        }
+    }
+
+    /// `strip_vlan`, `pop_vlan`: the second tag is the outermost then.
+    pub(super) fn pop_vlan(&mut self) {
+        if !self.tag().is_tagged() {
+            return;
+        }
+        self.drop_tag();
+        let (word, shift) = INNER_TAG;
+        let inner = self.fields.0[word] >> shift & TAG;
+        self.replace_tags(inner, 0);
+    }
+
+    /// `push_vlan`
+    pub(super) fn push_vlan(&mut self, tpid: u16, tci: u16) {
+        self.tags = self.tags.saturating_add(1);
+        self.flush_tag();
+        let outer = self.fields.0[TAG_WORD] & TAG;
+        self.verdict.ops.push(Op::PushVlan { tpid, tci });
+        self.replace_tags(u64::from(tci | Tci::PRESENT), outer);
+    }
+
+    fn replace_tags(&mut self, outer: u64, inner: u64) {
+        let (word, shift) = INNER_TAG;
+        self.fields.0[TAG_WORD] = self.fields.0[TAG_WORD] & !TAG | outer;
+        self.fields.0[word] = self.fields.0[word] & !(TAG << shift) | inner << shift;
+        self.written.0[TAG_WORD] |= TAG;
+        self.written.0[word] |= TAG << shift;
+        self.state = None;
+    }
+
+    /// `mod_vlan_vid`, `mod_vlan_pcp`: the bits of a mask and their value.
+    pub(super) fn write_tag(&mut self, (mask, value): (u16, u16), push: bool) {
+        let before = self.tag();
+        if !before.is_tagged() && !push {
+            return;
+        }
+        let bits = u64::from(mask | Tci::PRESENT);
+        let word = &mut self.fields.0[TAG_WORD];
+        *word = *word & !bits | u64::from(value & mask | Tci::PRESENT);
+        self.written.0[TAG_WORD] |= bits;
+        self.pending.0[TAG_WORD] |= u64::from(mask);
+        self.state = None;
+        self.follow_tag(before);
+    }
+
+    /// `push_mpls`: label, class and time to live are those of the label or IP header that was outermost.
+    pub(super) fn push_mpls(&mut self, ethertype: u16) -> Result<(), DropReason> {
+        let labelled = self.has(Prerequisite::Mpls);
+        if labelled && self.labels() >= 3 {
+            return Err(DropReason::TooManyMplsLabels);
+        }
+        self.flush();
+        let outer = (self.fields.0[11] >> 32) as u32;
+        let lse = if labelled {
+            outer & !0x100
+        } else if self.has(Prerequisite::Ip) {
+            let ttl = match self.get(Field::NwTtl) as u32 {
+                0 => 64,
+                ttl => ttl,
+            };
+            (self.get(Field::IpDscp) as u32 & 7) << 9 | 0x100 | ttl
+        } else {
+            0x100 | 64
+        };
+        self.verdict.ops.push(Op::PushMpls { ethertype, lse });
+        let below = if labelled { (self.fields.0[15] >> 32) as u32 } else { 0 };
+        if !labelled {
+            self.forget_inside();
+        }
+        let outer = if labelled { outer } else { 0 };
+        self.replace_labels(ethertype, [lse, outer, below]);
+        Ok(())
+    }
+
+    /// `pop_mpls`
+    pub(super) fn pop_mpls(&mut self, ethertype: u16) {
+        if !self.has(Prerequisite::Mpls) {
+            return;
+        }
+        self.flush();
+        self.verdict.ops.push(Op::PopMpls { ethertype });
+        let rest = self.fields.0[15];
+        self.replace_labels(ethertype, [(rest >> 32) as u32, rest as u32, 0]);
+        if !matches!(ethertype, 0x8847 | 0x8848) {
+            // What is behind the last label was not read.
+            self.opaque = true;
+        }
+    }
+
+    fn labels(&self) -> usize {
+        let entries =
+            [(self.fields.0[11] >> 32) as u32, (self.fields.0[15] >> 32) as u32, self.fields.0[15] as u32];
+        match entries.iter().position(|lse| lse & 0x100 != 0) {
+            Some(last) => last + 1,
+            None => entries.len(),
+        }
+    }
+
+    fn replace_labels(&mut self, ethertype: u16, [first, second, third]: [u32; 3]) {
+        let fields = &mut self.fields.0;
+        fields[3] = fields[3] & !(0xffff << 48) | u64::from(ethertype) << 48;
+        fields[11] = fields[11] & u64::from(u32::MAX) | u64::from(first) << 32;
+        fields[15] = u64::from(second) << 32 | u64::from(third);
+        self.written.0[3] |= 0xffff << 48;
+        self.written.0[11] |= u64::from(u32::MAX) << 32;
+        self.written.0[15] = u64::MAX;
+        self.state = None;
+    }
+
+    /// Behind a label nothing can be read.
+    fn forget_inside(&mut self) {
+        self.fields.0[3] &= 0xffff << 48 | TAG << INNER_TAG.1;
+        self.written.0[3] |= u64::from(u32::MAX);
+        for word in (4..=10).chain(12..=13) {
+            self.fields.0[word] = 0;
+            self.written.0[word] = u64::MAX;
+        }
+        self.fields.0[11] &= !u64::from(u32::MAX);
+        self.written.0[11] |= u64::from(u32::MAX);
+    }
+
+    /// Puts what has changed into a step, so that the packet is what the fields say.
+    pub(super) fn flush(&mut self) {
+        let start = self.verdict.terms.len() as u32;
+        for (word, mask) in self.pending.0.iter_mut().enumerate() {
+            if *mask != 0 {
+                self.verdict.terms.push(Term {
+                    word: word as u8,
+                    mask: *mask,
+                    value: self.fields.0[word] & *mask,
+                });
+                *mask = 0;
+            }
+        }
+        let end = self.verdict.terms.len() as u32;
+        if start != end {
+            self.verdict.ops.push(Op::Set(Terms { start, end }));
+        }
+    }
+
+    fn flush_tag(&mut self) {
+        if self.pending.0[TAG_WORD] & TAG != 0 {
+            self.flush();
+        }
+    }
+
+    /// Whether the last step was made for the packet as it is now, and nobody has had a copy since.
+    fn copies_are_behind(&self) -> bool {
+        !matches!(self.verdict.ops.last(), Some(Op::Output(_) | Op::PacketIn(_) | Op::Clone(_)))
+            && self.copy_start.is_none_or(|start| start + 1 < self.verdict.ops.len())
+    }
+
+    /// Steps from here to [`Walk::end_copy`] are done to a copy.
+    pub(super) fn begin_copy(&mut self) -> usize {
+        let outer = self.copy_start.replace(self.verdict.ops.len());
+        self.verdict.ops.push(Op::Clone(0));
+        self.outer_copies.push(outer);
+        self.verdict.ops.len() - 1
+    }
+
+    /// See [`Walk::begin_copy`]. A copy that isn't changed needs not be one.
+    pub(super) fn end_copy(&mut self, start: usize) {
+        self.copy_start = self.outer_copies.pop().flatten();
+        let inside = self.verdict.ops.get(start + 1..).unwrap_or_default();
+        let changes =
+            |op: &Op| !matches!(op, Op::Output(_) | Op::PacketIn(_) | Op::Sample { .. } | Op::Clone(_));
+        let leaves =
+            |op: &Op| matches!(op, Op::Output(_) | Op::PacketIn(_) | Op::Meter(_) | Op::Sample { .. });
+        if !inside.iter().any(leaves) {
+            self.verdict.ops.truncate(start);
+        } else if inside.iter().any(changes) {
+            let steps = inside.len() as u32;
+            if let Some(op) = self.verdict.ops.get_mut(start) {
+                *op = Op::Clone(steps);
+            }
+        } else {
+            self.verdict.ops.remove(start);
+        }
+    }
+}
