@@ -64,6 +64,7 @@ impl<'a> Builder<'a> {
     pub fn take(&mut self, item: &Item<'a>, ports: &dyn PortNames) -> Result<bool, Error> {
         let key = item.key.text;
         if let Some(&(_, eth_type, proto)) = PROTOCOLS.iter().find(|(name, ..)| *name == key) {
+            self.given.push((Field::EthType, item.whole));
             self.add(Subfield::whole(Field::EthType), (eth_type.into(), 0xffff), item.whole)?;
             if proto != 0 {
                 self.add(Subfield::whole(Field::NwProto), (proto.into(), 0xff), item.whole)?;
