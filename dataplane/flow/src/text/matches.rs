@@ -106,8 +106,10 @@ impl<'a> Builder<'a> {
             return item.whole.fail(Problem::Missing("its value"));
         }
         if let Some((tci, mask)) = vlan(field, item, ports)? {
-            let whole = Subfield::whole(Field::VlanTci);
-            return self.add(whole, (tci, mask), item.whole);
+            if mask != 0 {
+                self.given.push((field, item.whole));
+            }
+            return self.add(Subfield::whole(Field::VlanTci), (tci, mask), item.whole);
         }
         let (number, mask) = value::parse(field, item.value, ports)?;
         let flags = Flags::of(field.info().format).is_some() && !item.value.text.contains('/');
