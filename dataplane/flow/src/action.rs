@@ -213,6 +213,14 @@ pub struct Controller {
     pub meter: Option<u32>,
 }
 
+impl Controller {
+    /// Whether it is no more than `output:CONTROLLER`, with a length.
+    pub fn is_output(&self) -> bool {
+        let Controller { reason, id, userdata, pause, meter, max_len: _ } = self;
+        *reason == PacketInReason::Action && *id == 0 && userdata.is_empty() && !pause && meter.is_none()
+    }
+}
+
 /// Why a packet is sent to the controller (OpenFlow 1.5.1, section 7.4.1).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum PacketInReason {

@@ -375,7 +375,16 @@ fn action() -> impl Strategy<Value = Action> {
 /// A list of actions with all instructions in their order.
 fn actions() -> impl Strategy<Value = Actions> {
     let meter = option::of((1..=MeterMod::MAX).prop_map(Action::Meter));
-    let write = option::of(vec(action(), 0..3).prop_map(|list| Action::WriteActions(list.into())));
+    let in_set = prop_oneof![
+        header(),
+        load(),
+        moved(),
+        ct(),
+        port().prop_map(Action::Output),
+        (0..=GroupMod::MAX).prop_map(Action::Group),
+        any::<u32>().prop_map(Action::SetQueue),
+    ];
+    let write = option::of(vec(in_set, 0..3).prop_map(|list| Action::WriteActions(list.into())));
     let metadata =
         (any::<u64>(), any::<u64>()).prop_map(|(value, mask)| Action::WriteMetadata { value, mask });
     let last = (option::of(metadata), option::of((10..=254u8).prop_map(Action::GotoTable)));

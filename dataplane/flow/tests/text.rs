@@ -5,9 +5,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::time::Duration;
 
 use weft_flow::message::{FlowCommand, GroupCommand, MeterCommand};
-use weft_flow::text::{self, Error, NoNames, PortNames};
+use weft_flow::text::{self, Error, FlowStats, GroupStats, MeterStats, NoNames, PortNames};
 use weft_wire::OfPort;
 
 /// The ports of the bridge that was recorded.
@@ -156,4 +157,66 @@ fn errors_say_what_is_wrong_and_where() {
     }
     let golden = std::fs::read_to_string(path("errors.txt")).unwrap();
     assert!(golden == text, "tests/data/errors.txt is not what we say; WEFT_BLESS=1 writes it anew");
+}
+
+/// The number behind a name.
+fn number(line: &str, name: &str) -> Option<f64> {
+    let at = line.find(name)? + name.len();
+    line[at..].split([',', ' ', 's']).next()?.parse().ok()
+}
+
+fn duration(line: &str, name: &str) -> Duration {
+    Duration::from_millis((number(line, name).unwrap() * 1000.0).round() as u64)
+}
+
+/// Packets and octets behind each occurrence of a separator.
+fn counts(line: &str, separator: &str, names: [&str; 2]) -> Vec<(u64, u64)> {
+    let count = |part: &str, name| number(part, name).unwrap() as u64;
+    line.split(separator).skip(1).map(|part| (count(part, names[0]), count(part, names[1]))).collect()
+}
+
+#[test]
+fn statistics_are_printed_as_open_vswitch_does() {
+    let text = std::fs::read_to_string(path("stats.txt")).unwrap();
+    let mut seen = 0;
+    for (kind, line) in text.lines().map(|line| line.split_once('\t').unwrap()) {
+        let line = line.replace("\\n", "\n");
+        let count = |name| number(&line, name).unwrap() as u64;
+        let printed = match kind {
+            "group" => {
+                let stats = GroupStats {
+                    duration: duration(&line, "duration="),
+                    references: count("ref_count=") as u32,
+                    packets: count("packet_count="),
+                    bytes: count("byte_count="),
+                    buckets: counts(&line, ",bucket", ["packet_count=", "byte_count="]),
+                };
+                text::print_group_stats(count("group_id=") as u32, &stats)
+            }
+            "meter" => {
+                let stats = MeterStats {
+                    flows: count("flow_count:") as u32,
+                    packets: count("packet_in_count:"),
+                    bytes: count("byte_in_count:"),
+                    duration: duration(&line, "duration:"),
+                    bands: counts(&line, ": p", ["acket_count:", "byte_count:"]),
+                };
+                text::print_meter_stats(count("meter:") as u32, &stats).trim_end().to_owned()
+            }
+            _ => {
+                let stats = FlowStats {
+                    duration: duration(&line, "duration="),
+                    packets: count("n_packets="),
+                    bytes: count("n_bytes="),
+                    idle_age: number(&line, "idle_age=").map(|age| age as u64),
+                    hard_age: number(&line, "hard_age=").map(|age| age as u64),
+                };
+                let flow = text::parse_flow(&line, FlowCommand::Add, &NoNames).unwrap();
+                text::print_flow(&flow, Some(&stats), &NoNames)
+            }
+        };
+        assert_eq!(printed, line);
+        seen += 1;
+    }
+    assert_eq!(seen, 14);
 }

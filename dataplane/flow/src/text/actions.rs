@@ -112,7 +112,7 @@ impl<'a> Parser<'a> {
             "write_actions" => self.write_actions(item, context)?,
             "ct" => ct::parse(self, item, context)?,
             "learn" => learn::parse(item, self.ports, context.as_ref())?,
-            "output" => output(item, self.ports)?,
+            "output" | "output_reg" => output(item, self.ports)?,
             "bundle" | "bundle_load" => balance::bundle(item, name == "bundle_load", self.ports)?,
             "multipath" => balance::multipath(item)?,
             "apply_actions" => {

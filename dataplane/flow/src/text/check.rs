@@ -71,8 +71,39 @@ pub(super) fn within(action: &Action, within: Within, token: Token<'_>) -> Resul
         (Within::Ct, _) => Ok(()),
         _ if of_connection => token.fail(Problem::OnlyWithin("ct(exec(..))")),
         (Within::Clone, Action::Meter(_)) => token.fail(Problem::NotWithin("clone(..)")),
-        (Within::WriteActions, Action::Meter(_)) => token.fail(Problem::NotWithin("write_actions(..)")),
+        (Within::WriteActions, action) if !is_of_set(action) => {
+            token.fail(Problem::NotWithin("write_actions(..), which has output, group, resubmit, ct, changes of headers and fields, and set_queue"))
+        }
         _ => Ok(()),
+    }
+}
+
+/// Whether an action can be in an action set (OpenFlow 1.5.1, section 5.6, and Open vSwitch's own).
+fn is_of_set(action: &Action) -> bool {
+    match action {
+        Action::Controller(action) => action.is_output(),
+        Action::OutputTrunc { .. }
+        | Action::OutputReg { .. }
+        | Action::Enqueue { .. }
+        | Action::PopQueue
+        | Action::Bundle(_)
+        | Action::Push(_)
+        | Action::Pop(_)
+        | Action::Learn(_)
+        | Action::Conjunction { .. }
+        | Action::Multipath(_)
+        | Action::Note(_)
+        | Action::Exit
+        | Action::Sample(_)
+        | Action::Clone(_)
+        | Action::CheckPktLarger { .. }
+        | Action::FinTimeout { .. }
+        | Action::Meter(_)
+        | Action::ClearActions
+        | Action::WriteActions(_)
+        | Action::WriteMetadata { .. }
+        | Action::GotoTable(_) => false,
+        _ => true,
     }
 }
 

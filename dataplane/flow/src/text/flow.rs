@@ -42,8 +42,7 @@ pub(super) fn parse(line: Token<'_>, command: FlowCommand, ports: &dyn PortNames
     let mut flow = FlowMod { command, table, ..FlowMod::default() };
     let mut builder = Builder::new();
     let mut given = Given::default();
-    let mut actions = None;
-    let (head, tail) = split_actions(line);
+    let (head, actions) = split_actions(line);
     for item in head.items() {
         let item = item?;
         if !builder.take(&item, ports)? {
@@ -54,22 +53,24 @@ pub(super) fn parse(line: Token<'_>, command: FlowCommand, ports: &dyn PortNames
         builder.refuse_internal()?;
     }
     flow.matches = builder.finish()?;
-    match (settings.actions, tail) {
-        (true, None) => return line.fail(Problem::NoActions),
-        (false, Some(tail)) => return tail.fail(Problem::NotHere),
-        (true, Some(tail)) => actions = Some(tail),
-        (false, None) => (),
-    }
-    if let Some(actions) = actions {
-        let mut parser = Parser::new(ports, flow.table);
-        let FlowFlags { reset_counts, no_packet_counts, no_byte_counts, .. } = flow.flags;
-        if reset_counts || no_packet_counts || no_byte_counts {
-            parser.checks.newer("a flag of the rule");
-        }
-        flow.actions = parser.list(actions, Within::Rule, &mut Some(Context::of(&flow.matches)))?;
-        parser.checks.finish()?;
+    match actions {
+        Some(actions) if settings.actions => parse_actions(&mut flow, actions, ports)?,
+        Some(actions) => return actions.fail(Problem::NotHere),
+        None if settings.actions => return line.fail(Problem::NoActions),
+        None => (),
     }
     Ok(flow)
+}
+
+/// Reads the actions of a rule whose match and flags are known.
+fn parse_actions(flow: &mut FlowMod, actions: Token<'_>, ports: &dyn PortNames) -> Result<(), Error> {
+    let mut parser = Parser::new(ports, flow.table);
+    let FlowFlags { reset_counts, no_packet_counts, no_byte_counts, .. } = flow.flags;
+    if reset_counts || no_packet_counts || no_byte_counts {
+        parser.checks.newer("a flag of the rule");
+    }
+    flow.actions = parser.list(actions, Within::Rule, &mut Some(Context::of(&flow.matches)))?;
+    parser.checks.finish()
 }
 
 /// The settings of a rule, and its actions, which come last: behind `actions=` or `action=`.
@@ -79,7 +80,7 @@ fn split_actions(line: Token<'_>) -> (Token<'_>, Option<Token<'_>>) {
         let at = from + found;
         let (head, word) = line.split_at(at);
         let tail = word.skip("action".len());
-        let sign = tail.strip_prefix("s").unwrap_or(tail).strip_prefix("=");
+        let sign = tail.strip_prefix("s").unwrap_or(tail).trim().strip_prefix("=");
         let starts = head.is_empty() || head.text.ends_with([',', ' ', '\t']);
         if let (Some(actions), true) = (sign, starts) {
             return (head, Some(actions));

@@ -289,7 +289,7 @@ fn hash_fields(value: Token<'_>, ports: &dyn PortNames) -> Result<Vec<(Field, u1
     let mut fields: Vec<(Field, u128)> = Vec::new();
     for item in value.items() {
         let item = item?;
-        let field = Field::by_name(item.key.text).ok_or_else(|| item.key.error(Problem::UnknownField))?;
+        let field = value::field(item.key.text).ok_or_else(|| item.key.error(Problem::UnknownField))?;
         if fields.iter().any(|(other, _)| *other == field) {
             return item.whole.fail(Problem::Twice);
         }

@@ -64,6 +64,7 @@ impl<'a> Builder<'a> {
     pub fn take(&mut self, item: &Item<'a>, ports: &dyn PortNames) -> Result<bool, Error> {
         let key = item.key.text;
         if let Some(&(_, eth_type, proto)) = PROTOCOLS.iter().find(|(name, ..)| *name == key) {
+            self.given.push((Field::EthType, item.whole));
             self.add(Subfield::whole(Field::EthType), (eth_type.into(), 0xffff), item.whole)?;
             if proto != 0 {
                 self.add(Subfield::whole(Field::NwProto), (proto.into(), 0xff), item.whole)?;
@@ -72,7 +73,7 @@ impl<'a> Builder<'a> {
             // Every packet is an Ethernet frame.
         } else if key.contains('[') {
             self.add_part(item, ports)?;
-        } else if let Some(field) = Field::by_name(key) {
+        } else if let Some(field) = value::field(key) {
             self.add_field(field, item, ports)?;
         } else {
             return Ok(false);
@@ -105,8 +106,10 @@ impl<'a> Builder<'a> {
             return item.whole.fail(Problem::Missing("its value"));
         }
         if let Some((tci, mask)) = vlan(field, item, ports)? {
-            let whole = Subfield::whole(Field::VlanTci);
-            return self.add(whole, (tci, mask), item.whole);
+            if mask != 0 {
+                self.given.push((field, item.whole));
+            }
+            return self.add(Subfield::whole(Field::VlanTci), (tci, mask), item.whole);
         }
         let (number, mask) = value::parse(field, item.value, ports)?;
         let flags = Flags::of(field.info().format).is_some() && !item.value.text.contains('/');

@@ -7,7 +7,7 @@
 //!
 //! Time and memory are linear in a line, which has [`MAX_LINE`] octets at most, and files are read line by line.
 //! Nesting is bounded, and no input panics. Where weft is stricter than Open vSwitch or writes another spelling,
-//! `tests/data/corpus.txt` says so.
+//! `tests/data/differences.txt` says so.
 
 use std::io::BufRead;
 use std::time::Duration;

@@ -212,8 +212,7 @@ fn output(out: &mut String, to: OfPort, ports: &dyn PortNames) {
 
 fn controller(out: &mut String, action: &Controller) {
     let Controller { max_len, reason, id, userdata, pause, meter } = action;
-    let plain = *reason == PacketInReason::Action && *id == 0 && userdata.is_empty();
-    if plain && !pause && meter.is_none() {
+    if action.is_output() {
         return word(out, "CONTROLLER:", *max_len);
     }
     out.push_str("controller(");

@@ -45,6 +45,9 @@ pub(super) fn print(out: &mut String, matches: &Match, ports: &dyn PortNames) {
         number::hex_padded(printer.out, eth_type, 4);
         printer.out.push(',');
     }
+    // Of a packet that is no Ethernet frame, the type says what is in it.
+    let inner = printer.known(Field::PacketType).filter(|kind| kind >> 16 == 1);
+    let eth_type = eth_type.or(inner.map(|kind| kind & 0xffff));
     printer.network(eth_type, (!said.proto).then_some(proto).flatten());
     printer.mpls();
     printer.formatted("nw_frag", Field::IpFrag);

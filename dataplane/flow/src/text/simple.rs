@@ -225,7 +225,7 @@ fn enqueue(value: Token<'_>, ports: &dyn PortNames) -> Result<Action, Error> {
 
 fn set_field(value: Token<'_>, ports: &dyn PortNames) -> Result<Action, Error> {
     let (source, to) = arrow(value)?;
-    let field = Field::by_name(to.text).ok_or_else(|| to.error(Problem::UnknownField))?;
+    let field = value::field(to.text).ok_or_else(|| to.error(Problem::UnknownField))?;
     writable(field, to)?;
     let (number, mask) = value::parse(field, source, ports)?;
     if number & !mask != 0 {

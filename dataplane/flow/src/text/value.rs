@@ -11,6 +11,11 @@ use super::port::{self, PortNames};
 use super::token::Token;
 use crate::field::{Field, Format, Maskable, Subfield};
 
+/// The field of that name in ovs-fields(7); names in extensible matches are for subfields only.
+pub(super) fn field(name: &str) -> Option<Field> {
+    Field::by_name(name).filter(|field| [field.info().name, field.info().alias].contains(&name))
+}
+
 /// Reads a value with an optional mask; `*` has an empty mask. Bits of the value outside the mask are kept.
 pub(super) fn parse(field: Field, token: Token<'_>, ports: &dyn PortNames) -> Result<(u128, u128), Error> {
     if token.text == "*" {
@@ -230,7 +235,10 @@ pub(super) fn parse_part(token: Token<'_>) -> Result<Subfield, Error> {
         Some(at) => token.split_at(at),
         None => (token, token.skip(token.text.len())),
     };
-    let field = Field::by_name(name.text).or_else(|| Field::by_name(name.text.strip_suffix("_W")?));
+    let masked = || {
+        name.text.strip_suffix("_W").filter(|name| name.starts_with(|first: char| first.is_ascii_uppercase()))
+    };
+    let field = Field::by_name(name.text).or_else(|| Field::by_name(masked()?));
     let field = field.ok_or_else(|| name.error(Problem::UnknownField))?;
     if bits.is_empty() {
         return Ok(all_of(field));

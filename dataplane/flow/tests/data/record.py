@@ -15,6 +15,9 @@ a line ("10 13 15").
     record.py flows  corpus-lines.txt corpus.txt
     record.py groups group-lines.txt groups.txt
     record.py meters meter-lines.txt meters.txt
+    record.py stats  - stats.txt
+
+The last dumps rules, groups and meters with their statistics after some packets.
 """
 
 import os
@@ -108,8 +111,41 @@ def meter(switch, version, line):
     return dump(switch, version, "dump-meters") if done else (done, text)
 
 
+def stats():
+    """Dumps with statistics, one a line: what was dumped, a tab, the line."""
+    switch = Switch()
+    out = []
+    try:
+        switch.ofctl("15", "add-group", "group_id=1,type=select,bucket=weight:1,output:2,bucket=weight:2,output:3")
+        switch.ofctl("15", "add-meter", "meter=1,pktps,burst,stats,bands=type=drop,rate=1000,burst_size=10")
+        for line in [
+            "table=0,priority=5,in_port=1,ip,idle_timeout=60,hard_timeout=90,send_flow_rem,importance=3,cookie=0x12,actions=meter:1,group:1",
+            "priority=0,cookie=0x7,actions=drop",
+            "table=3,reset_counts,no_packet_counts,actions=output:2",
+            "table=4,check_overlap,no_byte_counts,arp,actions=output:2",
+        ]:
+            print(switch.ofctl("15", "add-flow", line))
+        packet = "in_port(1),eth(src=02:00:00:00:00:01,dst=02:00:00:00:00:02),eth_type(0x0800),ipv4(src=10.0.0.1,dst=10.0.0.2,proto=17,tos=0,ttl=64,frag=no),udp(src=1,dst=2)"
+        for _ in range(5):
+            subprocess.run(["ovs-appctl", "-t", switch.dir / "switch.ctl", "netdev-dummy/receive", "p1", packet], env=switch.env)
+        time.sleep(3.3)
+        print(switch.ofctl("15", "mod-flows", "table=4,arp,actions=output:3"))
+        time.sleep(1.2)
+        for version in VERSIONS["flows"]:
+            text = dump(switch, version, "dump-flows", "--no-names")[1]
+            out += [f"flow{version}\t{line}" for line in text.split("\\n")]
+        out += [f"group\t{line}" for line in dump(switch, "15", "dump-group-stats")[1].split("\\n")]
+        out.append("meter\t" + dump(switch, "15", "meter-stats")[1])
+    finally:
+        switch.stop()
+    return out
+
+
 def main():
     kind, source, target = sys.argv[1:]
+    if kind == "stats":
+        pathlib.Path(target).write_text("\n".join(stats()) + "\n")
+        return
     ask = {"flows": flow, "groups": group, "meters": meter}[kind]
     switch = Switch()
     out = []
@@ -138,4 +174,5 @@ def main():
     pathlib.Path(target).write_text(head + "\n".join(out) + "\n")
 
 
-main()
+if __name__ == "__main__":
+    main()
