@@ -207,7 +207,7 @@ struct Read<'a, const W: usize> {
 }
 
 /// The word whose low 16 bits are the length class.
-const LENGTH_WORD: usize = 8;
+pub const LENGTH_WORD: usize = 8;
 
 /// The configuration, if it has lengths that a packet with this mask is compared with.
 fn lengths<const W: usize>(mask: &[u64; W], forward: &Forwarder) -> Option<Arc<Snapshot>> {

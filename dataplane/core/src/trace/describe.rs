@@ -4,6 +4,7 @@ use weft_flow::{Field, Fields, FlowKey, Match, Subfield};
 use weft_wire::{OfPort, TunnelKind};
 
 use crate::key::Ingress;
+use crate::lane::LENGTH_WORD;
 use crate::parse;
 use crate::pipeline::execute::has;
 use crate::snapshot::{Bridge, Port, Snapshot, TunnelKeys, TunnelSpec};
@@ -67,7 +68,8 @@ impl Description<'_> {
         let ingress = ingress(snapshot, port)?;
         let mut fields = match self.frame {
             Some(frame) => {
-                let key = parse::full(frame, ingress).ok_or(DescribeError::TooShort(frame.len()))?;
+                let mut key = parse::full(frame, ingress).ok_or(DescribeError::TooShort(frame.len()))?;
+                key.0[LENGTH_WORD] |= snapshot.length_class(frame.len());
                 Fields::of_packet(&key)
             }
             None => described(&mask, &value),
