@@ -16,6 +16,8 @@ use crate::verdict::{Op, Terms};
 const TAG_WORD: usize = 1;
 /// That tag's bits.
 const TAG: u64 = 0xffff;
+/// The word of the type of service, and its two ECN bits.
+const TOS: (usize, u64) = (3, 3 << 16);
 /// The word with the second tag, and where.
 const INNER_TAG: (usize, u32) = (3, 32);
 /// Words whose bits are header fields; of the first two, the tag and the ingress are not.
@@ -33,9 +35,22 @@ const HEADER: [u64; KEY_WORDS] = {
 impl<T: Tracer> Walk<'_, T> {
     /// Sets bits, whatever the packet is.
     pub(super) fn write(&mut self, target: Subfield, value: u128) {
-        let tag = self.tag();
+        let (tag, ecn) = (self.tag(), self.fields.0[TOS.0] & TOS.1);
         target.set(&mut self.fields, value);
-        let bits = target.mask();
+        let mut bits = target.mask();
+        match target.field {
+            // Who sets a part of the tag means that there is one.
+            Field::DlVlan | Field::VlanVid | Field::DlVlanPcp | Field::VlanPcp => {
+                self.fields.0[TAG_WORD] |= u64::from(Tci::PRESENT);
+                bits.0[TAG_WORD] |= u64::from(Tci::PRESENT);
+            }
+            // `nw_tos` is the class; congestion marks are a field of their own.
+            Field::NwTos => {
+                self.fields.0[TOS.0] = self.fields.0[TOS.0] & !TOS.1 | ecn;
+                bits.0[TOS.0] &= !TOS.1;
+            }
+            _ => {}
+        }
         for (word, &mask) in bits.0.iter().enumerate().take(KEY_WORDS) {
             self.written.0[word] |= mask;
             self.pending.0[word] |= mask & HEADER[word];

@@ -1,9 +1,9 @@
 //! What the switch would do with a packet, told step by step: `weftctl trace`.
 //!
-//! The packet (a frame, or a description of one: [`describe`]) takes the very walk that a worker's cache miss takes, on
-//! what is published at that moment, with a listener ([`recorder`]) and without effects: nothing is learned, no rule is
+//! The packet (a frame, or a description of one: `describe.rs`) takes the very walk that a worker's cache miss takes, on
+//! what is published at that moment, with a listener (`recorder.rs`) and without effects: nothing is learned, no rule is
 //! made, nothing is counted. The listener leaves a [`Trace`]: the steps in order, each with its depth; where every copy
-//! goes, and as what; or why nothing leaves, and what would have to change ([`hint`]).
+//! goes, and as what; or why nothing leaves, and what would have to change (`hint.rs`).
 //!
 //! A trace is no tree of boxes, because walks nest thousands of steps deep: its steps are in order, parents first.
 

@@ -193,6 +193,9 @@ fn tag(dice: &mut Dice) -> Action {
         Action::StripVlan,
         Action::PushVlan(0x8100),
         Action::PushVlan(0x88a8),
+        Action::SetField { field: Field::VlanVid, value: 0x1014, mask: 0x1fff },
+        Action::SetField { field: Field::VlanPcp, value: 3, mask: 7 },
+        Action::SetField { field: Field::NwTos, value: 0x20, mask: 0xff },
         Action::Load { target: Subfield::whole(Field::VlanTci), value: 0 },
         Action::Load { target: Subfield::new(Field::VlanTci, 0, 12).unwrap(), value: 20 },
     ])
