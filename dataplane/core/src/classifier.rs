@@ -9,8 +9,10 @@
 //! What always holds:
 //! * The answer is the rule of the highest priority that covers the fields; of equals the one added first. A rule that is
 //!   replaced keeps its place.
-//! * Rules with `conjunction` actions are no answers themselves ([`conjunction`]).
+//! * Rules with `conjunction` actions are no answers themselves ([`mod@conjunction`]).
 //! * There is one rule at most of the same priority and match.
+//!
+//! `classifier/node.rs` says how it works, `docs/decisions/classifier.md` why so and what it costs.
 //!
 //! It knows nothing of actions, ports or counters: a rule's value is whatever handle the table gives.
 
@@ -49,7 +51,8 @@ pub struct Classifier<T: Clone> {
 pub struct Lookup<'a, T> {
     /// The rule's priority and value.
     pub rule: Option<(u16, &'a T)>,
-    /// By which conjunctive match it was found. For its actions, `conj_id` is that one's id.
+    /// By which conjunctive match it was found. Its actions see the fields as they were: `conj_id` is not set for them,
+    /// as in Open vSwitch.
     pub conjunction: Option<Conjunction>,
     /// Whether it was also looked up with a `conj_id` other than the fields' own. If so, an added rule that asks for
     /// any `conj_id` can change the answer.

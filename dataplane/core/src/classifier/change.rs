@@ -1,8 +1,7 @@
 //! Changes to the tree. What somebody else has too is copied first, and that is a path from the root to a leaf.
 //!
 //! A split is thought over when its rules have doubled or have become a quarter, and made anew if another cut promises
-//! much. So a rule pays for some fifths of a microsecond of that in the mean; but one rule in some thousand pays for
-//! all of them, which [`REMADE`] keeps within milliseconds.
+//! much. Most changes have nothing to do with that; [`REMADE`] keeps the few that have to about a millisecond.
 
 use std::sync::Arc;
 

@@ -23,7 +23,7 @@ use super::long::Long;
 use super::rank::Rank;
 
 /// Rules that a leaf has at most, unless nothing tells them apart.
-pub(super) const LEAF: usize = 8;
+pub(super) const LEAF: usize = 16;
 /// Children of a branch.
 pub(super) const WIDTH: usize = 16;
 /// Bits of the hash that choose one.

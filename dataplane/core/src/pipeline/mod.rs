@@ -237,15 +237,12 @@ impl<'a, T: Tracer> Walk<'a, T> {
         let state = self.state_terms();
         self.verdict.looks.push(Look { bridge: here.visited, table, priority, conjunctive, state });
         self.tracer.event(Event::Lookup { table, rule: rule.as_deref(), fields: &self.fields });
+        // What was only for the look-up: the rule's actions don't see it.
         self.set(Field::InPort, own_port);
-        let Some(rule) = rule else {
-            self.set(Field::ConjId, conjunction);
-            return self.miss(here, table, missed);
-        };
-        self.verdict.rules.push(Arc::clone(&rule));
-        let result = self.execute(here, By { table, rule: Some(&rule) }, &rule.actions);
         self.set(Field::ConjId, conjunction);
-        result
+        let Some(rule) = rule else { return self.miss(here, table, missed) };
+        self.verdict.rules.push(Arc::clone(&rule));
+        self.execute(here, By { table, rule: Some(&rule) }, &rule.actions)
     }
 
     /// No rule matched.

@@ -242,6 +242,21 @@ fn of_equals_the_first_wins_and_a_replaced_rule_keeps_its_place() {
 }
 
 #[test]
+fn workers_can_look_up_while_the_next_version_is_made() {
+    let mut table = conjunction(100);
+    let published = table.clone();
+    std::thread::scope(|scope| {
+        let worker =
+            scope.spawn(|| (0..20_000).all(|_| published.lookup(&packet(1, 5)) == Some((100, &"both"))));
+        for value in 0..2000 {
+            table.insert(200, &address(Field::IpSrc, value), "plain");
+        }
+        assert!(worker.join().unwrap());
+    });
+    assert_eq!(table.lookup(&packet(1, 5)), Some((200, &"plain")));
+}
+
+#[test]
 fn one_match_at_thousands_of_priorities_is_a_list_that_changes_piece_by_piece() {
     let mut table = Classifier::new();
     let (matches, other) = (address(Field::IpSrc, 1), address(Field::IpDst, 5));
