@@ -147,8 +147,9 @@ pub(crate) fn render(trace: &TraceReport) -> String {
         if trace.reads.is_empty() { "nothing but the port".to_owned() } else { trace.reads.join(", ") };
     line(0, &format!("read of it: {reads}"));
     line(0, "");
+    let mut gone_to = GoneTo::default();
     for step in &trace.steps {
-        line(step.depth.into(), &event(&step.event));
+        line(gone_to.depth(step.depth.into(), &step.event), &event(&step.event));
     }
     if trace.left_out > 0 {
         line(0, &format!("... and {} steps more", trace.left_out));
@@ -158,10 +159,33 @@ pub(crate) fn render(trace: &TraceReport) -> String {
     out
 }
 
+/// The `goto_table`s that a walk is in. A table ends with it: the next one stands below the table, not within, or a pipeline
+/// of twenty tables would leave the screen.
+#[derive(Default)]
+struct GoneTo {
+    depths: Vec<usize>,
+}
+
+impl GoneTo {
+    /// Where a step is printed that the switch gave this depth.
+    fn depth(&mut self, depth: usize, event: &TraceEvent) -> usize {
+        self.depths.retain(|&outer| outer < depth);
+        // From the action to the table that it leads to, and from its table to the action.
+        let shown = depth.saturating_sub(2 * self.depths.len());
+        if matches!(event, TraceEvent::Action(action) if action.starts_with("goto_table:")) {
+            self.depths.push(depth);
+        }
+        shown
+    }
+}
+
 fn event(event: &TraceEvent) -> String {
     match event {
         TraceEvent::Bridge { bridge, port, ofport } => {
             format!("bridge {bridge}, in by port {port} ({ofport})")
+        }
+        TraceEvent::Lookup { table, rule: Some(rule) } if rule.actions == "drop" => {
+            format!("table {table}: {}: drop", hit(rule))
         }
         TraceEvent::Lookup { table, rule: Some(rule) } => format!("table {table}: {}", hit(rule)),
         TraceEvent::Lookup { table, rule: None } => format!("table {table}: no match"),
@@ -219,6 +243,29 @@ mod tests {
         file.extend([0, 0]);
         file.extend(order(48));
         file
+    }
+
+    #[test]
+    fn tables_that_follow_each_other_stand_below_each_other() {
+        let action = |text: &str| TraceEvent::Action(text.to_owned());
+        let table = |table| TraceEvent::Lookup { table, rule: None };
+        let walk = [
+            (1, table(0), 1),
+            (2, action("resubmit(,1)"), 2),
+            (3, table(1), 3),
+            (4, action("goto_table:2"), 4),
+            (5, table(2), 3),
+            (6, action("goto_table:3"), 4),
+            (7, table(3), 3),
+            (8, action("output:1"), 4),
+            (2, action("goto_table:4"), 2),
+            (3, table(4), 1),
+            (4, action("drop"), 2),
+        ];
+        let mut gone_to = GoneTo::default();
+        for (depth, event, shown) in walk {
+            assert_eq!(gone_to.depth(depth, &event), shown, "{event:?}");
+        }
     }
 
     #[test]

@@ -73,7 +73,8 @@ fn forwarded() -> TraceReport {
 }
 
 fn dropped() -> TraceReport {
-    let hint = "the rule of table 0, priority 100, matching tcp,tp_dst=22, says drop".to_owned();
+    let hint =
+        "the rule of table 0 of bridge br0, priority 100, matching tcp,tp_dst=22, says drop".to_owned();
     TraceReport {
         packet: "tcp,in_port=vm1,tp_dst=22".to_owned(),
         reads: vec!["tcp_dst".to_owned()],

@@ -50,11 +50,15 @@ fn described(rig: &Rig, flow: &str) -> Trace {
 }
 
 fn rules(rig: &mut Rig, lines: &[&str]) {
+    rules_of(rig, 0, lines);
+}
+
+fn rules_of(rig: &mut Rig, bridge: u16, lines: &[&str]) {
     let delete = FlowMod { command: FlowCommand::Delete, table: None, ..FlowMod::default() };
     let parse = |line: &&str| parse_flow(line, FlowCommand::Add, &weft_flow::text::NoNames).unwrap();
     let changes: Vec<Change> =
         std::iter::once(delete).chain(lines.iter().map(parse)).map(Change::Flow).collect();
-    rig.change(0, &changes);
+    rig.change(bridge, &changes);
 }
 
 /// The trace says what then happens to the packet itself; and nothing happens before it.
@@ -142,7 +146,7 @@ fn each_drop_is_told_with_what_it_is_due_to() {
     rules(&mut rig, &["priority=5,in_port=1,cookie=0x7 actions=drop", "priority=0 actions=resubmit(,20)"]);
     assert_eq!(
         hint(tells(&mut rig, 0, frame(A, B).to_vec())),
-        "the rule of table 0, priority 5 cookie 0x7, matching in_port=port0, says drop"
+        "the rule of table 0 of bridge br0, priority 5, cookie 0x7, matching in_port=port0, says drop"
     );
     assert_eq!(
         hint(tells(&mut rig, 1, frame(A, B).to_vec())),
@@ -155,11 +159,11 @@ fn each_drop_is_told_with_what_it_is_due_to() {
     assert_eq!(hint(tells(&mut rig, 0, frame(A, B).to_vec())), "table 20 of bridge br0 has no rule for it");
     assert_eq!(
         hint(tells(&mut rig, 1, frame(A, B).to_vec())),
-        "bridge br0 has no port as 'output:99' names it, in the rule of table 0, priority 32768, matching in_port=port1"
+        "bridge br0 has no port as 'output:99' names it, in the rule of table 0 of bridge br0, priority 32768, matching in_port=port1"
     );
     assert_eq!(
         hint(tells(&mut rig, 2, frame(A, B).to_vec())),
-        "the rule of table 0, priority 32768, matching in_port=port2 outputs to the port where the packet came in; \
+        "the rule of table 0 of bridge br0, priority 32768, matching in_port=port2 outputs to the port where the packet came in; \
          in_port would send it back"
     );
     rules(&mut rig, &["priority=1 actions=resubmit(,0)", "priority=9,in_port=2 actions=output:1"]);
@@ -273,6 +277,17 @@ fn a_patch_port_leads_into_the_other_bridge_and_back_out() {
     let bridges = trace.steps.iter().filter(|step| matches!(step.what, What::Bridge { .. })).count();
     assert_eq!(bridges, 2);
     assert!(trace.copies.iter().any(|copy| copy.bridge == "br1" && copy.port == "port4"));
+    // What is dropped behind the patch port is due to a rule there.
+    rules(&mut rig, &["actions=output:61"]);
+    rules_of(&mut rig, 1, &["priority=1,ip actions=drop"]);
+    let trace = tells(&mut rig, 0, frame(A, B).to_vec());
+    assert_eq!(
+        trace.dropped.unwrap().hint,
+        "the rule of table 0 of bridge br1, priority 1, matching ip, says drop"
+    );
+    rules_of(&mut rig, 1, &[]);
+    let trace = tells(&mut rig, 0, frame(A, B).to_vec());
+    assert_eq!(trace.dropped.unwrap().hint, "table 0 of bridge br1 has no rule for it");
 }
 
 /// The lowest address of a listener's frame that a walk has come to.

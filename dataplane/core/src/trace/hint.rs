@@ -18,9 +18,7 @@ pub(super) struct Place<'a> {
     /// The tag that the packet has.
     pub tci: Tci,
     /// The last look-up.
-    pub table: Option<TableId>,
-    /// What it found.
-    pub rule: Option<&'a RuleText>,
+    pub looked: Looked<'a>,
     /// The action.
     pub action: &'a str,
     /// The port that a copy was to leave by.
@@ -63,7 +61,7 @@ pub(super) fn hint(reason: DropReason, place: Place<'_>) -> String {
                 "it came in by tunnel {port}, and NORMAL sends nothing from tunnel to tunnel; a rule's output can"
             )
         }
-        DropReason::TableMiss => format!("{} of bridge {bridge} has no rule for it", place.table_words()),
+        DropReason::TableMiss => format!("{} has no rule for it", place.table_words()),
         DropReason::RuleDrop => place.ended(&rule),
         DropReason::NoSuchPort if place.towards.is_some() => {
             format!("patch port {towards} has no peer, or its peer is down")
@@ -97,25 +95,26 @@ pub(super) fn hint(reason: DropReason, place: Place<'_>) -> String {
 
 impl Place<'_> {
     fn table_words(&self) -> String {
-        self.table.map_or("no table".to_owned(), |table| format!("table {table}"))
+        self.looked.table.map_or("no table".to_owned(), |table| {
+            format!("table {table} of bridge {}", self.looked.bridge.unwrap_or(self.bridge))
+        })
     }
 
     fn rule_words(&self) -> String {
-        let Some(rule) = self.rule else { return self.table_words() };
-        let cookie = if rule.cookie == 0 { String::new() } else { format!(" cookie {:#x}", rule.cookie) };
+        let Some(rule) = self.looked.rule else { return self.table_words() };
+        let cookie = if rule.cookie == 0 { String::new() } else { format!(", cookie {:#x}", rule.cookie) };
         let matches = if rule.matches.is_empty() { "everything" } else { &rule.matches };
         format!("the rule of {}, priority {}{cookie}, matching {matches}", self.table_words(), rule.priority)
     }
 
     /// The walk came to its end without an output.
     fn ended(&self, rule: &str) -> String {
-        match self.rule {
+        match self.looked.rule {
             Some(found) if found.actions == "drop" => format!("{rule}, says drop"),
             Some(found) => format!("{rule}, ends without an output: {}", found.actions),
             None => format!(
-                "{} of bridge {} has no rule for it, and a resubmit that finds none does nothing",
-                self.table_words(),
-                self.bridge
+                "{} has no rule for it, and a resubmit that finds none does nothing",
+                self.table_words()
             ),
         }
     }
@@ -161,11 +160,35 @@ fn ranges(set: &VlanSet) -> String {
     if words.is_empty() { "none".to_owned() } else { words.join(",") }
 }
 
-/// The last look-up among the steps.
-pub(super) fn last_lookup(trace: &Trace) -> (Option<TableId>, Option<&RuleText>) {
-    let lookups = trace.steps.iter().rev().filter_map(|step| match &step.what {
-        What::Lookup { table, rule } => Some((Some(*table), rule.as_ref())),
-        _ => None,
-    });
-    lookups.into_iter().next().unwrap_or_default()
+/// A look-up that a walk came to.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Looked<'a> {
+    /// In a table of this bridge; none if there was no look-up.
+    pub bridge: Option<&'a str>,
+    /// The table.
+    pub table: Option<TableId>,
+    /// What it found.
+    pub rule: Option<&'a RuleText>,
+}
+
+/// The last look-up of a walk. It may have been in another bridge than the one where the walk ended.
+pub(super) fn last_lookup(trace: &Trace) -> Looked<'_> {
+    let mut looked = Looked::default();
+    // Steps from the look-up outwards: each stands further out than the one before.
+    let mut depth = u16::MAX;
+    for step in trace.steps.iter().rev() {
+        match &step.what {
+            What::Lookup { table, rule } if looked.table.is_none() => {
+                (looked.table, looked.rule) = (Some(*table), rule.as_ref());
+                depth = step.depth;
+            }
+            _ if looked.table.is_none() || step.depth >= depth => {}
+            What::Bridge { bridge, .. } => {
+                looked.bridge = Some(bridge);
+                return looked;
+            }
+            _ => depth = step.depth,
+        }
+    }
+    looked
 }

@@ -118,7 +118,6 @@ impl<'a> Recorder<'a> {
 
     fn drop_of(&self, reason: DropReason) -> Dropped {
         let place = self.place();
-        let (table, rule) = last_lookup(&self.trace);
         let get = |field| Subfield::whole(field).get(&self.last);
         let hint = hint(
             reason,
@@ -126,8 +125,7 @@ impl<'a> Recorder<'a> {
                 bridge: place.map_or("?", |(bridge, _)| &*bridge.spec.name),
                 port: place.map(|(_, port)| port).or_else(|| self.ingress_port()),
                 tci: Tci(get(Field::VlanTci) as u16),
-                table,
-                rule,
+                looked: last_lookup(&self.trace),
                 action: &self.action,
                 towards: self.towards.and_then(|id| self.snapshot.port(id)).map(|port| &port.spec),
                 vid: self.vid,
