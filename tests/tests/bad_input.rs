@@ -174,6 +174,61 @@ fn a_switch_does_not_start_from_a_bad_file() -> Result {
     Ok(())
 }
 
+/// The most memory that a process has had so far, in MiB.
+fn peak_memory(pid: u32) -> Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kilobytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    kilobytes.map(|kilobytes| kilobytes >> 10).ok_or_else(|| weft_tests::Error::new(status.clone()))
+}
+
+/// Some 100 MB of a line over and over.
+fn hundred_megabytes(lab: &Lab, name: &str, line: &str) -> Result<String> {
+    Ok(file(lab, name, &line.repeat(100_000_000 / line.len()))?.display().to_string())
+}
+
+#[test]
+fn rules_without_measure_are_refused_soon_and_in_bounded_memory() -> Result {
+    let Some(lab) = Lab::open("rules_without_measure_are_refused_soon_and_in_bounded_memory", &weftd::NEEDS)?
+    else {
+        return Ok(());
+    };
+    let (_ns, [a, b], weftd) = two_vms(&lab, "")?;
+    let before = weftd.sh("flow dump br0 --no-stats")?;
+    let stream = Stream::start(&lab, "stream", (&a, &b), (1000, 6))?;
+    let rule =
+        "table=7,priority=4711,tcp,nw_src=10.1.2.3,nw_dst=10.0.0.0/8,tp_dst=80,actions=output:1,output:2\n";
+    let long = format!("actions=drop\nactions={}\n", "output:1,".repeat(1_000_000 / 9));
+    let clones = |count: usize| format!("actions={}drop{}", "clone(".repeat(count), ")".repeat(count));
+    // 10,000 of them are a line that is too long for a file. As an argument, it is not, and nor are 9,000 in a file.
+    let (long, deep) = (file(&lab, "long", &long)?, file(&lab, "deep", &clones(9_000))?);
+    for (path, expected) in [
+        (hundred_megabytes(&lab, "rules", rule)?, ": the text is too long: a bundle takes 64 MiB"),
+        (
+            hundred_megabytes(&lab, "short", "actions=drop\n")?,
+            ": the text has too many lines: a bundle takes 2097152 changes",
+        ),
+        (
+            hundred_megabytes(&lab, "comments", "# and no rule\n")?,
+            ": the text is too long: a bundle takes 64 MiB",
+        ),
+        (long.display().to_string(), ": line 2, column 1: the line is longer than 65536 octets"),
+        (deep.display().to_string(), ": nested too deep: at most 100 levels"),
+    ] {
+        let start = Instant::now();
+        let line = weftd.refused(&format!("flow add br0 --file {path}"))?;
+        println!("{:.1?}, {} MiB: {line}", start.elapsed(), peak_memory(weftd.pid()?)?);
+        assert!(line.starts_with(&format!("weftctl: {path}: ")) && line.ends_with(expected), "{line}");
+        assert!(start.elapsed() < Duration::from_secs(20) && line.len() < 400, "{line}");
+    }
+    let line = weftd.try_ctl(&["flow", "add", "br0", &clones(10_000)])?.stderr;
+    assert!(line.ends_with(": nested too deep: at most 100 levels\n") && line.len() < 400, "{line}");
+    let peak = peak_memory(weftd.pid()?)?;
+    assert!(peak < 1024, "{peak} MiB");
+    assert_eq!(weftd.sh("flow dump br0 --no-stats")?, before);
+    stream.finish_clean().map(drop)
+}
+
 /// Sends octets to the control socket and returns the line that comes back.
 fn talk(weftd: &Weftd, request: &[u8]) -> Result<String> {
     let mut stream = UnixStream::connect(weftd.socket())?;
