@@ -13,6 +13,7 @@
 //! * [`weftd`], [`accounts`]: the switch under test, and whether its counters account for every packet.
 //! * [`probe`]: streams that count every packet, and what the kernel knows of a process.
 //! * [`node`]: compute nodes under weft on one underlay, with their VMs; scenarios with one and with two workers.
+//! * [`neutron`]: two nodes as Neutron wires them, under its recorded rules.
 //! * [`vlan`]: the VLAN truth table.
 
 pub mod accounts;
@@ -20,6 +21,7 @@ pub mod capture;
 pub mod cmd;
 pub mod lab;
 pub mod netns;
+pub mod neutron;
 pub mod node;
 pub mod ovs;
 pub mod pcap;
