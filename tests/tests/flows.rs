@@ -61,6 +61,7 @@ fn rules_switch_drop_count_and_expire(lab: &Lab, workers: u32) -> Result {
     })?;
     assert!((10..55).contains(&running.received), "some before, none meanwhile, some after: {running:?}");
     a_stream_is_counted_exactly(lab, weft, (&one, &two))?;
+    the_cache_shows_what_packets_find(weft, (&one, &two))?;
     weft.ctl(&["flow", "add", "br0", "cookie=9,idle_timeout=1,priority=1 actions=drop"])?;
     assert_eq!(rules(weft, "cookie=9/-1")?.len(), 1);
     wait_for("the idle rule's end", LIMIT, || Ok(rules(weft, "cookie=9/-1")?.is_empty()))
@@ -76,6 +77,26 @@ fn a_stream_is_counted_exactly(lab: &Lab, weft: &Weftd, (one, two): (&Host, &Hos
     let cached = weft.sh("cache show one")?;
     assert!(cached.contains("output(two)"), "{cached}");
     wait_for("the silent rule's end", LIMIT, || Ok(rules(weft, "cookie=0x77/-1")?.is_empty()))
+}
+
+/// A rule that nobody meets reads more of the packets: flows that were cached without are found no more, and not listed.
+fn the_cache_shows_what_packets_find(weft: &Weftd, (one, two): (&Host, &Host)) -> Result {
+    let cached = || -> Result<Vec<String>> {
+        let shown = weft.sh("cache show one")?;
+        Ok(shown.split("worker=").filter(|flow| flow.contains("output(two)")).map(str::to_owned).collect())
+    };
+    weft.ctl(&["flow", "add", "br0", "cookie=0x78,priority=60000 actions=output:two,output:one"])?;
+    clean_ping(one, two, "")?;
+    assert!(!cached()?.is_empty() && !cached()?.concat().contains("tp_"), "{:?}", cached()?);
+    weft.ctl(&["flow", "add", "br0", "cookie=0x78,priority=1,tcp,tp_dst=5 actions=drop"])?;
+    assert_eq!(cached()?, [""; 0]);
+    clean_ping(one, two, "")?;
+    let again = cached()?;
+    assert!(again.len() == 1 && again[0].contains(",icmp,"), "{again:?}");
+    weft.sh("flow del br0 cookie=0x78/-1")?;
+    // Not what was cached under the wider mask.
+    assert!(!cached()?.concat().contains(",icmp,"), "{:?}", cached()?);
+    clean_ping(one, two, "")
 }
 
 fn a_patch_port_joins_two_bridges(lab: &Lab, workers: u32) -> Result {

@@ -10,12 +10,13 @@ use weft_io::{FramePool, PortQueue};
 use crate::counters::{Counters, PortTotals, port_totals};
 use crate::epoch::OutOfCells;
 use crate::key::PortId;
+use crate::listing::FlowInfo;
 use crate::masks::Reads;
 use crate::publish::Publisher;
 use crate::shared::Shared;
 use crate::snapshot::{BridgeId, Model, Snapshot};
 use crate::tables::{Change, ChangeError, Extent, FlowTables, Outcome, Prepared};
-use crate::worker::{Command, FlowInfo, Worker};
+use crate::worker::{Command, Worker};
 
 /// How long a worker may take to answer: it answers between two bursts.
 const PATIENCE: Duration = Duration::from_secs(5);

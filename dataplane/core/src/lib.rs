@@ -32,6 +32,7 @@ pub mod held;
 pub mod key;
 pub mod lane;
 pub mod ledger;
+pub mod listing;
 pub mod masks;
 pub mod output;
 pub mod packet_in;

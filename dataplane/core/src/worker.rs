@@ -12,21 +12,18 @@
 use std::sync::Arc;
 
 use crossbeam::channel::{Receiver, Sender};
-use weft_flow::Term;
 use weft_io::{Burst, PortQueue};
 use weft_wire::DropReason;
 
-use crate::cache::Flow;
 use crate::counters::Counters;
 use crate::decap::Vteps;
 use crate::forward::Forwarder;
-use crate::key::{FlowKey, Ingress, KEY_WORDS, KeyMask, MIDDLE, NARROW, PortId, Width};
+use crate::key::{KEY_WORDS, KeyMask, MIDDLE, NARROW, PortId, Width};
 use crate::lane::Lane;
+use crate::listing::{FlowInfo, list, tunnel_width};
 use crate::output::INBOX;
-use crate::program::Shape;
 use crate::shared::{Now, Shared};
 use crate::snapshot::{PortKind, Snapshot};
-use crate::verdict::Op;
 
 /// Flows that a worker caches, under keys of each width.
 pub const CACHED_FLOWS: usize = 256 << 10;
@@ -48,33 +45,6 @@ pub enum Command {
     Settle(Sender<()>),
     /// End.
     Stop,
-}
-
-/// A cached flow, for people to look at.
-#[derive(Clone, Debug)]
-pub struct FlowInfo {
-    /// The masked key.
-    pub key: FlowKey,
-    /// Which of its bits count.
-    pub mask: KeyMask,
-    /// What is done, in short.
-    pub shape: Shape,
-    /// What is done, step by step.
-    pub ops: Vec<Op>,
-    /// What the steps refer to.
-    pub terms: Vec<Term>,
-    /// Why nothing leaves, or the first output that was refused.
-    pub drop: Option<DropReason>,
-    /// The tunnel port that its packets came in by.
-    pub tunnel: Option<PortId>,
-    /// How many rules its packets went through.
-    pub rules: usize,
-    /// Packets so far.
-    pub packets: u64,
-    /// Octets so far.
-    pub bytes: u64,
-    /// The second of the last packet.
-    pub stamp: u32,
 }
 
 /// What the snapshot says about the port of a queue, in the order of the queues.
@@ -297,6 +267,7 @@ impl Worker {
                 let _ = reply.send(());
             }
             Command::ListFlows(port, limit, reply) => {
+                self.follow();
                 let _ = reply.send(self.list_flows(port, limit));
             }
             Command::Stop => self.running = false,
@@ -361,44 +332,15 @@ impl Worker {
         self.forward.flush();
     }
 
-    fn list_flows(&self, port: PortId, limit: usize) -> Vec<FlowInfo> {
-        let narrow = self.narrow.cache.iter().filter_map(|flow| self.flow_info(flow, port));
-        let middle = self.middle.cache.iter().filter_map(|flow| self.flow_info(flow, port));
-        let wide = self.wide.cache.iter().filter_map(|flow| self.flow_info(flow, port));
-        narrow.chain(middle).chain(wide).take(limit).collect()
-    }
-
-    fn flow_info<const W: usize>(&self, flow: &Flow<W>, port: PortId) -> Option<FlowInfo> {
-        let mut key = FlowKey::default();
-        key.0.iter_mut().zip(&flow.key).for_each(|(place, word)| *place = *word);
-        let program = self.forward.programs.get(flow.program)?;
-        let of_port = Ingress::of(&key) == Ingress::port(port) || program.tunnel == port;
-        if !of_port {
-            return None;
-        }
-        let verdict = &program.verdict;
-        Some(FlowInfo {
-            key,
-            mask: self.mask_of(Ingress::of(&key)),
-            shape: program.shape,
-            ops: verdict.ops.clone(),
-            terms: verdict.terms.clone(),
-            drop: verdict.drop,
-            tunnel: verdict.tunnel,
-            rules: verdict.rules.len(),
-            packets: flow.packets,
-            bytes: flow.bytes,
-            stamp: flow.stamp,
-        })
-    }
-
-    /// Which bits of packets that come in there count.
-    fn mask_of(&self, ingress: Ingress) -> KeyMask {
-        let snapshot = &self.forward.snapshot;
-        match ingress.decode() {
-            Ok(port) => snapshot.port(port).map(|port| port.mask).unwrap_or_default(),
-            Err(vtep) => snapshot.vtep(vtep).map(|vtep| vtep.mask).unwrap_or_default(),
-        }
+    /// The flows that packets of the port still find. What is stale, or of another mask than today's, waits to be swept.
+    fn list_flows(&mut self, port: PortId, limit: usize) -> Vec<FlowInfo> {
+        let Worker { narrow, middle, wide, forward, .. } = self;
+        forward.forget_current();
+        let mut flows = Vec::new();
+        list(&narrow.cache, forward, (port, Width::Narrow, limit), &mut flows);
+        list(&middle.cache, forward, (port, Width::Middle, limit), &mut flows);
+        list(&wide.cache, forward, (port, Width::Wide, limit), &mut flows);
+        flows
     }
 }
 
@@ -412,7 +354,7 @@ impl Role {
         };
         let mask = port.map(|port| port.mask).unwrap_or_default();
         let width = match part {
-            Part::Uplink => snapshot.vteps.iter().map(|vtep| vtep.mask.width()).max().unwrap_or_default(),
+            Part::Uplink => tunnel_width(snapshot),
             Part::Switched | Part::Silent => mask.width(),
         };
         Role { part, mask, width }

@@ -5,9 +5,9 @@ use std::fmt::Write;
 
 use weft_config::control::{CachedFlow, Code, FlowReply, Refusal};
 use weft_core::key::{Ingress, PortId};
+use weft_core::listing::FlowInfo;
 use weft_core::verdict::{Emit, Op, Terms};
 use weft_core::vlan::TagRewrite;
-use weft_core::worker::FlowInfo;
 use weft_flow::text;
 use weft_flow::{Fields, Match};
 use weft_wire::PortName;

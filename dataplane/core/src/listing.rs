@@ -1,0 +1,106 @@
+//! What a worker has cached of a port's flows, for people to look at.
+//!
+//! Only flows that packets still find are listed. What is stale waits in the cache until it is swept, and so does what was cached
+//! under another mask than today's: its key would be read wrongly.
+
+use weft_flow::Term;
+use weft_wire::DropReason;
+
+use crate::cache::{Cache, Flow};
+use crate::forward::Forwarder;
+use crate::key::{FlowKey, Ingress, KeyMask, PortId, Width};
+use crate::program::Shape;
+use crate::snapshot::Snapshot;
+use crate::verdict::Op;
+
+/// A cached flow, for people to look at.
+#[derive(Clone, Debug)]
+pub struct FlowInfo {
+    /// The masked key.
+    pub key: FlowKey,
+    /// Which of its bits count.
+    pub mask: KeyMask,
+    /// What is done, in short.
+    pub shape: Shape,
+    /// What is done, step by step.
+    pub ops: Vec<Op>,
+    /// What the steps refer to.
+    pub terms: Vec<Term>,
+    /// Why nothing leaves, or the first output that was refused.
+    pub drop: Option<DropReason>,
+    /// The tunnel port that its packets came in by.
+    pub tunnel: Option<PortId>,
+    /// How many rules its packets went through.
+    pub rules: usize,
+    /// Packets so far.
+    pub packets: u64,
+    /// Octets so far.
+    pub bytes: u64,
+    /// The second of the last packet.
+    pub stamp: u32,
+}
+
+/// Adds a port's flows out of one cache to `flows`, which has `limit` at most.
+pub fn list<const W: usize>(
+    cache: &Cache<W>,
+    forward: &mut Forwarder,
+    (port, width, limit): (PortId, Width, usize),
+    flows: &mut Vec<FlowInfo>,
+) {
+    let left = limit.saturating_sub(flows.len());
+    flows.extend(cache.iter().filter_map(|flow| flow_info(forward, flow, (port, width))).take(left));
+}
+
+/// What there is to see of a flow, if it is one of that port and packets find it.
+fn flow_info<const W: usize>(
+    forward: &mut Forwarder,
+    flow: &Flow<W>,
+    (port, width): (PortId, Width),
+) -> Option<FlowInfo> {
+    let mut key = FlowKey::default();
+    key.0.iter_mut().zip(&flow.key).for_each(|(place, word)| *place = *word);
+    let tunnel = forward.programs.get(flow.program)?.tunnel;
+    let of_port = Ingress::of(&key) == Ingress::port(port) || tunnel == port;
+    let epochs = &forward.shared.epochs;
+    let stands = of_port
+        && flow.deps.iter().all(|&dep| epochs.holds(dep))
+        && forward.programs.valid(flow.program, epochs, forward.published);
+    let program = forward.programs.get(flow.program).filter(|_| stands)?;
+    let (mask, in_use) = mask_of(&forward.snapshot, Ingress::of(&key));
+    if in_use != width || key.0.iter().zip(&mask.0).any(|(word, bits)| word & !bits != 0) {
+        return None;
+    }
+    let verdict = &program.verdict;
+    Some(FlowInfo {
+        key,
+        mask,
+        shape: program.shape,
+        ops: verdict.ops.clone(),
+        terms: verdict.terms.clone(),
+        drop: verdict.drop,
+        tunnel: verdict.tunnel,
+        rules: verdict.rules.len(),
+        packets: flow.packets,
+        bytes: flow.bytes,
+        stamp: flow.stamp,
+    })
+}
+
+/// Which bits of packets that come in there count, and how wide the keys of their flows are.
+fn mask_of(snapshot: &Snapshot, ingress: Ingress) -> (KeyMask, Width) {
+    match ingress.decode() {
+        Ok(port) => {
+            let mask = snapshot.port(port).map(|port| port.mask).unwrap_or_default();
+            (mask, mask.width())
+        }
+        Err(vtep) => {
+            let mask = snapshot.vtep(vtep).map(|vtep| vtep.mask).unwrap_or_default();
+            (mask, tunnel_width(snapshot))
+        }
+    }
+}
+
+/// All packets from tunnels are kept in one cache, for what the widest mask of them needs.
+pub fn tunnel_width(snapshot: &Snapshot) -> Width {
+    snapshot.vteps.iter().map(|vtep| vtep.mask.width()).max().unwrap_or_default()
+}
