@@ -274,7 +274,8 @@ impl Compute {
     }
 }
 
-fn number_after(line: &str, key: &str) -> Result<u64> {
+/// The number that stands behind `key` in a line of a dump.
+pub fn number_after(line: &str, key: &str) -> Result<u64> {
     let digits = line.split(key).nth(1).and_then(|rest| rest.split([',', ' ']).next());
     digits
         .and_then(|digits| digits.parse().ok())

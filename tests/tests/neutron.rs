@@ -9,7 +9,9 @@ use weft_tests::neutron::{
 };
 use weft_tests::node::NEEDS;
 use weft_tests::probe::{Stream, wait_traffic};
-use weft_tests::{Lab, Result, arping, clean_ping, ping, scenarios, wait_for, wait_reachable};
+use weft_tests::{
+    Guest, Lab, QemuGuest, Result, arping, clean_ping, ping, qemu, scenarios, wait_for, wait_reachable,
+};
 
 scenarios! {
     every_recorded_table_loads_and_dumps_back_line_by_line needs NEEDS;
@@ -18,6 +20,7 @@ scenarios! {
     rules_count_every_packet_of_a_stream_and_others_may_change needs NEEDS;
     a_trace_tells_where_a_packet_goes_and_why_not needs NEEDS;
     a_port_that_rules_name_goes_and_comes_back needs NEEDS;
+    a_guest_takes_the_place_of_a_vm_under_its_rules needs [&NEEDS[..], &qemu::NEEDS].concat();
 }
 
 /// The rules of the firewall among them: what tracks connections is read and printed, too.
@@ -207,13 +210,19 @@ fn rules_count_every_packet_of_a_stream_and_others_may_change(lab: &Lab, workers
     change_others(&cloud.c1, 10)?;
     change_others(&cloud.c2, 10)?;
     let shown = cloud.c1.weft.sh(&format!("cache show {}", A1.port))?;
+    let arriving = cloud.c2.weft.sh("cache show vxlan-0a4e0001")?;
     let sent = stream.finish_clean()?.sent;
+    assert!(arriving.contains(&format!("output({},pop_vlan)", A2.port)), "{arriving}");
     let cached = shown.lines().find(|line| line.contains("vxlan-0a4e0002"));
     assert!(cached.is_some_and(|steps| steps.contains("0x505")), "{shown}");
     let after = counts(&cloud)?;
     for ((rule, before), after) in A1_TO_A2.iter().zip(before).zip(after) {
         assert_eq!(after - before, sent, "{rule:?}");
     }
+    // What was learned from the stream's first packet was learned again from its later ones: they keep the rule.
+    let learned = cloud.c2.dump("br-tun", &format!("table=20,dl_dst={}", A1.mac))?;
+    let line = learned.lines().find(|line| line.contains("hard_timeout=300")).unwrap_or_default();
+    assert!(neutron::number_after(line, "hard_age=")? <= 3, "{learned}");
     Ok(())
 }
 
@@ -323,6 +332,10 @@ fn a_new_rule_changes_the_trace_and_the_cache(cloud: &Cloud) -> Result {
     );
     assert_eq!(ping(cloud.host(A1).ns(), A2.address, 3, "-W 1")?.received, 0);
     assert_eq!(c1.packets("br-tun", "cookie=0x22/-1", "")?, 3);
+    // What the cache had of them before is of no use any more, and not shown.
+    let shown = cached()?;
+    let to_a2: Vec<&str> = shown.split("worker=").filter(|flow| flow.contains(A2.mac)).collect();
+    assert!(to_a2.len() == 1 && to_a2.concat().ends_with("  drop(rule_drop)\n"), "{shown}");
     c1.weft.sh("flow del br-tun cookie=0x22/-1")?;
     clean_ping(cloud.host(A1), cloud.host(A2), "")
 }
@@ -345,4 +358,33 @@ fn a_port_that_rules_name_goes_and_comes_back(lab: &Lab, workers: u32) -> Result
     weft.sh("tunnel add br-tun gre-0a4e0002 type=gre local=10.78.0.1 remote=10.78.0.2 key=flow ofport=3")?;
     assert_same(&lines(&cloud.c1.dump("br-tun", "--no-stats")?), &lines(&rules), "with it again");
     reaches(&cloud, G1, G2)
+}
+
+/// A real guest, on a tap that QEMU holds, gets the name and the OpenFlow number of a VM's port; no rule is touched.
+fn a_guest_takes_the_place_of_a_vm_under_its_rules(lab: &Lab, workers: u32) -> Result {
+    let cloud = ready(lab, workers)?;
+    let c1 = &cloud.c1;
+    let Vm { port, ofport, vlan, mac, address } = A1_OTHER;
+    reaches(&cloud, A1_OTHER, A2)?;
+    c1.weft.remove(&format!("port del {port}"))?;
+    c1.ns.ip(&format!("tuntap add {port} mode tap"))?;
+    c1.ns.ip(&format!("link set {port} up"))?;
+    let guest = Guest { tap: port, cidr: &format!("{address}/24"), mac, mtu: 1400 };
+    let mut guest = QemuGuest::boot(lab, "guest", &c1.ns, &guest)?;
+    c1.weft.sh(&format!("port add br-int {port} type=netdev ofport={ofport} vlan={vlan}"))?;
+    for vm in [A1, A2] {
+        let pings = guest.sh(&format!("ping -c 3 {}", vm.address))?;
+        assert!(pings.contains("3 packets received") && !pings.contains("DUP"), "{pings}");
+        let result = ping(cloud.host(vm).ns(), address, 3, "")?;
+        assert!(result.is_clean(), "{}: {result:?}", vm.port);
+    }
+    // Its own address is all that it may speak ARP with.
+    let refused = c1.packets("br-int", "table=24", "priority=0")?;
+    guest.sh(&format!("ip addr add {}/32 dev eth0", A1.address))?;
+    let (code, said) =
+        guest.run(&format!("arping -c 2 -w 2 -I eth0 -s {} {}", A1.address, A2.address), SHORT)?;
+    assert_ne!(code, 0, "{said}");
+    let seen = c1.packets("br-int", "table=24", "priority=0")? - refused;
+    assert!((2..=3).contains(&seen), "{seen} of ARP requests in another's name: {said}");
+    Ok(())
 }
