@@ -76,9 +76,13 @@ finish() {
 
 # ctl NODE WORDS...: prints the weftctl command, and runs it at that node's weftd.
 ctl() {
-	local node=$1
+	local node=$1 word line=''
 	shift
-	echo "$node# weftctl $*"
+	for word in "$@"; do
+		[[ $word != *' '* ]] || word="'$word'"
+		line+=" $word"
+	done
+	echo "$node# weftctl$line"
 	"$BIN/weftctl" --socket "$RUN/$node/weft.sock" "$@" || die "that was refused"
 }
 
@@ -247,6 +251,30 @@ isolation() {
 	not_seen "blue3 -> 10.0.0.1: red's VM of that IP and MAC" blue3 10.0.0.1 red1
 }
 
+# traced WHAT OUTCOME: what red1's pings to red3 come to at node1; the trace's last line has to begin with the outcome.
+traced() {
+	local text last
+	local packet=in_port=red1,icmp,dl_src=02:00:00:00:00:01,dl_dst=02:00:00:00:00:03,nw_src=10.0.0.1,nw_dst=10.0.0.3
+	text=$(ctl node1 trace br0 "$packet") || exit 1
+	last=$(tail -1 <<<"$text")
+	echo "$text"
+	if [[ $last == "$2"* ]]; then row ok "$1" "$2"; else row FAIL "$1" "$last"; fi
+}
+
+# A rule that drops, how to find it, and away with it.
+flow_tables() {
+	ctl node1 flow dump br0
+	ctl node1 flow add br0 'priority=100,icmp,in_port=red1,nw_dst=10.0.0.3 actions=drop'
+	no_answer "red1 -> red3, while a rule of node1 drops it" red1 10.0.0.3
+	traced "weftctl trace says which rule it is" \
+		'dropped (rule_drop): the rule of table 0 of bridge br0, priority 100'
+	ctl node1 flow dump br0 icmp
+	ctl node1 cache show red1 --limit 2
+	ctl node1 flow del br0 icmp
+	reaches "red1 -> red3, with the rule gone" red1 10.0.0.3
+	traced "weftctl trace says where the pings go now" 'forwarded to to-node2'
+}
+
 show_logs() {
 	local node
 	for node in "${NODES[@]}"; do
@@ -262,6 +290,7 @@ how_to_play() {
 		  $BIN/weftctl --socket $RUN/node1/weft.sock show
 		  $BIN/weftctl --socket $RUN/node1/weft.sock fdb show
 		  $BIN/weftctl --socket $RUN/node2/weft.sock stats drops
+		  $BIN/weftctl --socket $RUN/node1/weft.sock flow dump br0
 		  ip netns exec $DEMO-red1 ping 10.0.0.3
 		  ip netns exec $DEMO-blue1 ping 10.0.0.3
 		  $BIN/weftctl --socket $RUN/node1/weft.sock tunnel show to-node2
@@ -319,6 +348,9 @@ tunnels gre
 echo "(measuring again)"
 over GRE
 isolation
+
+say "Flow tables: a rule that is in the way"
+flow_tables
 
 say "What the nodes know"
 for node in "${NODES[@]}"; do
