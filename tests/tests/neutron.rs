@@ -18,6 +18,7 @@ scenarios! {
     vms_talk_by_the_rules_of_their_networks needs NEEDS;
     what_the_rules_do_not_allow_is_dropped_and_counted needs NEEDS;
     rules_count_every_packet_of_a_stream_and_others_may_change needs NEEDS;
+    an_agent_that_starts_again_sets_every_rule_anew_and_no_packet_notices needs NEEDS;
     a_trace_tells_where_a_packet_goes_and_why_not needs NEEDS;
     a_port_that_rules_name_goes_and_comes_back needs NEEDS;
     a_guest_takes_the_place_of_a_vm_under_its_rules needs [&NEEDS[..], &qemu::NEEDS].concat();
@@ -223,6 +224,52 @@ fn rules_count_every_packet_of_a_stream_and_others_may_change(lab: &Lab, workers
     let learned = cloud.c2.dump("br-tun", &format!("table=20,dl_dst={}", A1.mac))?;
     let line = learned.lines().find(|line| line.contains("hard_timeout=300")).unwrap_or_default();
     assert!(neutron::number_after(line, "hard_age=")? <= 3, "{learned}");
+    Ok(())
+}
+
+/// As the agent does it: all rules once more, with a new cookie, and then the old cookies' go, what was learned among them.
+fn set_anew(lab: &Lab, node: &Compute, bridge: &str) -> Result {
+    let dump = node.dump(bridge, "--no-stats")?;
+    let cookies = dump.lines().filter_map(|line| line.strip_prefix("cookie=")?.split(',').next());
+    let old: std::collections::BTreeSet<&str> = cookies.collect();
+    let mut text = dump.clone();
+    for cookie in &old {
+        text = text.replace(&format!("cookie={cookie}"), "cookie=0xfeed");
+    }
+    let kept: Vec<&str> = text.lines().filter(|line| !line.contains("hard_timeout=300, priority")).collect();
+    let file = lab.path(&format!("{}.{bridge}.anew", node.name));
+    std::fs::write(&file, kept.join("\n"))?;
+    node.weft.sh(&format!("flow add {bridge} --file {}", file.display()))?;
+    for cookie in old {
+        node.weft.sh(&format!("flow del {bridge} cookie={cookie}/-1"))?;
+    }
+    Ok(())
+}
+
+fn an_agent_that_starts_again_sets_every_rule_anew_and_no_packet_notices(lab: &Lab, workers: u32) -> Result {
+    let cloud = ready(lab, workers)?;
+    reaches(&cloud, A1, A2)?;
+    reaches(&cloud, V1, V2)?;
+    let tunnelled = Stream::start(lab, "tunnelled", (cloud.host(A1), cloud.host(A2)), (2000, 5))?;
+    let cabled = Stream::start(lab, "cabled", (cloud.host(V2), cloud.host(V1)), (1000, 5))?;
+    wait_traffic(&cloud.c2.weft, "patch-tun")?;
+    wait_traffic(&cloud.c1.weft, "ul0")?;
+    for (node, bridge) in cloud.tables() {
+        set_anew(lab, node, bridge)?;
+    }
+    tunnelled.finish_clean()?;
+    cabled.finish_clean()?;
+    for (node, bridge) in cloud.tables() {
+        let dump = node.dump(bridge, "--no-stats")?;
+        assert!(
+            !dump.is_empty()
+                && !dump.lines().any(|line| line.contains("cookie=") && !line.contains("cookie=0xfeed")),
+            "{dump}"
+        );
+    }
+    // The stream has taught the new rule of table 10 what the old one knew.
+    let learned = cloud.c2.dump("br-tun", &format!("table=20,dl_dst={}", A1.mac))?;
+    assert!(learned.contains("hard_timeout=300") && learned.contains("cookie=0xfeed"), "{learned}");
     Ok(())
 }
 
