@@ -10,7 +10,8 @@ use weft_tests::neutron::{
 use weft_tests::node::NEEDS;
 use weft_tests::probe::{Stream, wait_traffic};
 use weft_tests::{
-    Guest, Lab, QemuGuest, Result, arping, clean_ping, ping, qemu, scenarios, wait_for, wait_reachable,
+    Guest, Lab, QemuGuest, Result, arping, clean_ping, iperf3, ping, qemu, scenarios, wait_for,
+    wait_reachable,
 };
 
 scenarios! {
@@ -95,6 +96,11 @@ fn vms_talk_by_the_rules_of_their_networks(lab: &Lab, workers: u32) -> Result {
     clean_ping(&cloud.outside, cloud.host(ROUTER), "")?;
     clean_ping(cloud.host(ROUTER), &cloud.outside, "")?;
 
+    // TCP, whose checksums VMs leave to their taps.
+    for (from, to) in [(A1, A2), (G2, G1), (V1, V2), (TRUNK, F2)] {
+        let tcp = iperf3(lab, cloud.host(from), cloud.host(to), 0, "-n 4M")?;
+        assert!(tcp.bits_per_second > 1e6, "{} to {}: {tcp:?}", from.port, to.port);
+    }
     the_arp_responder_answers_for_the_other_node(&cloud)?;
     // What table 10 learned is what it had learned in the recorded run, to the letter.
     for (node, vms) in [(c1, &[A2, B2, G2][..]), (c2, &[A1, A1_OTHER, B1, G1])] {
@@ -300,7 +306,8 @@ fn what_goes_is_told_with_its_form(cloud: &Cloud) -> Result {
         (c2, "br-tun", from_tunnel("0x505"), format!("{} (untagged)", A2.port)),
     ] {
         let (text, last) = node.trace(bridge, &flow)?;
-        assert_eq!(last, format!("forwarded to {to}"), "{bridge} {flow}: {text}");
+        println!("{}# weftctl trace {bridge} {flow}\n{text}", node.name);
+        assert_eq!(last, format!("forwarded to {to}"));
     }
     Ok(())
 }
@@ -321,7 +328,8 @@ fn what_does_not_go_is_told_with_the_rule(cloud: &Cloud) -> Result {
         (c1, "br-int", other_mac, no_rule),
     ] {
         let (text, last) = node.trace(bridge, &flow)?;
-        assert_eq!(last, format!("dropped ({why}"), "{bridge} {flow}: {text}");
+        println!("{}# weftctl trace {bridge} {flow}\n{text}", node.name);
+        assert_eq!(last, format!("dropped ({why}"));
     }
     Ok(())
 }
