@@ -122,9 +122,31 @@ fn a_worker_that_still_goes_by_the_old_snapshot_puts_no_address_back_that_a_chan
     rig.port(0).vlan = access(20);
     rig.publish_unseen();
     let key = parse::full(&frame(mac(1), BROADCAST), Ingress::port(PortId(0))).unwrap();
-    let occasion = Occasion { snapshot: &old, key: &key, second: 101, now: rig.now, effects: true };
+    let occasion =
+        Occasion { snapshot: &old, key: &key, packet: None, second: 101, now: rig.now, effects: true };
     walk(occasion, &mut Verdict::default(), &mut Silent);
     assert!(rig.fdb().entries().is_empty());
     rig.exchange(0, frame(mac(1), BROADCAST));
     assert_eq!(rig.learned(mac(1)).unwrap().vid, vid(20));
+}
+
+#[test]
+fn a_flood_that_met_a_patch_port_without_a_peer_goes_through_it_when_the_peer_comes() {
+    let mut rig = Rig::with_bridge(1);
+    rig.add_bridge(1);
+    rig.add_device(0, access(10));
+    rig.add_device(1, access(10));
+    rig.add_device_to(2, 1, access(10));
+    rig.add_port(60, Some(0), trunk(&[10]), PortKind::Patch(Some(PortId(61))));
+    rig.publish();
+    assert_eq!(rig.reaches(0, frame(mac(1), BROADCAST)), [1]);
+    rig.add_port(61, Some(1), trunk(&[10]), PortKind::Patch(Some(PortId(60))));
+    rig.publish();
+    assert_eq!(rig.reaches(0, frame(mac(1), BROADCAST)), [1, 2]);
+    rig.port(61).up = false;
+    rig.publish();
+    assert_eq!(rig.reaches(0, frame(mac(1), BROADCAST)), [1]);
+    rig.port(61).up = true;
+    rig.publish();
+    assert_eq!(rig.reaches(0, frame(mac(1), BROADCAST)), [1, 2]);
 }
