@@ -220,7 +220,7 @@ pub struct Verdict {
     pub learned: Vec<Learned>,
     /// Patch ports passed: in and out.
     pub patches: Vec<(PortId, PortId)>,
-    /// Another walk is due with the next packet: something could not be written down now.
+    /// For this packet only: it was looked at beyond its key, or something could not be written down now.
     pub fleeting: bool,
 }
 

@@ -33,6 +33,11 @@ impl<T: Tracer> Walk<'_, T> {
                 let live = (0..buckets.len()).find(|&at| self.is_live(here, &buckets[at], 0));
                 self.chosen(here, by, (group, live))
             }
+            // The choice is by what the packet carries.
+            GroupKind::Select if !self.can_read_inside() => {
+                self.refuse(DropReason::MplsUnparsed);
+                Ok(())
+            }
             GroupKind::Select => {
                 let hash = self.selection_hash(&group.spec().selection);
                 let live = self.best_live(here, buckets, hash);

@@ -178,7 +178,8 @@ impl Oracle {
     fn switch(&mut self, port: PortId, key: &FlowKey, packet: &Packet) {
         let mut verdict = Verdict::default();
         let (snapshot, second, now) = (&*self.snapshot, self.second(), self.now);
-        walk(Occasion { snapshot, key, second, now, effects: true }, &mut verdict, &mut Silent);
+        let occasion = Occasion { snapshot, key, packet: Some(packet), second, now, effects: true };
+        walk(occasion, &mut verdict, &mut Silent);
         let ingress = verdict.tunnel.unwrap_or(port);
         if let Some(tunnel) = verdict.tunnel {
             let totals = self.totals.entry(tunnel).or_default();
@@ -239,6 +240,10 @@ impl Oracle {
                 Op::Set(terms) => Edit::Set(verdict.terms(*terms).into()),
                 Op::PopVlan => Edit::PopVlan,
                 Op::PushVlan { tpid, tci } => Edit::PushVlan { tpid: EtherType(*tpid), tci: *tci },
+                Op::PopMpls { ethertype } => Edit::PopMpls { ether_type: EtherType(*ethertype) },
+                Op::PushMpls { ethertype, lse } => {
+                    Edit::PushMpls { ether_type: EtherType(*ethertype), entry: *lse }
+                }
                 Op::PacketIn(_) => continue,
                 other => panic!("{other:?}"),
             };

@@ -124,7 +124,8 @@ fn output(dice: &mut Dice) -> Action {
 }
 
 fn action(dice: &mut Dice, table: u8, depth: u8) -> Action {
-    match dice.below(20) {
+    match dice.below(22) {
+        20 | 21 => label(dice),
         0..6 => output(dice),
         6 | 7 => set_field(dice),
         8 => tag(dice),
@@ -198,6 +199,20 @@ fn tag(dice: &mut Dice) -> Action {
         Action::SetField { field: Field::NwTos, value: 0x20, mask: 0xff },
         Action::Load { target: Subfield::whole(Field::VlanTci), value: 0 },
         Action::Load { target: Subfield::new(Field::VlanTci, 0, 12).unwrap(), value: 20 },
+    ])
+}
+
+fn label(dice: &mut Dice) -> Action {
+    dice.pick(&[
+        Action::PushMpls(0x8847),
+        Action::PushMpls(0x8847),
+        Action::PopMpls(0x8847),
+        Action::PopMpls(0x0800),
+        Action::PopMpls(0x0800),
+        Action::PopMpls(0x0800),
+        Action::PopMpls(0x86dd),
+        Action::SetField { field: Field::MplsLabel, value: 17, mask: Field::MplsLabel.max() },
+        Action::DecMplsTtl,
     ])
 }
 
@@ -303,7 +318,7 @@ fn matches(dice: &mut Dice) -> Match {
 /// Word, value and mask of a field.
 fn field(dice: &mut Dice) -> (usize, u64, u64) {
     let address = |dice: &mut Dice| Mac::to_u64(mac(dice.pick(&[1, 2, 3]))) << 16;
-    match dice.below(15) {
+    match dice.below(16) {
         // in_port: a port's number plus 1
         0 => (31, (dice.pick(&[0, 1, 2, 50, 51, 60]) + 1) << 48, 0xffff << 48),
         1 => (0, address(dice), !0xffff),
@@ -311,7 +326,8 @@ fn field(dice: &mut Dice) -> (usize, u64, u64) {
         3 => (0, dice.pick(&[0, 1 << 56]), 1 << 56),
         4 => (1, dice.pick(&[0, 0x100a, 0x1014]), 0x1fff),
         5 => (1, dice.pick(&[0, 0xa000]), 0xe000),
-        6 => (3, dice.pick(&[0x0800, 0x0806, 0x86dd]) << 48, 0xffff << 48),
+        6 => (3, dice.pick(&[0x0800, 0x0806, 0x86dd, 0x8847]) << 48, 0xffff << 48),
+        15 => (11, dice.pick(&[16, 17]) << 44, 0xf_ffff << 44),
         7 => (3, dice.pick(&[6, 17]) << 24, 0xff << 24),
         8 => (3, dice.pick(&[0, 0x20]) << 16, 0xfc << 16),
         9 => (7, 0x0a00_0000 | dice.pick(&[1, 2, 3]), dice.pick(&[0xffff_ffff, 0xffff_fffe])),
