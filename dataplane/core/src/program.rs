@@ -316,6 +316,7 @@ impl Program {
             && own.further == verdict.further
             && own.young == verdict.young
             && own.patches == verdict.patches
+            && own.groups == verdict.groups
             && own.learned == verdict.learned
             && (own.drop, own.tunnel) == (verdict.drop, verdict.tunnel);
         let same_versions = |one: &Verdict| {

@@ -216,6 +216,8 @@ pub struct Verdict {
     pub rules: Vec<Arc<Rule>>,
     /// Buckets used.
     pub buckets: Vec<Chosen>,
+    /// Numbers of groups that were asked for, whether they are there or not, and of those that their choices watch.
+    pub groups: Vec<u32>,
     /// What was learned: repeated as long as packets come.
     pub learned: Vec<Learned>,
     /// Patch ports passed: in and out.
@@ -253,6 +255,7 @@ impl Verdict {
         self.looks.clear();
         self.rules.clear();
         self.buckets.clear();
+        self.groups.clear();
         self.learned.clear();
         self.patches.clear();
         (self.drop, self.tunnel, self.flow_deps, self.fleeting) = (None, None, [Dep::NONE; 2], false);

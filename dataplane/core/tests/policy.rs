@@ -11,7 +11,10 @@ use weft_core::parse;
 use weft_core::pipeline::trace::Silent;
 use weft_core::pipeline::{Occasion, walk};
 use weft_core::snapshot::{PortKind, TunnelKeys};
+use weft_core::tables::Change;
 use weft_core::verdict::Verdict;
+use weft_flow::message::{FlowCommand, GroupCommand};
+use weft_flow::text::{NoNames, parse_flow, parse_group};
 use weft_flow::{Action, Match};
 use weft_wire::{DropReason, OfPort, TunnelKind};
 
@@ -149,4 +152,31 @@ fn a_flood_that_met_a_patch_port_without_a_peer_goes_through_it_when_the_peer_co
     rig.port(61).up = true;
     rig.publish();
     assert_eq!(rig.reaches(0, frame(mac(1), BROADCAST)), [1, 2]);
+}
+
+#[test]
+fn a_group_that_comes_or_changes_is_met_whatever_came_of_the_old_one() {
+    let mut rig = Rig::with_bridge(1);
+    (0..3).for_each(|id| rig.add_device(id, access(10)));
+    rig.publish();
+    let flow = |line| Change::Flow(parse_flow(line, FlowCommand::Add, &NoNames).unwrap());
+    let group = |command, line| Change::Group(parse_group(line, command, &NoNames).unwrap());
+    use GroupCommand::{Add, Modify};
+    // Nothing there is alive: port 99 isn't, nor group 2, which watches it.
+    rig.change(
+        0,
+        &[
+            group(Add, "group_id=1,type=ff,bucket=watch_port=99,output:2"),
+            group(Add, "group_id=2,type=ff,bucket=watch_port=99,output:2"),
+            group(Add, "group_id=3,type=ff,bucket=watch_group:2,output:3,bucket=watch_port:2,output:2"),
+            flow("priority=8,in_port=1,udp actions=output:98,group:1"),
+            flow("priority=8,in_port=2 actions=output:98,group:3"),
+        ],
+    );
+    assert!(rig.reaches(0, frame(mac(1), mac(2))).is_empty());
+    assert_eq!(rig.reaches(1, frame(mac(2), mac(1))), Vec::<u16>::new());
+    rig.change(0, &[group(Modify, "group_id=1,type=all,bucket=output:2")]);
+    assert_eq!(rig.reaches(0, frame(mac(1), mac(2))), [1]);
+    rig.change(0, &[group(Modify, "group_id=2,type=all,bucket=output:2")]);
+    assert_eq!(rig.reaches(1, frame(mac(2), mac(1))), [2]);
 }

@@ -17,6 +17,7 @@ impl<T: Tracer> Walk<'_, T> {
     /// `group:id`
     pub(super) fn group(&mut self, here: &Here<'_>, by: By<'_>, id: u32) -> Result<(), DropReason> {
         self.check_limits()?;
+        self.note_group(here, id);
         let Some(group) = here.tables.group(id) else {
             self.refuse(DropReason::NoSuchGroup);
             return Ok(());
@@ -43,6 +44,18 @@ impl<T: Tracer> Walk<'_, T> {
                 let live = self.best_live(here, buckets, hash);
                 self.chosen(here, by, (group, live))
             }
+        }
+    }
+
+    /// Another group of that number, or another one that its choice depends on, is a reason to walk again.
+    fn note_group(&mut self, here: &Here<'_>, id: u32) {
+        if self.verdict.groups.contains(&id) {
+            return;
+        }
+        self.verdict.groups.push(id);
+        let buckets = here.tables.group(id).map(|group| &group.spec().buckets[..]).unwrap_or_default();
+        for watched in buckets.iter().filter_map(|bucket| bucket.watch_group) {
+            self.note_group(here, watched);
         }
     }
 
