@@ -169,7 +169,7 @@ impl Forwarder {
         let (snapshot, second, now) = (&self.snapshot, self.second, self.now);
         let occasion = Occasion { snapshot, key, packet: Some(packet), second, now, effects: true };
         pipeline::walk(occasion, &mut self.verdict, &mut Silent);
-        if !self.verdict.learned.is_empty() {
+        if self.verdict.made {
             // Others see by this that rules have changed; this worker's next packet does, too.
             self.shared.epochs.publish();
             self.learned = self.learned.wrapping_add(1);
@@ -182,7 +182,7 @@ impl Forwarder {
             self.verdict.flow_deps = [Dep::NEVER; 2];
         }
         // A rule that this walk has made is for the next packet, even if it is of the same flow.
-        let checked = if self.verdict.learned.is_empty() { self.published } else { 0 };
+        let checked = if self.verdict.made { 0 } else { self.published };
         Ok((self.programs.intern(&self.verdict, &self.snapshot, checked), self.verdict.flow_deps))
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::counters::Counters;
 use crate::program::Tally;
 use crate::shared::Shared;
+use crate::tables::LearnResult;
 
 /// See the module's text. Made for one settling.
 #[derive(Debug)]
@@ -43,7 +44,9 @@ impl<'a> Ledger<'a> {
         }
         for learned in &tally.verdict.learned {
             // If somebody else is writing, the next packets say it again.
-            let _ = learned.tables.learn(&learned.rule, learned.limit, self.now);
+            if learned.tables.learn(&learned.rule, learned.limit, self.now) == LearnResult::Made {
+                self.shared.epochs.publish();
+            }
         }
     }
 }

@@ -220,6 +220,8 @@ pub struct Verdict {
     pub groups: Vec<u32>,
     /// What was learned: repeated as long as packets come.
     pub learned: Vec<Learned>,
+    /// A rule was made or changed by that: more than kept from ending.
+    pub made: bool,
     /// Patch ports passed: in and out.
     pub patches: Vec<(PortId, PortId)>,
     /// For this packet only: it was looked at beyond its key, or something could not be written down now.
@@ -258,7 +260,8 @@ impl Verdict {
         self.groups.clear();
         self.learned.clear();
         self.patches.clear();
-        (self.drop, self.tunnel, self.flow_deps, self.fleeting) = (None, None, [Dep::NONE; 2], false);
+        (self.drop, self.tunnel, self.flow_deps) = (None, None, [Dep::NONE; 2]);
+        (self.made, self.fleeting) = (false, false);
     }
 
     /// Is of these versions of its tables from now on.

@@ -56,7 +56,7 @@ impl<T: Tracer> Walk<'_, T> {
             | Action::Enqueue { .. }
             | Action::Bundle(_) => self.send(here, by, action)?,
             Action::ClearActions | Action::WriteActions(_) => self.change_action_set(action),
-            Action::Learn(learn) => self.learn_unless_traced(here, learn),
+            Action::Learn(learn) => self.learn_and_tell(here, learn),
             Action::Meter(id) => self.meter(here, *id),
             Action::Sample(sample) => {
                 self.flush();
@@ -181,7 +181,8 @@ impl<T: Tracer> Walk<'_, T> {
         ordered(actions).try_for_each(|action| self.execute(here, by, std::slice::from_ref(action)))
     }
 
-    fn learn_unless_traced(&mut self, here: &Here<'_>, learn: &Learn) {
+    /// `learn(..)`, and where the action wants it, whether the rule is there now.
+    fn learn_and_tell(&mut self, here: &Here<'_>, learn: &Learn) {
         let made = self.learn(here, learn);
         if let Some(result) = learn.result {
             self.write(result, made.into());

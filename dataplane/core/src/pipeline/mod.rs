@@ -28,7 +28,6 @@ use weft_flow::{Action, Field, Fields, FlowKey, KeyMask, Subfield, Term};
 use weft_io::Packet;
 use weft_wire::{DropReason, OfPort};
 
-use crate::epoch::Epochs;
 use crate::key::{Ingress, VtepId};
 use crate::snapshot::{Bridge, Port, Snapshot};
 use crate::tables::{FlowTables, Miss, Rule, TableId, Tables};
@@ -335,11 +334,4 @@ enum Missed {
     Matters,
     /// Nothing happens: `resubmit`.
     IsNothing,
-}
-
-/// Whether all that `verdict` depends on still stands.
-pub fn holds(verdict: &Verdict, epochs: &Epochs) -> bool {
-    let tables = |visited: &Visited| visited.tables.version() == visited.version;
-    verdict.deps.iter().chain(&verdict.flow_deps).chain(&verdict.further).all(|&dep| epochs.holds(dep))
-        && verdict.visited.iter().all(tables)
 }
