@@ -29,8 +29,10 @@ impl<'a> Ledger<'a> {
             rule.count(packets, bytes, self.now);
         }
         for chosen in &tally.verdict.buckets {
-            chosen.group.count(packets, bytes);
-            chosen.group.count_bucket(chosen.bucket, packets, bytes);
+            match chosen.bucket {
+                Some(bucket) => chosen.group.count_bucket(bucket, packets, bytes),
+                None => chosen.group.count(packets, bytes),
+            }
         }
         for &(out, peer) in &tally.verdict.patches {
             let (out, peer) = (self.counters.port(out), self.counters.port(peer));

@@ -180,13 +180,13 @@ pub struct Visited {
     pub version: u64,
 }
 
-/// A group's bucket that the walk went through.
+/// A group that the walk went through, or a bucket of it: a packet of all its buckets is one of the group.
 #[derive(Clone, Debug)]
 pub struct Chosen {
     /// The group.
     pub group: Arc<Group>,
-    /// Which of its buckets, by place.
-    pub bucket: usize,
+    /// Which of its buckets, by place; `None` is the group itself.
+    pub bucket: Option<usize>,
 }
 
 /// See the module's text.
@@ -214,7 +214,7 @@ pub struct Verdict {
     pub looks: Vec<Look>,
     /// Rules hit, in order, each time.
     pub rules: Vec<Arc<Rule>>,
-    /// Buckets used.
+    /// Groups and buckets used.
     pub buckets: Vec<Chosen>,
     /// Numbers of groups that were asked for, whether they are there or not, and of those that their choices watch.
     pub groups: Vec<u32>,

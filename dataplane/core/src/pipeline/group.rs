@@ -25,6 +25,7 @@ impl<T: Tracer> Walk<'_, T> {
         let buckets = &group.spec().buckets;
         match group.spec().kind {
             GroupKind::All | GroupKind::Indirect => {
+                self.verdict.buckets.push(Chosen { group: std::sync::Arc::clone(group), bucket: None });
                 for at in 0..buckets.len() {
                     self.bucket(here, by, (group, at))?;
                 }
@@ -68,7 +69,10 @@ impl<T: Tracer> Walk<'_, T> {
         // Ports that come back make another choice.
         self.verdict.deps.push(here.bridge.ports_dep);
         match bucket {
-            Some(at) => self.bucket(here, by, (group, at)),
+            Some(at) => {
+                self.verdict.buckets.push(Chosen { group: std::sync::Arc::clone(group), bucket: None });
+                self.bucket(here, by, (group, at))
+            }
             None => {
                 self.refuse(DropReason::NoLiveBucket);
                 Ok(())
@@ -84,7 +88,7 @@ impl<T: Tracer> Walk<'_, T> {
     ) -> Result<(), DropReason> {
         let Some(bucket) = group.spec().buckets.get(at) else { return Ok(()) };
         self.tracer.event(Event::Bucket { group: group.spec().id, bucket: bucket.id });
-        self.verdict.buckets.push(Chosen { group: std::sync::Arc::clone(group), bucket: at });
+        self.verdict.buckets.push(Chosen { group: std::sync::Arc::clone(group), bucket: Some(at) });
         self.depth += 1;
         let result = self.scoped(|walk| walk.run_bucket(here, by, &bucket.actions));
         self.depth -= 1;

@@ -6,9 +6,12 @@ use std::time::Duration;
 use weft_core::tables::{Change, FlowTables};
 use weft_flow::action::{
     Bundle, BundleAlgorithm, Controller, HashFields, Learn, LearnSource, LearnSpec, LearnTarget, Multipath,
-    MultipathAlgorithm, PacketInReason, VlanChange,
+    MultipathAlgorithm, PacketInReason, Sample, SampleId, VlanChange,
 };
-use weft_flow::message::{Bucket, FlowCommand, FlowMod, GroupCommand, GroupKind, GroupMod, Selection};
+use weft_flow::message::{
+    Band, BandKind, Bucket, FlowCommand, FlowMod, GroupCommand, GroupKind, GroupMod, MeterCommand, MeterMod,
+    MeterSpec, Selection,
+};
 use weft_flow::{Action, Field, Fields, Match, Subfield};
 use weft_wire::{Mac, OfPort};
 
@@ -19,11 +22,13 @@ use crate::rig::normal;
 /// Rules are in tables 0 to 3.
 const TABLES: u8 = 4;
 const GROUPS: [u32; 3] = [1, 2, 3];
+const METERS: [u32; 2] = [1, 2];
 
 /// Tables with groups and some rules.
 pub fn tables(dice: &mut Dice) -> Arc<FlowTables> {
     let tables = FlowTables::new();
     let mut changes: Vec<Change> = GROUPS.iter().map(|&id| Change::Group(group(id, dice))).collect();
+    changes.extend(METERS.map(|id| Change::Meter(meter(MeterCommand::Add, id, dice))));
     changes.extend(rules(dice).into_iter().map(Change::Flow));
     tables.prepare(&changes, Duration::ZERO).unwrap().commit();
     tables
@@ -44,6 +49,9 @@ pub fn copied(tables: &FlowTables, now: Duration) -> Arc<FlowTables> {
             buckets: spec.buckets.clone(),
             position: None,
         }));
+    }
+    for meter in root.meters() {
+        changes.push(Change::Meter(MeterMod { command: MeterCommand::Add, meter: meter.spec.clone() }));
     }
     for rule in root.tables().flat_map(|table| table.rules()) {
         changes.push(Change::Flow(FlowMod {
@@ -75,6 +83,9 @@ pub fn changes(dice: &mut Dice) -> Vec<Change> {
     if dice.percent(10) {
         let id = dice.pick(&GROUPS);
         changes.push(Change::Group(GroupMod { command: GroupCommand::Modify, ..group(id, dice) }));
+    }
+    if dice.percent(10) {
+        changes.push(Change::Meter(meter(MeterCommand::Modify, dice.pick(&METERS), dice)));
     }
     if dice.percent(30) {
         let all = FlowMod { command: FlowCommand::Delete, table: None, ..FlowMod::default() };
@@ -124,7 +135,9 @@ fn output(dice: &mut Dice) -> Action {
 }
 
 fn action(dice: &mut Dice, table: u8, depth: u8) -> Action {
-    match dice.below(22) {
+    match dice.below(24) {
+        22 => Action::Meter(dice.pick(&METERS)),
+        23 => Action::Sample(Box::new(sample())),
         20 | 21 => label(dice),
         0..6 => output(dice),
         6 | 7 => set_field(dice),
@@ -200,6 +213,35 @@ fn tag(dice: &mut Dice) -> Action {
         Action::Load { target: Subfield::whole(Field::VlanTci), value: 0 },
         Action::Load { target: Subfield::new(Field::VlanTci, 0, 12).unwrap(), value: 20 },
     ])
+}
+
+fn sample() -> Sample {
+    let id = SampleId::Number(1);
+    Sample {
+        probability: 30_000,
+        collector_set_id: 1,
+        obs_domain_id: id,
+        obs_point_id: id,
+        sampling_port: None,
+        direction: Default::default(),
+    }
+}
+
+/// A few packets or kilobits a second: what most bursts exceed, and some don't.
+fn meter(command: MeterCommand, id: u32, dice: &mut Dice) -> MeterMod {
+    let mut bands = vec![Band {
+        kind: dice.pick(&[BandKind::Drop, BandKind::DscpRemark(1)]),
+        rate: dice.pick(&[1, 2, 4]),
+        burst_size: dice.pick(&[0, 3]),
+    }];
+    if dice.percent(30) {
+        bands.push(Band { kind: BandKind::Drop, rate: 8, burst_size: 0 });
+    }
+    let burst = bands.iter().any(|band| band.burst_size > 0);
+    MeterMod {
+        command,
+        meter: MeterSpec { id, packets: dice.percent(50), burst, stats: true, bands: bands.into() },
+    }
 }
 
 fn label(dice: &mut Dice) -> Action {
