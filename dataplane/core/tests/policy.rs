@@ -180,3 +180,26 @@ fn a_group_that_comes_or_changes_is_met_whatever_came_of_the_old_one() {
     rig.change(0, &[group(Modify, "group_id=2,type=all,bucket=output:2")]);
     assert_eq!(rig.reaches(1, frame(mac(2), mac(1))), [2]);
 }
+
+#[test]
+fn enqueue_is_an_output_and_a_queue_changes_nothing_else() {
+    let mut rig = Rig::with_bridge(1);
+    (0..4).for_each(|id| rig.add_device(id, access(10)));
+    rig.publish();
+    let flow = |line| Change::Flow(parse_flow(line, FlowCommand::Add, &NoNames).unwrap());
+    rig.change(
+        0,
+        &[
+            flow("priority=9,in_port=1 actions=enqueue:3:7,set_queue:5,output:2,pop_queue,enqueue(4,1)"),
+            flow("priority=9,in_port=2 actions=enqueue:2:1,enqueue:9:1"),
+        ],
+    );
+    let sent = frame(mac(1), mac(2));
+    for _ in 0..2 {
+        let left = rig.exchange(0, sent.clone());
+        assert_eq!(left, [(1, sent.clone()), (2, sent.clone()), (3, sent.clone())]);
+    }
+    // Not to where it came from, and not to a port that isn't there.
+    assert!(rig.reaches(1, sent).is_empty());
+    assert_eq!(rig.drops(1), [(DropReason::SamePort, 1)]);
+}

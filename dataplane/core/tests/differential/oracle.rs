@@ -19,7 +19,7 @@ use weft_core::pipeline::{Occasion, walk};
 use weft_core::publish::{Published, Publisher};
 use weft_core::retag::retag;
 use weft_core::snapshot::{BridgeId, Model, Path, PortKind, Snapshot};
-use weft_core::tables::{Admission, Change, FlowTables};
+use weft_core::tables::{Admission, Change, FlowTables, Meter};
 use weft_core::verdict::{Emit, Op, Verdict};
 use weft_io::{FrameCache, FramePool, Packet};
 use weft_wire::{DropReason, EtherType};
@@ -289,13 +289,7 @@ impl Oracle {
                 }
                 Op::PacketIn(_) | Op::Sample { .. } => continue,
                 Op::Meter(meter) => {
-                    let done = match meter.0.admit(packet.total_len() as u64, self.now) {
-                        Admission::Pass => Ok(()),
-                        Admission::Drop => Err(DropReason::MeterExceeded),
-                        Admission::Remark(levels) => {
-                            self.remarks.apply(levels, &mut packet, &mut self.frames)
-                        }
-                    };
+                    let done = self.admit(&meter.0, &mut packet);
                     let Err(reason) = done else { continue };
                     ends += 1;
                     self.drop(ingress, reason);
@@ -316,6 +310,14 @@ impl Oracle {
         }
         self.frames.free(packet);
         ends
+    }
+
+    fn admit(&mut self, meter: &Meter, packet: &mut Packet) -> Result<(), DropReason> {
+        match meter.admit(packet.total_len() as u64, self.now) {
+            Admission::Pass => Ok(()),
+            Admission::Drop => Err(DropReason::MeterExceeded),
+            Admission::Remark(levels) => self.remarks.apply(levels, packet, &mut self.frames),
+        }
     }
 
     fn emit(&mut self, emit: Emit, (port, ingress): (PortId, PortId), octets: &[u8]) {
