@@ -160,16 +160,16 @@ impl Forwarder {
         }
     }
 
-    /// Walks the pipeline for `key`; the program that this gives has one more user then. The error is a drop that
+    /// Walks the pipeline for a packet of this key; the program that this gives has one more user then. The error is a drop that
     /// must not be cached, because nothing would ever end it.
-    pub fn walk(&mut self, key: &FlowKey) -> Result<(ProgramId, [Dep; 2]), DropReason> {
+    pub fn walk(&mut self, key: &FlowKey, packet: &Packet) -> Result<(ProgramId, [Dep; 2]), DropReason> {
         self.counters.worker.misses.add(1);
         // Programs may come and go now.
         self.forget_current();
         let (snapshot, second, now) = (&self.snapshot, self.second, self.now);
-        let occasion = Occasion { snapshot, key, second, now, effects: true };
+        let occasion = Occasion { snapshot, key, packet: Some(packet), second, now, effects: true };
         pipeline::walk(occasion, &mut self.verdict, &mut Silent);
-        if !self.verdict.learned.is_empty() {
+        if self.verdict.made {
             // Others see by this that rules have changed; this worker's next packet does, too.
             self.shared.epochs.publish();
             self.learned = self.learned.wrapping_add(1);
@@ -182,7 +182,7 @@ impl Forwarder {
             self.verdict.flow_deps = [Dep::NEVER; 2];
         }
         // A rule that this walk has made is for the next packet, even if it is of the same flow.
-        let checked = if self.verdict.learned.is_empty() { self.published } else { 0 };
+        let checked = if self.verdict.made { 0 } else { self.published };
         Ok((self.programs.intern(&self.verdict, &self.snapshot, checked), self.verdict.flow_deps))
     }
 

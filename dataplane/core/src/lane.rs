@@ -153,7 +153,7 @@ impl<const W: usize> Lane<W> {
             };
             let flow = match hit {
                 Some(flow) => flow,
-                None => match miss(&mut self.cache, hash, key, forward) {
+                None => match miss(&mut self.cache, hash, (key, &packet), forward) {
                     Ok(flow) => flow,
                     Err(reason) => {
                         forward.drop(port, reason, packet);
@@ -232,7 +232,7 @@ fn is_hit<const W: usize>(flow: &Flow<W>, key: &[u64; W], forward: &mut Forwarde
 fn miss<'a, const W: usize>(
     cache: &'a mut Cache<W>,
     hash: KeyHash,
-    key: &[u64; W],
+    (key, packet): (&[u64; W], &Packet),
     forward: &mut Forwarder,
 ) -> Result<&'a mut Flow<W>, DropReason> {
     let known = cache.find(hash, key);
@@ -240,7 +240,7 @@ fn miss<'a, const W: usize>(
     let spared = || known.filter(|&place| is_spared(cache.flow(place), key, forward));
     let place = match hit.or_else(spared) {
         Some(place) => place,
-        None => cache_anew(cache, (hash, known), key, forward)?,
+        None => cache_anew(cache, (hash, known), (key, packet), forward)?,
     };
     // The place is one of the cache's own.
     cache.flow(place).ok_or(DropReason::NoBridge)
@@ -266,10 +266,10 @@ fn widened<const W: usize>(key: &[u64; W]) -> FlowKey {
 fn cache_anew<const W: usize>(
     cache: &mut Cache<W>,
     (hash, known): (KeyHash, Option<Place>),
-    key: &[u64; W],
+    (key, packet): (&[u64; W], &Packet),
     forward: &mut Forwarder,
 ) -> Result<Place, DropReason> {
-    let (program, deps) = forward.walk(&widened(key))?;
+    let (program, deps) = forward.walk(&widened(key), packet)?;
     let counters = &forward.counters.worker;
     let (place, replaced) = match known {
         Some(place) => {

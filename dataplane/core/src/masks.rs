@@ -9,7 +9,7 @@ use crate::tables::{Edge, TableId, Tables};
 use crate::vlan::{VlanMode, VlanSet};
 
 /// What a bridge's tables can read of a packet.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Reads {
     mask: KeyMask,
     lengths: Vec<u16>,
@@ -24,28 +24,28 @@ impl Reads {
         Reads { mask: reach.mask, lengths: reach.lengths().collect(), pops: reach.has(Edge::PopVlan) }
     }
 
-    fn add(&mut self, other: &Reads) {
+    /// Reads what `other` reads as well.
+    pub fn add(&mut self, other: &Reads) {
         self.mask = self.mask.union(&other.mask);
         self.lengths.extend(&other.lengths);
         self.pops |= other.pops;
     }
 }
 
-/// Each bridge's mask, and the lengths that packets are compared with, ascending. What a bridge's tables are about to read
-/// (`coming`) counts as well.
-pub fn of(model: &Model, coming: Option<(BridgeId, &Reads)>) -> (HashMap<BridgeId, KeyMask>, Vec<u16>) {
-    let mut reads: HashMap<BridgeId, Reads> = HashMap::new();
-    for bridge in &model.bridges {
-        let mut own = Reads { mask: KeyMask::INGRESS, ..Reads::default() };
-        own.add(&Reads::of(&bridge.flows.load()));
-        if let Some((_, coming)) = coming.filter(|(id, _)| *id == bridge.id) {
-            own.add(coming);
-        }
-        reads.insert(bridge.id, own);
-    }
+/// What each bridge's own tables can read.
+pub type OwnReads = HashMap<BridgeId, Reads>;
+
+/// What the tables of a model's bridges read.
+pub fn own_reads(model: &Model) -> OwnReads {
+    model.bridges.iter().map(|bridge| (bridge.id, Reads::of(&bridge.flows.load()))).collect()
+}
+
+/// Each bridge's mask, and the lengths that packets are compared with, ascending.
+pub fn of(model: &Model, reads: &OwnReads) -> (HashMap<BridgeId, KeyMask>, Vec<u16>) {
     let lengths: BTreeSet<u16> = reads.values().flat_map(|reads| reads.lengths.iter().copied()).collect();
-    let mut masks: HashMap<BridgeId, KeyMask> = reads.iter().map(|(id, reads)| (*id, reads.mask)).collect();
-    let links = links(model, &reads);
+    let mut masks: HashMap<BridgeId, KeyMask> =
+        reads.iter().map(|(id, reads)| (*id, reads.mask.union(&KeyMask::INGRESS))).collect();
+    let links = links(model, reads);
     // As far as patch ports lead.
     loop {
         let before = masks.clone();
@@ -80,7 +80,7 @@ impl Link {
     }
 }
 
-fn links(model: &Model, reads: &HashMap<BridgeId, Reads>) -> Vec<Link> {
+fn links(model: &Model, reads: &OwnReads) -> Vec<Link> {
     let bridge_of: HashMap<PortId, BridgeId> =
         model.ports.iter().filter_map(|port| Some((port.id, port.bridge?))).collect();
     let link = |port: &crate::snapshot::PortSpec| {

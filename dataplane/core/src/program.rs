@@ -15,7 +15,7 @@ use weft_wire::{DropReason, EtherType};
 
 use crate::edit::{Edit, Edits};
 use crate::encap::Template;
-use crate::epoch::{Dep, Epochs};
+use crate::epoch::Epochs;
 use crate::key::PortId;
 use crate::snapshot::{Path, Snapshot};
 use crate::tables::{Meter, Rule};
@@ -316,6 +316,7 @@ impl Program {
             && own.further == verdict.further
             && own.young == verdict.young
             && own.patches == verdict.patches
+            && own.groups == verdict.groups
             && own.learned == verdict.learned
             && (own.drop, own.tunnel) == (verdict.drop, verdict.tunnel);
         let same_versions = |one: &Verdict| {
@@ -369,11 +370,6 @@ impl Program {
             Step::Output(emit, Some(template)) => Some((emit, template)),
             _ => None,
         }
-    }
-
-    /// What it rests on, for people to look at.
-    pub fn deps(&self) -> &[Dep] {
-        &self.verdict.deps
     }
 }
 

@@ -11,6 +11,7 @@ use weft_core::key::{FlowKey, KeyMask, PortId};
 use weft_core::snapshot::{Path, TunnelKeys};
 use weft_core::tables::{Change, TableId};
 use weft_flow::message::{FlowCommand, FlowMod};
+use weft_flow::text::{NoNames, parse_flow};
 use weft_flow::{Action, Field, Match};
 use weft_wire::OfPort;
 use weft_wire::TunnelKind;
@@ -249,4 +250,26 @@ fn flows_that_went_stale_or_idle_are_swept_away_with_their_programs() {
     sweep(&mut rig);
     assert_eq!(gauges(&rig), (0, 0));
     assert_eq!(rig.reaches(0, frame(mac(7), BROADCAST)), [UPLINK, UPLINK]);
+}
+
+#[test]
+fn a_walk_that_only_keeps_a_learned_rule_from_ending_is_no_publication() {
+    let mut rig = Rig::with_bridge(1);
+    (0..3).for_each(|id| rig.add_device(id, access(10)));
+    rig.publish();
+    let learn = "learn(table=9,hard_timeout=300,NXM_OF_ETH_DST[]=NXM_OF_ETH_SRC[],output:NXM_OF_IN_PORT[])";
+    let flow = |line: &str| Change::Flow(parse_flow(line, FlowCommand::Add, &NoNames).unwrap());
+    rig.change(0, &[flow(&format!("priority=9 actions={learn},output:2"))]);
+    let published = |rig: &Rig| rig.datapath.shared().epochs.published();
+    let before = published(&rig);
+    rig.exchange(0, frame(mac(1), mac(2)));
+    assert_eq!(published(&rig), before + 1);
+    // Two flows more by the same sender, and many packets of each: they learn what is there.
+    for number in 3..5 {
+        (0..3).for_each(|_| drop(rig.exchange(0, frame(mac(1), mac(number)))));
+        rig.wait(1);
+    }
+    assert_eq!((published(&rig), rig.misses()), (before + 1, 3));
+    rig.exchange(0, frame(mac(7), mac(2)));
+    assert_eq!(published(&rig), before + 2);
 }

@@ -69,9 +69,9 @@ drop_reasons! {
     TooManyResubmits => "too_many_resubmits",
     /// The actions push more onto the stack than 65536 octets.
     StackTooDeep => "stack_too_deep",
-    /// The actions push more MPLS labels than 3.
+    /// The actions push more MPLS labels than 3, or pop one of more than 3.
     TooManyMplsLabels => "too_many_mpls_labels",
-    /// A table looks up what is behind a popped MPLS label, which was not read.
+    /// What is behind a popped MPLS label can't be read.
     MplsUnparsed => "mpls_unparsed",
     /// The packet's time to live has run out.
     TtlExpired => "ttl_expired",

@@ -4,7 +4,7 @@ use weft_config::control::{
     Code, Refusal, Reply, TraceChange, TraceController, TraceCopy, TraceDrop, TraceEvent, TraceReport,
     TraceRequest, TraceRule, TraceStep, TraceTunnel,
 };
-use weft_core::trace::{self, Change, Copy, Description, Dropped, Names, ToController, Trace, What};
+use weft_core::trace::{self, Change, Copy, Description, Dropped, Names, Octets, ToController, Trace, What};
 use weft_flow::text::{PortNames, parse_match};
 use weft_wire::OfPort;
 
@@ -26,8 +26,10 @@ impl Switch {
         let in_port = request.in_port.as_deref().map(|port| port_of(port, &names)).transpose()?;
         let description = Description { bridge, in_port, matches: &matches, frame: frame.as_deref() };
         let key = description.key(&snapshot).map_err(|error| bad(&error))?;
+        let pool = &self.datapath.shared().pool;
+        let octets = frame.as_deref().map(|frame| Octets { frame, pool });
         let when = (self.second(), self.start.elapsed());
-        let traced = trace::run(&snapshot, &key, when)
+        let traced = trace::run(&snapshot, &key, octets, when)
             .map_err(|error| Refusal::new(Code::Failed, format!("can't trace: {error}")))?;
         Ok(Reply::Trace { trace: Box::new(report(traced)) })
     }

@@ -6,7 +6,7 @@ use weft_flow::{Action, Field, Fields, Subfield};
 use weft_wire::{DropReason, OfPort};
 
 use super::trace::{Event, Tracer};
-use super::{By, Here, MAX_TAGS, Missed, UNSET, Walk};
+use super::{By, Here, MAX_TAGS, Missed, UNSET, Walk, mpls};
 use crate::tables::TableId;
 
 /// Whether the list goes on behind an action.
@@ -38,6 +38,10 @@ impl<T: Tracer> Walk<'_, T> {
     }
 
     fn step(&mut self, here: &Here<'_>, by: By<'_>, action: &Action) -> Result<Then, DropReason> {
+        if mpls::looks_inside(action) && !self.can_read_inside() {
+            self.refuse(DropReason::MplsUnparsed);
+            return Ok(Then::Stop);
+        }
         match action {
             Action::DecTtl(controllers) => return Ok(self.dec_ttl(here, by, controllers)),
             Action::DecMplsTtl => return Ok(self.dec_mpls_ttl(here, by)),
@@ -52,7 +56,7 @@ impl<T: Tracer> Walk<'_, T> {
             | Action::Enqueue { .. }
             | Action::Bundle(_) => self.send(here, by, action)?,
             Action::ClearActions | Action::WriteActions(_) => self.change_action_set(action),
-            Action::Learn(learn) => self.learn_unless_traced(here, learn),
+            Action::Learn(learn) => self.learn_and_tell(here, learn),
             Action::Meter(id) => self.meter(here, *id),
             Action::Sample(sample) => {
                 self.flush();
@@ -123,13 +127,13 @@ impl<T: Tracer> Walk<'_, T> {
         within: impl FnOnce(&mut Self) -> Result<(), DropReason>,
     ) -> Result<(), DropReason> {
         let (fields, written, pending) = (self.fields, self.written, self.pending);
-        let (opaque, exit, state, tags) = (self.opaque, self.exit, self.state, self.tags);
+        let (labels, exit, state, tags) = (self.labels, self.exit, self.state, self.tags);
         let stack = self.stack.clone();
         let start = self.begin_copy();
         let result = within(self);
         self.end_copy(start);
         (self.fields, self.written, self.pending) = (fields, written, pending);
-        (self.opaque, self.exit, self.state, self.tags) = (opaque, exit, state, tags);
+        (self.labels, self.exit, self.state, self.tags) = (labels, exit, state, tags);
         self.stack = stack;
         result
     }
@@ -177,7 +181,8 @@ impl<T: Tracer> Walk<'_, T> {
         ordered(actions).try_for_each(|action| self.execute(here, by, std::slice::from_ref(action)))
     }
 
-    fn learn_unless_traced(&mut self, here: &Here<'_>, learn: &Learn) {
+    /// `learn(..)`, and where the action wants it, whether the rule is there now.
+    fn learn_and_tell(&mut self, here: &Here<'_>, learn: &Learn) {
         let made = self.learn(here, learn);
         if let Some(result) = learn.result {
             self.write(result, made.into());
@@ -221,7 +226,7 @@ impl<T: Tracer> Walk<'_, T> {
             Action::SetMplsTc(class) => self.write_if_there(whole(Field::MplsTc), (*class).into()),
             Action::SetMplsTtl(ttl) => self.write_if_there(whole(Field::MplsTtl), (*ttl).into()),
             Action::PushMpls(ethertype) => return self.push_mpls(*ethertype),
-            Action::PopMpls(ethertype) => self.pop_mpls(*ethertype),
+            Action::PopMpls(ethertype) => return self.pop_mpls(*ethertype),
             Action::SetTunnel { id, .. } => self.write(whole(Field::TunId), (*id).into()),
             Action::WriteMetadata { value, mask } => {
                 self.write_masked(Field::Metadata, (*value).into(), (*mask).into());

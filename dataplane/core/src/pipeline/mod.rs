@@ -5,16 +5,17 @@
 //! NORMAL) and `weftctl trace`: there is no other way through the switch.
 //!
 //! A walk is a function of the masked key and of what its verdict notes: it reads no bit of the packet that the tables'
-//! key mask leaves out. Semantics are Open vSwitch's (`ofproto-dpif-xlate`).
+//! key mask leaves out, unless the verdict is for this packet only ([`Verdict::fleeting`]). Semantics are Open vSwitch's (`ofproto-dpif-xlate`).
 //!
 //! * `execute`: actions, one after the other; `write`: what they do to fields and headers;
 //! * `output`: ports, patch ports, tunnels, controllers; `normal`: VLAN and FDB switching;
 //! * [`group`]: groups, and the choices that hashes make; `learn`: rules that packets make;
-//! * [`trace`]: who listens.
+//! * `mpls`: labels, and what is behind them; [`trace`]: who listens.
 
 pub(crate) mod execute;
 pub mod group;
 mod learn;
+mod mpls;
 mod normal;
 mod output;
 pub mod trace;
@@ -24,9 +25,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use weft_flow::{Action, Field, Fields, FlowKey, KeyMask, Subfield, Term};
+use weft_io::Packet;
 use weft_wire::{DropReason, OfPort};
 
-use crate::epoch::Epochs;
 use crate::key::{Ingress, VtepId};
 use crate::snapshot::{Bridge, Port, Snapshot};
 use crate::tables::{FlowTables, Miss, Rule, TableId, Tables};
@@ -50,8 +51,11 @@ const MAX_OPS: usize = 4096;
 pub struct Occasion<'a> {
     /// The configuration.
     pub snapshot: &'a Snapshot,
-    /// The packet, masked or not.
+    /// The packet's key, masked or not.
     pub key: &'a FlowKey,
+    /// The packet itself, without the headers of a tunnel that it came in by; `None` if it was only described. A walk that
+    /// looks at it leaves a [`fleeting`](Verdict::fleeting) verdict.
+    pub packet: Option<&'a Packet>,
     /// The time, in seconds, for the FDB.
     pub second: u32,
     /// The time, for rules.
@@ -76,7 +80,7 @@ pub fn walk<T: Tracer>(occasion: Occasion<'_>, verdict: &mut Verdict, tracer: &m
         depth: 0,
         lookups: 0,
         exit: false,
-        opaque: false,
+        labels: mpls::Labels::default(),
         tags: 0,
         state: None,
         copy_start: None,
@@ -108,8 +112,8 @@ struct Walk<'a, T> {
     lookups: u16,
     /// `exit` was met.
     exit: bool,
-    /// What is behind a popped label has not been read.
-    opaque: bool,
+    /// Labels that came and went.
+    labels: mpls::Labels,
     /// Tags that were put in front.
     tags: u8,
     /// Where the copy that is being changed begins, among the steps; and those around it.
@@ -221,7 +225,7 @@ impl<'a, T: Tracer> Walk<'a, T> {
         in_port: OfPort,
         missed: Missed,
     ) -> Result<(), DropReason> {
-        if self.opaque {
+        if !self.can_read_inside() {
             self.refuse(DropReason::MplsUnparsed);
             return Ok(());
         }
@@ -330,11 +334,4 @@ enum Missed {
     Matters,
     /// Nothing happens: `resubmit`.
     IsNothing,
-}
-
-/// Whether all that `verdict` depends on still stands.
-pub fn holds(verdict: &Verdict, epochs: &Epochs) -> bool {
-    let tables = |visited: &Visited| visited.tables.version() == visited.version;
-    verdict.deps.iter().chain(&verdict.flow_deps).chain(&verdict.further).all(|&dep| epochs.holds(dep))
-        && verdict.visited.iter().all(tables)
 }

@@ -165,6 +165,8 @@ impl<T: Tracer> Walk<'_, T> {
         peer: Option<crate::key::PortId>,
         tag: TagRewrite,
     ) -> Result<(), DropReason> {
+        // A peer that comes, goes or changes is a change of this port, too.
+        self.verdict.deps.push(out.dep);
         let peer = peer.and_then(|peer| self.occasion.snapshot.port(peer));
         let Some(peer) = peer.filter(|peer| peer.spec.up) else {
             self.refuse(DropReason::NoSuchPort);

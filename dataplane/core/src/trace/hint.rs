@@ -72,7 +72,7 @@ pub(super) fn hint(reason: DropReason, place: Place<'_>) -> String {
         DropReason::TtlExpired => format!("the time to live is 1 or 0 at '{action}' in {rule}"),
         DropReason::MplsUnparsed => {
             format!(
-                "{rule} takes a label off and looks the packet up again; what is behind the label was not read"
+                "{rule} takes a label off and looks behind it; a description doesn't say what is there: trace the frame itself"
             )
         }
         DropReason::TunnelUnknown => {

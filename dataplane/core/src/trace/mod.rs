@@ -13,9 +13,11 @@ mod hint;
 mod names;
 mod recorder;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use weft_flow::FlowKey;
+use weft_io::{FrameCache, FramePool, Packet};
 use weft_wire::{DropReason, Mac, OfPort, Vid};
 
 use crate::pipeline::{self, Occasion};
@@ -218,17 +220,38 @@ pub struct Dropped {
     pub hint: String,
 }
 
-/// Walks a packet through the tables, on a thread of its own that has room for the deepest walk.
+/// A packet's octets, and frames for it.
+#[derive(Clone, Copy, Debug)]
+pub struct Octets<'a> {
+    /// The packet, without the headers of a tunnel that it came in by.
+    pub frame: &'a [u8],
+    /// Where frames are to be had.
+    pub pool: &'a Arc<FramePool>,
+}
+
+/// Walks a packet through the tables, on a thread of its own that has room for the deepest walk. `octets` is the packet, if it
+/// is not only described.
 ///
 /// # Errors
 /// When there is no such thread to be had.
-pub fn run(snapshot: &Snapshot, key: &FlowKey, (second, now): (u32, Duration)) -> std::io::Result<Trace> {
+pub fn run(
+    snapshot: &Snapshot,
+    key: &FlowKey,
+    octets: Option<Octets<'_>>,
+    (second, now): (u32, Duration),
+) -> std::io::Result<Trace> {
     std::thread::scope(|scope| {
         let walk = || {
-            let occasion = Occasion { snapshot, key, second, now, effects: false };
+            let mut frames = octets.map(|octets| octets.pool.cache());
+            let packet =
+                octets.zip(frames.as_mut()).and_then(|(octets, frames)| packet(octets.frame, frames));
+            let occasion = Occasion { snapshot, key, packet: packet.as_ref(), second, now, effects: false };
             let mut recorder = Recorder::new(snapshot, key);
             let mut verdict = Verdict::default();
             pipeline::walk(occasion, &mut verdict, &mut recorder);
+            if let Some((packet, mut frames)) = packet.zip(frames) {
+                frames.free(packet);
+            }
             recorder.finish(&verdict)
         };
         let thread = std::thread::Builder::new()
@@ -237,6 +260,28 @@ pub fn run(snapshot: &Snapshot, key: &FlowKey, (second, now): (u32, Duration)) -
             .spawn_scoped(scope, walk)?;
         thread.join().map_err(|_| std::io::Error::other("the trace has failed"))
     })
+}
+
+/// A packet of these octets, in as many frames as it takes; of a very long one, what fits.
+fn packet(mut octets: &[u8], frames: &mut FrameCache) -> Option<Packet> {
+    let mut head = part(&mut octets, frames)?;
+    while !octets.is_empty()
+        && let Some(tail) = part(&mut octets, frames)
+    {
+        if let Err(tail) = head.push_continuation(tail) {
+            frames.free(tail);
+            break;
+        }
+    }
+    Some(head)
+}
+
+/// One frame's octets.
+fn part(octets: &mut &[u8], frames: &mut FrameCache) -> Option<Packet> {
+    let mut packet = frames.alloc()?;
+    // As many as there is room for.
+    let _fits = octets.split_off(..octets.len().min(packet.tailroom())).and_then(|part| packet.append(part));
+    Some(packet)
 }
 
 impl Trace {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use weft_core::counters::PortTotals;
 use weft_core::decap::{TUNNEL_WORDS, Vteps};
+use weft_core::edit::remark::Remarks;
 use weft_core::edit::{self, Edit, Edits};
 use weft_core::encap::Template;
 use weft_core::epoch::Epochs;
@@ -18,7 +19,7 @@ use weft_core::pipeline::{Occasion, walk};
 use weft_core::publish::{Published, Publisher};
 use weft_core::retag::retag;
 use weft_core::snapshot::{BridgeId, Model, Path, PortKind, Snapshot};
-use weft_core::tables::{Change, FlowTables};
+use weft_core::tables::{Admission, Change, FlowTables, Meter};
 use weft_core::verdict::{Emit, Op, Verdict};
 use weft_io::{FrameCache, FramePool, Packet};
 use weft_wire::{DropReason, EtherType};
@@ -39,6 +40,11 @@ struct Waiting {
     octets: Vec<u8>,
 }
 
+/// Whether somebody sees the packet, or counts it, as it is by then.
+fn leaves(op: &Op) -> bool {
+    matches!(op, Op::Output(_) | Op::PacketIn(_) | Op::Meter(_) | Op::Sample { .. })
+}
+
 pub struct Oracle {
     publisher: Publisher,
     snapshot: Arc<Snapshot>,
@@ -50,6 +56,7 @@ pub struct Oracle {
     workers: usize,
     pub now: Duration,
     held: Vec<Waiting>,
+    remarks: Remarks,
     pub totals: BTreeMap<PortId, PortTotals>,
     pub sent: BTreeMap<PortId, Vec<Vec<u8>>>,
 }
@@ -68,6 +75,7 @@ impl Oracle {
             workers,
             now,
             held: Vec::new(),
+            remarks: Remarks::default(),
             totals: BTreeMap::new(),
             sent: BTreeMap::new(),
         }
@@ -105,6 +113,34 @@ impl Oracle {
         let own = rules::copied(theirs, self.now);
         self.flows.push((Arc::clone(theirs), Arc::clone(&own)));
         own
+    }
+
+    /// What rules, groups, buckets and meters have counted: in the other switch's tables, and in this one's.
+    pub fn counts(&mut self, theirs: &Arc<FlowTables>) -> [Vec<String>; 2] {
+        let own = self.flows(theirs);
+        [theirs, &own].map(|tables| {
+            let root = tables.load();
+            let mut counts = Vec::new();
+            for rule in root.tables().flat_map(|table| table.rules()) {
+                let stats = rule.stats();
+                let (packets, bytes) = (stats.packets, stats.bytes);
+                counts.push(format!(
+                    "{:?} {} {:?}: {packets} {bytes}",
+                    rule.table, rule.priority, rule.matches
+                ));
+            }
+            for group in root.groups() {
+                let buckets: Vec<_> =
+                    (0..group.spec().buckets.len()).map(|at| group.bucket_stats(at)).collect();
+                counts.push(format!("group {}: {:?} {buckets:?}", group.spec().id, group.stats()));
+            }
+            for meter in root.meters() {
+                let bands: Vec<_> = (0..meter.spec.bands.len()).map(|at| meter.band_stats(at)).collect();
+                counts.push(format!("meter {}: {:?} {bands:?}", meter.spec.id, meter.stats()));
+            }
+            counts.sort();
+            counts
+        })
     }
 
     /// Changes rules as the other switch does.
@@ -178,14 +214,23 @@ impl Oracle {
     fn switch(&mut self, port: PortId, key: &FlowKey, packet: &Packet) {
         let mut verdict = Verdict::default();
         let (snapshot, second, now) = (&*self.snapshot, self.second(), self.now);
-        walk(Occasion { snapshot, key, second, now, effects: true }, &mut verdict, &mut Silent);
+        let occasion = Occasion { snapshot, key, packet: Some(packet), second, now, effects: true };
+        walk(occasion, &mut verdict, &mut Silent);
         let ingress = verdict.tunnel.unwrap_or(port);
         if let Some(tunnel) = verdict.tunnel {
             let totals = self.totals.entry(tunnel).or_default();
             totals.rx_packets += 1;
             totals.rx_bytes += packet.total_len() as u64;
         }
-        if !verdict.does_something() {
+        let bytes = packet.total_len() as u64;
+        verdict.rules.iter().for_each(|rule| rule.count(1, bytes, now));
+        for chosen in &verdict.buckets {
+            match chosen.bucket {
+                Some(at) => chosen.group.count_bucket(at, 1, bytes),
+                None => chosen.group.count(1, bytes),
+            }
+        }
+        if !verdict.ops.iter().any(leaves) {
             return self.drop(ingress, verdict.drop.unwrap());
         }
         let ends = match verdict.ops.iter().any(|op| matches!(op, Op::PacketIn(_))) {
@@ -207,7 +252,6 @@ impl Oracle {
     ) -> u64 {
         let (port, ingress, reason) = from;
         let mut ends = 0;
-        let leaves = |op: &Op| matches!(op, Op::Output(_) | Op::PacketIn(_));
         let Some(last) = ops.iter().rposition(leaves) else {
             self.frames.free(packet);
             return 0;
@@ -239,8 +283,19 @@ impl Oracle {
                 Op::Set(terms) => Edit::Set(verdict.terms(*terms).into()),
                 Op::PopVlan => Edit::PopVlan,
                 Op::PushVlan { tpid, tci } => Edit::PushVlan { tpid: EtherType(*tpid), tci: *tci },
-                Op::PacketIn(_) => continue,
-                other => panic!("{other:?}"),
+                Op::PopMpls { ethertype } => Edit::PopMpls { ether_type: EtherType(*ethertype) },
+                Op::PushMpls { ethertype, lse } => {
+                    Edit::PushMpls { ether_type: EtherType(*ethertype), entry: *lse }
+                }
+                Op::PacketIn(_) | Op::Sample { .. } => continue,
+                Op::Meter(meter) => {
+                    let done = self.admit(&meter.0, &mut packet);
+                    let Err(reason) = done else { continue };
+                    ends += 1;
+                    self.drop(ingress, reason);
+                    self.frames.free(packet);
+                    return ends;
+                }
             };
             if let Err(reason) = edit::apply(&Edits::new(&[edit]), &mut packet, &mut self.frames) {
                 ends += 1;
@@ -255,6 +310,14 @@ impl Oracle {
         }
         self.frames.free(packet);
         ends
+    }
+
+    fn admit(&mut self, meter: &Meter, packet: &mut Packet) -> Result<(), DropReason> {
+        match meter.admit(packet.total_len() as u64, self.now) {
+            Admission::Pass => Ok(()),
+            Admission::Drop => Err(DropReason::MeterExceeded),
+            Admission::Remark(levels) => self.remarks.apply(levels, packet, &mut self.frames),
+        }
     }
 
     fn emit(&mut self, emit: Emit, (port, ingress): (PortId, PortId), octets: &[u8]) {

@@ -6,9 +6,12 @@ use std::time::Duration;
 use weft_core::tables::{Change, FlowTables};
 use weft_flow::action::{
     Bundle, BundleAlgorithm, Controller, HashFields, Learn, LearnSource, LearnSpec, LearnTarget, Multipath,
-    MultipathAlgorithm, PacketInReason, VlanChange,
+    MultipathAlgorithm, PacketInReason, Sample, SampleId, VlanChange,
 };
-use weft_flow::message::{Bucket, FlowCommand, FlowMod, GroupCommand, GroupKind, GroupMod, Selection};
+use weft_flow::message::{
+    Band, BandKind, Bucket, FlowCommand, FlowMod, GroupCommand, GroupKind, GroupMod, MeterCommand, MeterMod,
+    MeterSpec, Selection,
+};
 use weft_flow::{Action, Field, Fields, Match, Subfield};
 use weft_wire::{Mac, OfPort};
 
@@ -19,11 +22,13 @@ use crate::rig::normal;
 /// Rules are in tables 0 to 3.
 const TABLES: u8 = 4;
 const GROUPS: [u32; 3] = [1, 2, 3];
+const METERS: [u32; 2] = [1, 2];
 
 /// Tables with groups and some rules.
 pub fn tables(dice: &mut Dice) -> Arc<FlowTables> {
     let tables = FlowTables::new();
     let mut changes: Vec<Change> = GROUPS.iter().map(|&id| Change::Group(group(id, dice))).collect();
+    changes.extend(METERS.map(|id| Change::Meter(meter(MeterCommand::Add, id, dice))));
     changes.extend(rules(dice).into_iter().map(Change::Flow));
     tables.prepare(&changes, Duration::ZERO).unwrap().commit();
     tables
@@ -44,6 +49,9 @@ pub fn copied(tables: &FlowTables, now: Duration) -> Arc<FlowTables> {
             buckets: spec.buckets.clone(),
             position: None,
         }));
+    }
+    for meter in root.meters() {
+        changes.push(Change::Meter(MeterMod { command: MeterCommand::Add, meter: meter.spec.clone() }));
     }
     for rule in root.tables().flat_map(|table| table.rules()) {
         changes.push(Change::Flow(FlowMod {
@@ -75,6 +83,9 @@ pub fn changes(dice: &mut Dice) -> Vec<Change> {
     if dice.percent(10) {
         let id = dice.pick(&GROUPS);
         changes.push(Change::Group(GroupMod { command: GroupCommand::Modify, ..group(id, dice) }));
+    }
+    if dice.percent(10) {
+        changes.push(Change::Meter(meter(MeterCommand::Modify, dice.pick(&METERS), dice)));
     }
     if dice.percent(30) {
         let all = FlowMod { command: FlowCommand::Delete, table: None, ..FlowMod::default() };
@@ -124,7 +135,10 @@ fn output(dice: &mut Dice) -> Action {
 }
 
 fn action(dice: &mut Dice, table: u8, depth: u8) -> Action {
-    match dice.below(20) {
+    match dice.below(24) {
+        22 => Action::Meter(dice.pick(&METERS)),
+        23 => Action::Sample(Box::new(sample())),
+        20 | 21 => label(dice),
         0..6 => output(dice),
         6 | 7 => set_field(dice),
         8 => tag(dice),
@@ -198,6 +212,49 @@ fn tag(dice: &mut Dice) -> Action {
         Action::SetField { field: Field::NwTos, value: 0x20, mask: 0xff },
         Action::Load { target: Subfield::whole(Field::VlanTci), value: 0 },
         Action::Load { target: Subfield::new(Field::VlanTci, 0, 12).unwrap(), value: 20 },
+    ])
+}
+
+fn sample() -> Sample {
+    let id = SampleId::Number(1);
+    Sample {
+        probability: 30_000,
+        collector_set_id: 1,
+        obs_domain_id: id,
+        obs_point_id: id,
+        sampling_port: None,
+        direction: Default::default(),
+    }
+}
+
+/// A few packets or kilobits a second: what most bursts exceed, and some don't.
+fn meter(command: MeterCommand, id: u32, dice: &mut Dice) -> MeterMod {
+    let mut bands = vec![Band {
+        kind: dice.pick(&[BandKind::Drop, BandKind::DscpRemark(1)]),
+        rate: dice.pick(&[1, 2, 4]),
+        burst_size: dice.pick(&[0, 3]),
+    }];
+    if dice.percent(30) {
+        bands.push(Band { kind: BandKind::Drop, rate: 8, burst_size: 0 });
+    }
+    let burst = bands.iter().any(|band| band.burst_size > 0);
+    MeterMod {
+        command,
+        meter: MeterSpec { id, packets: dice.percent(50), burst, stats: true, bands: bands.into() },
+    }
+}
+
+fn label(dice: &mut Dice) -> Action {
+    dice.pick(&[
+        Action::PushMpls(0x8847),
+        Action::PushMpls(0x8847),
+        Action::PopMpls(0x8847),
+        Action::PopMpls(0x0800),
+        Action::PopMpls(0x0800),
+        Action::PopMpls(0x0800),
+        Action::PopMpls(0x86dd),
+        Action::SetField { field: Field::MplsLabel, value: 17, mask: Field::MplsLabel.max() },
+        Action::DecMplsTtl,
     ])
 }
 
@@ -303,7 +360,7 @@ fn matches(dice: &mut Dice) -> Match {
 /// Word, value and mask of a field.
 fn field(dice: &mut Dice) -> (usize, u64, u64) {
     let address = |dice: &mut Dice| Mac::to_u64(mac(dice.pick(&[1, 2, 3]))) << 16;
-    match dice.below(15) {
+    match dice.below(16) {
         // in_port: a port's number plus 1
         0 => (31, (dice.pick(&[0, 1, 2, 50, 51, 60]) + 1) << 48, 0xffff << 48),
         1 => (0, address(dice), !0xffff),
@@ -311,7 +368,8 @@ fn field(dice: &mut Dice) -> (usize, u64, u64) {
         3 => (0, dice.pick(&[0, 1 << 56]), 1 << 56),
         4 => (1, dice.pick(&[0, 0x100a, 0x1014]), 0x1fff),
         5 => (1, dice.pick(&[0, 0xa000]), 0xe000),
-        6 => (3, dice.pick(&[0x0800, 0x0806, 0x86dd]) << 48, 0xffff << 48),
+        6 => (3, dice.pick(&[0x0800, 0x0806, 0x86dd, 0x8847]) << 48, 0xffff << 48),
+        15 => (11, dice.pick(&[16, 17]) << 44, 0xf_ffff << 44),
         7 => (3, dice.pick(&[6, 17]) << 24, 0xff << 24),
         8 => (3, dice.pick(&[0, 0x20]) << 16, 0xfc << 16),
         9 => (7, 0x0a00_0000 | dice.pick(&[1, 2, 3]), dice.pick(&[0xffff_ffff, 0xffff_fffe])),

@@ -158,6 +158,9 @@ pub fn frame(dice: &mut Dice) -> Vec<u8> {
     if dice.percent(10) {
         frame[12..14].copy_from_slice(&dice.pick(&[[0x08, 0x06], [0x86, 0xdd], [0x12, 0x34]]));
     }
+    if dice.percent(12) {
+        label(&mut frame, dice);
+    }
     for tag in dice.pick(&[
         &[][..],
         &[],
@@ -179,6 +182,16 @@ pub fn frame(dice: &mut Dice) -> Vec<u8> {
         frame.truncate(dice.below(60));
     }
     frame
+}
+
+/// Puts up to four labels in front of what it carries.
+fn label(frame: &mut Vec<u8>, dice: &mut Dice) {
+    let labels = dice.pick(&[1, 1, 2, 2, 3, 4]);
+    for at in 0..labels {
+        let entry: u32 = dice.pick(&[16, 17]) << 12 | u32::from(at == 0) << 8 | dice.pick(&[1, 64]);
+        frame.splice(14..14, entry.to_be_bytes());
+    }
+    frame[12..14].copy_from_slice(&[0x88, 0x47]);
 }
 
 /// A frame as another tunnel end sends it, or garbage.
