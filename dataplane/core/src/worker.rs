@@ -210,10 +210,12 @@ impl Worker {
     pub fn maintain(&mut self, now: Now) {
         self.forward.second = now.second();
         self.forward.now = now.uptime;
+        self.forward.maintenance += 1;
         self.forward.settle(SETTLE);
         self.narrow.sweep(&mut self.forward);
         self.middle.sweep(&mut self.forward);
         self.wide.sweep(&mut self.forward);
+        self.forward.forget_unused();
         let forward = &mut self.forward;
         for waiting in forward.held.take_expired(now) {
             forward.drop(waiting.ingress, DropReason::NeighbourUnresolved, waiting.packet);
@@ -371,8 +373,9 @@ impl Worker {
     fn flow_info<const W: usize>(&self, flow: &Flow<W>, port: PortId) -> Option<FlowInfo> {
         let mut key = FlowKey::default();
         key.0.iter_mut().zip(&flow.key).for_each(|(place, word)| *place = *word);
-        let program = self.forward.programs.get(flow.program)?;
-        let of_port = Ingress::of(&key) == Ingress::port(port) || program.tunnel == port;
+        let (program, hot) =
+            (self.forward.programs.get(flow.program)?, self.forward.programs.hot(flow.program)?);
+        let of_port = Ingress::of(&key) == Ingress::port(port) || hot.tunnel == port;
         if !of_port {
             return None;
         }
@@ -380,7 +383,7 @@ impl Worker {
         Some(FlowInfo {
             key,
             mask: self.mask_of(Ingress::of(&key)),
-            shape: program.shape,
+            shape: hot.shape,
             ops: verdict.ops.clone(),
             terms: verdict.terms.clone(),
             drop: verdict.drop,
