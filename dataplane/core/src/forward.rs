@@ -289,11 +289,11 @@ impl Forwarder {
         self.programs.settle(limit, |tally| ledger.enter(&tally))
     }
 
-    /// Forgets programs that no flow uses.
-    pub fn forget_unused(&mut self) {
+    /// Forgets programs that no flow uses, after looking at `limit` at most.
+    pub fn forget_unused(&mut self, limit: usize) {
         self.forget_current();
         let ledger = Ledger::of(&self.counters, &self.shared, self.now, self.second);
-        self.programs.forget(usize::MAX, |tally| ledger.enter(&tally));
+        self.programs.forget(limit, |tally| ledger.enter(&tally));
     }
 
     /// A flow no longer uses the program.

@@ -112,6 +112,8 @@ pub struct Worker {
     queue_changes: u64,
 }
 
+/// Programs without flows that are looked at in one go: some hundred microseconds' work.
+const FORGET: usize = 1024;
 /// Programs whose counts are added to rules in one go: some hundred microseconds' work.
 const SETTLE: usize = 4096;
 
@@ -215,7 +217,7 @@ impl Worker {
         self.narrow.sweep(&mut self.forward);
         self.middle.sweep(&mut self.forward);
         self.wide.sweep(&mut self.forward);
-        self.forward.forget_unused();
+        self.forward.forget_unused(FORGET);
         let forward = &mut self.forward;
         for waiting in forward.held.take_expired(now) {
             forward.drop(waiting.ingress, DropReason::NeighbourUnresolved, waiting.packet);
