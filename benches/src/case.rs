@@ -1,6 +1,9 @@
 //! The cases of the comparison: ports, tunnels and the VLAN that the packets are in.
 
+use std::fs::File;
+use std::io::BufReader;
 use std::net::Ipv4Addr;
+use std::path::Path as FilePath;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,9 +12,12 @@ use weft_core::key::PortId;
 use weft_core::snapshot::{BridgeId, Path, PortKind, PortSpec, TunnelKeys, TunnelSpec};
 use weft_core::tables::{Change, FlowTables};
 use weft_core::vlan::{PriorityTags, VlanMode, VlanSet};
-use weft_flow::message::FlowMod;
+use weft_flow::message::{FlowCommand, FlowMod};
+use weft_flow::text::{PortNames, parse_flows};
 use weft_flow::{Field, Match};
 use weft_wire::{Mac, OfPort, TunnelKind, Vid};
+
+use crate::Failure;
 
 /// What the switch does with the packets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
@@ -127,6 +133,33 @@ impl Case {
             Case::GreDecap => vec![uplink(IN, "in"), port(OUT, "out", access()), tunnel(TunnelKind::Gre)],
         }
     }
+}
+
+/// What rules call the ports.
+struct Names;
+
+impl PortNames for Names {
+    fn number(&self, name: &str) -> Option<OfPort> {
+        let id = match name {
+            "in0" => IN,
+            "out0" => OUT,
+            _ => return None,
+        };
+        Some(OfPort(id.0 + 1))
+    }
+
+    fn name(&self, _: OfPort) -> Option<&str> {
+        None
+    }
+}
+
+/// Flow tables with the rules of a file, as `ovs-ofctl add-flows` reads it; ports are in0 and out0.
+pub fn tables(path: &FilePath) -> Result<Arc<FlowTables>, Failure> {
+    let rules = parse_flows(BufReader::new(File::open(path)?), FlowCommand::Add, &Names)?;
+    let changes: Vec<Change> = rules.into_iter().map(Change::Flow).collect();
+    let tables = FlowTables::new();
+    tables.prepare(&changes, Duration::ZERO)?.commit();
+    Ok(tables)
 }
 
 /// A port of the bridge.

@@ -313,6 +313,7 @@ fn cache_table(caches: &[CacheStatus]) -> Table {
         ">misses",
         ">hit rate",
         ">stale",
+        ">uncached",
         ">evictions",
         ">programs",
     ];
@@ -326,6 +327,7 @@ fn cache_table(caches: &[CacheStatus]) -> Table {
             cache.misses.to_string(),
             share(cache.hits, cache.hits.saturating_add(cache.misses)),
             cache.stale.to_string(),
+            cache.uncached.to_string(),
             cache.evictions.to_string(),
             cache.programs.to_string(),
         ]);

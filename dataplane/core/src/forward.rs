@@ -13,6 +13,7 @@ use crate::edit::remark::Remarks;
 use crate::encap::Template;
 use crate::epoch::Dep;
 use crate::held::{HELD_FOR, Held, Waiting};
+use crate::intake::Intake;
 use crate::key::{FlowKey, Ingress, PortId};
 use crate::ledger::Ledger;
 use crate::output::{Outputs, Pushed, discard, hand_over};
@@ -23,7 +24,6 @@ use crate::retag::retag;
 use crate::shared::Shared;
 use crate::snapshot::{PortKind, Snapshot};
 use crate::tables::{Admission, Meter};
-use crate::validity::Subject;
 use crate::verdict::{Emit, Verdict};
 use crate::vlan::TagRewrite;
 
@@ -48,6 +48,8 @@ pub struct Forwarder {
     learned: u32,
     /// The time, in seconds.
     pub second: u32,
+    /// How often the worker has done what is due now and then.
+    pub maintenance: u64,
     /// The time.
     pub now: Duration,
     /// Compiled programs.
@@ -59,6 +61,8 @@ pub struct Forwarder {
     /// Which of `queues` is a port's.
     queue_of: Vec<u16>,
     outputs: Outputs,
+    /// Which new flows are cached, by the port whose queue they come by.
+    intakes: Vec<Intake>,
     verdict: Verdict,
     current: Current,
     /// What meters' bands do to a packet's DSCP.
@@ -77,6 +81,8 @@ struct Current {
     tunnel: PortId,
     /// Whether it may cease to stand within this burst.
     watched: bool,
+    /// Whether its flows have to be compared with its doubts.
+    doubtful: bool,
     /// Packets and octets that it has taken in this burst.
     packets: u64,
     bytes: u64,
@@ -88,6 +94,7 @@ impl Current {
         shape: Shape::Drop(DropReason::NoBridge),
         tunnel: PortId::NONE,
         watched: false,
+        doubtful: false,
         packets: 0,
         bytes: 0,
     };
@@ -104,12 +111,14 @@ impl Forwarder {
             published: 0,
             learned: 0,
             second: 1,
+            maintenance: 0,
             now: Duration::ZERO,
             programs: Programs::default(),
             held: Held::default(),
             queues: Vec::new(),
             queue_of: vec![NOT_OURS; PortId::COUNT],
             outputs: Outputs::new(),
+            intakes: vec![Intake::default(); PortId::COUNT],
             verdict: Verdict::default(),
             current: Current::NONE,
             remarks: Remarks::default(),
@@ -133,6 +142,20 @@ impl Forwarder {
         let (_, queue) = self.queues.swap_remove(at);
         self.index_queues();
         Some(queue)
+    }
+
+    /// A port's intake, to be put back behind the burst.
+    #[inline]
+    pub fn intake(&self, port: PortId) -> Intake {
+        self.intakes.get(port.index()).copied().unwrap_or_default()
+    }
+
+    /// Puts it back.
+    #[inline]
+    pub fn put_intake(&mut self, port: PortId, intake: Intake) {
+        if let Some(own) = self.intakes.get_mut(port.index()) {
+            *own = intake;
+        }
     }
 
     fn index_queues(&mut self) {
@@ -186,19 +209,29 @@ impl Forwarder {
         Ok((self.programs.intern(&self.verdict, &self.snapshot, checked), self.verdict.flow_deps))
     }
 
-    /// Another program for a flow of `key` whose own one no longer stands for all its flows, if it does for this one. The
-    /// flow uses it then, besides its old one.
-    pub fn reprieve(&mut self, id: ProgramId, key: &FlowKey) -> Option<ProgramId> {
-        self.forget_current();
-        let mask = match Ingress::of(key).decode() {
-            Ok(port) => self.snapshot.port(port)?.mask,
-            Err(vtep) => self.snapshot.vtep(vtep)?.mask,
+    /// Whether a flow of `key` that was compared with the program's doubts as far as `compared` says may keep the program.
+    /// It has been compared with all of them then.
+    #[inline(always)]
+    pub fn has_compared(&mut self, id: ProgramId, compared: &mut u32, key: &[u64]) -> bool {
+        let latest = self.programs.hot(id).map_or(0, |hot| hot.doubt);
+        *compared >= latest || self.compare(id, (compared, latest), key)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn compare(&mut self, id: ProgramId, (compared, latest): (&mut u32, u32), key: &[u64]) -> bool {
+        let Some(&word) = key.first() else { return false };
+        let mask = match Ingress::of_word(word).decode() {
+            Ok(port) => self.snapshot.port(port).map(|port| &port.mask),
+            Err(vtep) => self.snapshot.vtep(vtep).map(|vtep| &vtep.mask),
         };
-        let subject = Subject { key, mask: &mask };
-        let by = (&*self.shared.epochs, &*self.snapshot, self.published);
-        let next = self.programs.reprieve(id, subject, by)?;
-        self.counters.worker.reprieved.add(1);
-        Some(next)
+        let Some(mask) = mask else { return false };
+        let clear = self.programs.clears(id, *compared, (key, mask));
+        if clear {
+            *compared = latest;
+            self.counters.worker.reprieved.add(1);
+        }
+        clear
     }
 
     /// Another burst starts, or programs have changed.
@@ -214,6 +247,12 @@ impl Forwarder {
         self.current.id == id && !self.current.watched || self.make_current(id)
     }
 
+    /// Whether the current program's flows have to be compared with its doubts.
+    #[inline(always)]
+    pub fn current_has_doubts(&self) -> bool {
+        self.current.doubtful
+    }
+
     #[inline]
     fn make_current(&mut self, id: ProgramId) -> bool {
         let valid = self.programs.valid(id, &self.shared.epochs, self.published);
@@ -226,10 +265,10 @@ impl Forwarder {
     #[inline]
     fn set_current(&mut self, id: ProgramId) {
         self.settle_current();
-        if let Some(program) = self.programs.get(id) {
-            let (shape, tunnel) = (program.shape, program.tunnel);
-            let watched = program.has_to_be_watched(self.published);
-            self.current = Current { id, shape, tunnel, watched, packets: 0, bytes: 0 };
+        if let Some(hot) = self.programs.hot(id) {
+            let (shape, tunnel, doubtful) = (hot.shape, hot.tunnel, hot.doubt != 0);
+            let watched = hot.has_to_be_watched(self.published);
+            self.current = Current { id, shape, tunnel, watched, doubtful, packets: 0, bytes: 0 };
         }
     }
 
@@ -248,6 +287,13 @@ impl Forwarder {
         self.forget_current();
         let ledger = Ledger::of(&self.counters, &self.shared, self.now, self.second);
         self.programs.settle(limit, |tally| ledger.enter(&tally))
+    }
+
+    /// Forgets programs that no flow uses, after looking at `limit` at most.
+    pub fn forget_unused(&mut self, limit: usize) {
+        self.forget_current();
+        let ledger = Ledger::of(&self.counters, &self.shared, self.now, self.second);
+        self.programs.forget(limit, |tally| ledger.enter(&tally));
     }
 
     /// A flow no longer uses the program.

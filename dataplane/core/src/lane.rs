@@ -12,6 +12,7 @@ use weft_wire::DropReason;
 use crate::cache::{Cache, Flow, KeyHash, Place};
 use crate::decap::{TUNNEL_WORDS, Vteps};
 use crate::forward::Forwarder;
+use crate::intake::Intake;
 use crate::key::{FlowKey, Ingress, KeyMask, MIDDLE, NARROW, PortId};
 use crate::parse;
 use crate::snapshot::Snapshot;
@@ -57,10 +58,13 @@ impl<const W: usize> Lane<W> {
         forward.forget_current();
         let shared = Arc::clone(&forward.shared);
         let (second, published) = (forward.second, forward.published);
-        self.swept = self.cache.sweep(self.swept, SWEEP, |flow| {
+        let round = 2 * self.cache.buckets().div_ceil(SWEEP) as u64;
+        self.swept = self.cache.sweep(self.swept, SWEEP, |flow, compared| {
+            forward.programs.dispel(flow.program, (forward.maintenance, round));
             let keeps = second.saturating_sub(flow.stamp) < IDLE
                 && flow.deps.iter().all(|&dep| shared.epochs.holds(dep))
-                && forward.programs.valid(flow.program, &shared.epochs, published);
+                && forward.programs.valid(flow.program, &shared.epochs, published)
+                && forward.has_compared(flow.program, compared, &flow.key);
             if !keeps {
                 forward.release(flow.program);
             }
@@ -79,7 +83,7 @@ impl<const W: usize> Lane<W> {
             let read = Read { mask: &mask, lengths: lengths.as_deref() };
             key_of(packet, ingress, [0; 2], read).ok_or(DropReason::RxTruncated)
         });
-        self.probe(burst.len());
+        self.probe(burst.len(), forward.programs.have_doubts());
         self.act(burst, port, forward);
     }
 
@@ -100,7 +104,7 @@ impl<const W: usize> Lane<W> {
             let read = Read { mask: &mask, lengths: Some(&snapshot) };
             key_of(packet, outer.ingress(), tunnel, read).ok_or(DropReason::RxTruncated)
         });
-        self.probe(burst.len());
+        self.probe(burst.len(), forward.programs.have_doubts());
         self.act(burst, uplink, forward);
     }
 
@@ -127,12 +131,15 @@ impl<const W: usize> Lane<W> {
 
     /// Phase *probe*: compare the bucket's tags, and bring the flow near.
     #[inline(always)]
-    fn probe(&mut self, packets: usize) {
+    fn probe(&mut self, packets: usize, doubts: bool) {
         for (hash, found) in self.hashes.iter().zip(&mut self.found).take(packets) {
             if *found == Found::Nothing
                 && let Some(place) = self.cache.candidate(*hash)
             {
                 *found = Found::Candidate(place);
+                if doubts {
+                    self.cache.prefetch_compared(place);
+                }
             }
         }
     }
@@ -141,25 +148,26 @@ impl<const W: usize> Lane<W> {
     #[inline(always)]
     fn act(&mut self, burst: &mut Burst, port: PortId, forward: &mut Forwarder) {
         forward.forget_current();
+        let mut intake = forward.intake(port);
+        let (packets, mut hits) = (burst.len() as u32, 0);
         let slots = self.keys.iter().zip(&self.hashes).zip(&self.found);
         for (packet, ((key, &hash), &found)) in burst.drain(..).zip(slots) {
-            let hit = match found {
-                Found::Candidate(place) => self.cache.flow(place).filter(|flow| is_hit(flow, key, forward)),
-                Found::Nothing => None,
-                Found::Broken(reason) => {
+            let flow = match found {
+                Found::Candidate(place) if is_hit(&mut self.cache, place, key, forward) => {
+                    hits += 1;
+                    self.cache.flow(place).ok_or(DropReason::NoBridge)
+                }
+                Found::Candidate(_) | Found::Nothing => {
+                    miss(&mut self.cache, hash, (key, &packet), forward, &mut intake)
+                }
+                Found::Broken(reason) => Err(reason),
+            };
+            let flow = match flow {
+                Ok(flow) => flow,
+                Err(reason) => {
                     forward.drop(port, reason, packet);
                     continue;
                 }
-            };
-            let flow = match hit {
-                Some(flow) => flow,
-                None => match miss(&mut self.cache, hash, (key, &packet), forward) {
-                    Ok(flow) => flow,
-                    Err(reason) => {
-                        forward.drop(port, reason, packet);
-                        continue;
-                    }
-                },
             };
             let bytes = packet.total_len();
             flow.packets += 1;
@@ -170,6 +178,8 @@ impl<const W: usize> Lane<W> {
             }
             forward.run(flow.program, packet, bytes, port);
         }
+        intake.note(packets, hits);
+        forward.put_intake(port, intake);
     }
 }
 
@@ -217,12 +227,22 @@ fn lengths<const W: usize>(mask: &[u64; W], forward: &Forwarder) -> Option<Arc<S
 
 /// Whether the flow is the key's, and all that it depends on stands.
 #[inline(always)]
-fn is_hit<const W: usize>(flow: &Flow<W>, key: &[u64; W], forward: &mut Forwarder) -> bool {
+fn is_hit<const W: usize>(
+    cache: &mut Cache<W>,
+    place: Place,
+    key: &[u64; W],
+    forward: &mut Forwarder,
+) -> bool {
+    if !cache.is_key(place, key) {
+        return false;
+    }
+    let Some(&mut Flow { deps, program, .. }) = cache.flow(place) else { return false };
     let epochs = &forward.shared.epochs;
-    flow.key == *key
-        && epochs.holds(flow.deps[0])
-        && epochs.holds(flow.deps[1])
-        && forward.is_current(flow.program)
+    epochs.holds(deps[0])
+        && epochs.holds(deps[1])
+        && forward.is_current(program)
+        && (!forward.current_has_doubts()
+            || cache.compared(place).is_some_and(|compared| forward.has_compared(program, compared, key)))
 }
 
 /// The flow isn't cached, or is stale, or was cached within this burst: walks the pipeline if need be, and caches what
@@ -234,27 +254,15 @@ fn miss<'a, const W: usize>(
     hash: KeyHash,
     (key, packet): (&[u64; W], &Packet),
     forward: &mut Forwarder,
+    intake: &mut Intake,
 ) -> Result<&'a mut Flow<W>, DropReason> {
     let known = cache.find(hash, key);
-    let hit = known.filter(|&place| cache.flow(place).is_some_and(|flow| is_hit(flow, key, forward)));
-    let spared = || known.filter(|&place| is_spared(cache.flow(place), key, forward));
-    let place = match hit.or_else(spared) {
-        Some(place) => place,
-        None => cache_anew(cache, (hash, known), (key, packet), forward)?,
+    let place = match known {
+        Some(place) if is_hit(cache, place, key, forward) => place,
+        _ => cache_anew(cache, (hash, known), (key, packet), forward, intake)?,
     };
     // The place is one of the cache's own.
     cache.flow(place).ok_or(DropReason::NoBridge)
-}
-
-/// Whether rules have changed, but none that the flow goes by: then it has a program that says so.
-fn is_spared<const W: usize>(flow: Option<&mut Flow<W>>, key: &[u64; W], forward: &mut Forwarder) -> bool {
-    let Some(flow) = flow else { return false };
-    if !flow.deps.iter().all(|&dep| forward.shared.epochs.holds(dep)) {
-        return false;
-    }
-    let Some(program) = forward.reprieve(flow.program, &widened(key)) else { return false };
-    forward.release(std::mem::replace(&mut flow.program, program));
-    true
 }
 
 fn widened<const W: usize>(key: &[u64; W]) -> FlowKey {
@@ -263,30 +271,46 @@ fn widened<const W: usize>(key: &[u64; W]) -> FlowKey {
     full
 }
 
+/// Walks. The flow gets a place in the cache, if the port's intake takes it, or the spare one.
 fn cache_anew<const W: usize>(
     cache: &mut Cache<W>,
     (hash, known): (KeyHash, Option<Place>),
     (key, packet): (&[u64; W], &Packet),
     forward: &mut Forwarder,
+    intake: &mut Intake,
 ) -> Result<Place, DropReason> {
     let (program, deps) = forward.walk(&widened(key), packet)?;
-    let counters = &forward.counters.worker;
+    let (counters, spare) = (&forward.counters.worker, cache.spare());
     let (place, replaced) = match known {
         Some(place) => {
             counters.stale.add(1);
             (place, cache.flow(place).map(|flow| flow.program))
         }
-        None => {
+        None if intake.takes() => {
             let (place, victim) = cache.insert(hash, key);
-            counters.evicted.add(u64::from(victim.is_some()));
+            if victim.is_some() {
+                counters.evicted.add(1);
+                intake.pushed_out();
+            }
             (place, victim)
+        }
+        None => {
+            counters.uncached.add(1);
+            // The packet is the only one; the program lingers until it is through.
+            forward.release(program);
+            (spare, None)
         }
     };
     if let Some(replaced) = replaced {
         forward.release(replaced);
     }
     if let Some(flow) = cache.flow(place) {
-        *flow = Flow { program, deps, ..*flow };
+        // The spare place has seen other flows: each has to be new there.
+        let stamp = if place == spare { 0 } else { flow.stamp };
+        *flow = Flow { program, deps, stamp, ..*flow };
+    }
+    if let Some(compared) = cache.compared(place) {
+        *compared = forward.programs.hot(program).map_or(0, |hot| hot.doubt);
     }
     Ok(place)
 }

@@ -59,13 +59,14 @@ fn flow_info<const W: usize>(
 ) -> Option<FlowInfo> {
     let mut key = FlowKey::default();
     key.0.iter_mut().zip(&flow.key).for_each(|(place, word)| *place = *word);
-    let tunnel = forward.programs.get(flow.program)?.tunnel;
+    let tunnel = forward.programs.hot(flow.program)?.tunnel;
     let of_port = Ingress::of(&key) == Ingress::port(port) || tunnel == port;
     let epochs = &forward.shared.epochs;
     let stands = of_port
         && flow.deps.iter().all(|&dep| epochs.holds(dep))
         && forward.programs.valid(flow.program, epochs, forward.published);
-    let program = forward.programs.get(flow.program).filter(|_| stands)?;
+    let shape = forward.programs.hot(flow.program).filter(|_| stands)?.shape;
+    let program = forward.programs.get(flow.program)?;
     let (mask, in_use) = mask_of(&forward.snapshot, Ingress::of(&key));
     if in_use != width || key.0.iter().zip(&mask.0).any(|(word, bits)| word & !bits != 0) {
         return None;
@@ -74,7 +75,7 @@ fn flow_info<const W: usize>(
     Some(FlowInfo {
         key,
         mask,
-        shape: program.shape,
+        shape,
         ops: verdict.ops.clone(),
         terms: verdict.terms.clone(),
         drop: verdict.drop,

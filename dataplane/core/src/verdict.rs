@@ -264,13 +264,6 @@ impl Verdict {
         (self.made, self.fleeting) = (false, false);
     }
 
-    /// Is of these versions of its tables from now on.
-    pub fn renew(&mut self, versions: &[u64]) {
-        for (visited, version) in self.visited.iter_mut().zip(versions) {
-            visited.version = *version;
-        }
-    }
-
     /// The terms of a range.
     pub fn terms(&self, range: Terms) -> &[Term] {
         self.terms.get(range.start as usize..range.end as usize).unwrap_or_default()

@@ -152,6 +152,32 @@ fn a_rule_ends_the_flows_that_it_can_match_and_when_it_goes_those_that_it_did() 
 }
 
 #[test]
+fn a_flow_that_sleeps_while_rules_come_and_change_meets_those_that_are_there_then() {
+    let (mut rig, ten, twenty) = warm();
+    let to_station = |number| Match::any().with(Field::EthDst, mac(number).to_u64().into());
+    // Two flows go to station 11: they meet the rule, which is another one by then.
+    rig.change(0, &[Change::Flow(rule(9, to_station(11), &[NORMAL]))]);
+    let modified = FlowMod { command: FlowCommand::ModifyStrict, ..rule(9, to_station(11), &[]) };
+    rig.change(0, &[Change::Flow(modified)]);
+    assert_eq!((missing(&mut rig, &ten), missing(&mut rig, &twenty)), (2, 0));
+    // One that came and went is nobody's.
+    rig.change(0, &[Change::Flow(rule(9, to_station(12), &[]))]);
+    let gone = FlowMod { command: FlowCommand::DeleteStrict, ..rule(9, to_station(12), &[]) };
+    rig.change(0, &[Change::Flow(gone)]);
+    assert_eq!((missing(&mut rig, &ten), missing(&mut rig, &twenty)), (0, 0));
+}
+
+#[test]
+fn more_new_rules_than_a_program_keeps_in_mind_cost_each_of_its_flows_a_walk() {
+    let (mut rig, ten, _) = warm();
+    let to_station = |number| Match::any().with(Field::EthDst, mac(number).to_u64().into());
+    for number in 100..170 {
+        rig.change(0, &[Change::Flow(rule(9, to_station(number), &[]))]);
+    }
+    assert_eq!((missing(&mut rig, &ten), missing(&mut rig, &ten)), (5, 0));
+}
+
+#[test]
 fn the_vni_of_a_vlan_changes_that_vlans_flows_and_what_comes_in_by_tunnels() {
     let (mut rig, ten, twenty) = warm();
     rig.bridge(0).vnis = vec![(vid(10), 1000), (vid(20), 2000), (vid(30), 3000)];

@@ -346,6 +346,7 @@ impl Switch {
                 hits: counters.packets.get().saturating_sub(counters.misses.get()),
                 misses: counters.misses.get(),
                 stale: counters.stale.get(),
+                uncached: counters.uncached.get(),
                 evictions: counters.evicted.get(),
                 programs: counters.programs.get(),
             }

@@ -195,8 +195,8 @@ impl<'a, T: Tracer> Walk<'a, T> {
         let live = &bridge.spec.flows;
         let tables = live.load();
         let visited = self.visit(live, tables.version)?;
-        self.set(Field::InPort, port.spec.ofport.0.into());
-        self.set(Field::ActsetOutput, UNSET.into());
+        self.set_word(IN_PORT, self.word(IN_PORT) & IN_PORT_REST | u64::from(port.spec.ofport.0) << 48);
+        self.set_word(CONJ_ID, self.word(CONJ_ID) & !u64::from(u32::MAX) | u64::from(UNSET));
         let here = Here { bridge, port, live, tables: &tables, visited };
         self.tracer.event(Event::Bridge { bridge, port, fields: &self.fields });
         self.look_up(&here, TableId::FIRST, port.spec.ofport, Missed::Matters)?;
@@ -230,11 +230,10 @@ impl<'a, T: Tracer> Walk<'a, T> {
             return Ok(());
         }
         self.check_limits()?;
-        let own_port = self.get(Field::InPort);
-        self.set(Field::InPort, in_port.0.into());
-        let conjunction = self.get(Field::ConjId);
+        let own = (self.word(IN_PORT), self.word(CONJ_ID));
+        self.set_word(IN_PORT, own.0 & IN_PORT_REST | u64::from(in_port.0) << 48);
         let hit = here.tables.lookup(table, &mut self.fields);
-        if self.get(Field::ConjId) != conjunction {
+        if self.word(CONJ_ID) != own.1 {
             self.state = None;
         }
         let (rule, priority, conjunctive) = (hit.rule.cloned(), hit.matters_from(), hit.conjunctive);
@@ -242,8 +241,8 @@ impl<'a, T: Tracer> Walk<'a, T> {
         self.verdict.looks.push(Look { bridge: here.visited, table, priority, conjunctive, state });
         self.tracer.event(Event::Lookup { table, rule: rule.as_deref(), fields: &self.fields });
         // What was only for the look-up: the rule's actions don't see it.
-        self.set(Field::InPort, own_port);
-        self.set(Field::ConjId, conjunction);
+        self.set_word(IN_PORT, own.0);
+        self.set_word(CONJ_ID, own.1);
         let Some(rule) = rule else { return self.miss(here, table, missed) };
         self.verdict.rules.push(Arc::clone(&rule));
         self.execute(here, By { table, rule: Some(&rule) }, &rule.actions)
@@ -315,6 +314,20 @@ impl<'a, T: Tracer> Walk<'a, T> {
         Subfield::whole(field).get(&self.fields)
     }
 
+    #[inline]
+    fn word(&self, at: usize) -> u64 {
+        self.fields.0.get(at).copied().unwrap_or(0)
+    }
+
+    /// Sets a word of the pipeline's own.
+    #[inline]
+    fn set_word(&mut self, at: usize, value: u64) {
+        if let Some(word) = self.fields.0.get_mut(at).filter(|word| **word != value) {
+            *word = value;
+            self.state = None;
+        }
+    }
+
     /// Sets a field of the pipeline's own.
     fn set(&mut self, field: Field, value: u128) {
         if self.get(field) != value {
@@ -323,6 +336,12 @@ impl<'a, T: Tracer> Walk<'a, T> {
         }
     }
 }
+
+/// The word whose high 16 bits are the ingress port, and its other bits.
+const IN_PORT: usize = 31;
+const IN_PORT_REST: u64 = u64::MAX >> 16;
+/// The word of `conj_id` (high half) and `actset_output` (low half).
+const CONJ_ID: usize = 26;
 
 /// `actset_output` when the action set has no output (`OFPP_UNSET`).
 const UNSET: u16 = 0xfff7;
