@@ -229,6 +229,7 @@ impl<'a, T: Tracer> Walk<'a, T> {
         let own_port = self.get(Field::InPort);
         self.set(Field::InPort, in_port.0.into());
         let conjunction = self.get(Field::ConjId);
+        let ports = self.hide_ports();
         let hit = here.tables.lookup(table, &mut self.fields);
         if self.get(Field::ConjId) != conjunction {
             self.state = None;
@@ -236,6 +237,7 @@ impl<'a, T: Tracer> Walk<'a, T> {
         let (rule, priority, conjunctive) = (hit.rule.cloned(), hit.matters_from(), hit.conjunctive);
         let state = self.state_terms();
         self.verdict.looks.push(Look { bridge: here.visited, table, priority, conjunctive, state });
+        self.show_ports(ports);
         self.tracer.event(Event::Lookup { table, rule: rule.as_deref(), fields: &self.fields });
         // What was only for the look-up: the rule's actions don't see it.
         self.set(Field::InPort, own_port);
@@ -243,6 +245,31 @@ impl<'a, T: Tracer> Walk<'a, T> {
         let Some(rule) = rule else { return self.miss(here, table, missed) };
         self.verdict.rules.push(Arc::clone(&rule));
         self.execute(here, By { table, rule: Some(&rule) }, &rule.actions)
+    }
+
+    /// No rule sees the ports (or type and code) of a fragment, be it a first one that has them, as in Open vSwitch
+    /// (ovs-ofctl(8), `set-frags normal`). Their value, and which of it is known.
+    fn hide_ports(&mut self) -> Option<(u64, u64)> {
+        const IS_FRAGMENT: u128 = 1;
+        let (word, bits) = PORTS;
+        if self.get(Field::IpFrag) & IS_FRAGMENT == 0 {
+            return None;
+        }
+        let own = (self.fields.0[word] & bits, self.written.0[word] & bits);
+        self.fields.0[word] &= !bits;
+        self.written.0[word] |= bits;
+        self.state = None;
+        Some(own)
+    }
+
+    /// See [`Walk::hide_ports`].
+    fn show_ports(&mut self, own: Option<(u64, u64)>) {
+        let (word, bits) = PORTS;
+        if let Some((value, written)) = own {
+            self.fields.0[word] = self.fields.0[word] & !bits | value;
+            self.written.0[word] = self.written.0[word] & !bits | written;
+            self.state = None;
+        }
     }
 
     /// No rule matched.
@@ -322,6 +349,9 @@ impl<'a, T: Tracer> Walk<'a, T> {
 
 /// `actset_output` when the action set has no output (`OFPP_UNSET`).
 const UNSET: u16 = 0xfff7;
+
+/// Word and bits of the ports of TCP, UDP and SCTP, and of type and code of ICMP.
+pub(crate) const PORTS: (usize, u64) = (8, 0xffff_ffff << 32);
 
 /// What it means that no rule matched.
 #[derive(Clone, Copy, PartialEq, Eq)]

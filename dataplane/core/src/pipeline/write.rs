@@ -161,7 +161,8 @@ impl<T: Tracer> Walk<'_, T> {
         self.follow_tag(before);
     }
 
-    /// `push_mpls`: label, class and time to live are those of the label or IP header that was outermost.
+    /// `push_mpls`: class and time to live are those of the label or IP header that was outermost; the first label is an
+    /// explicit null (RFC 3032, section 2.1).
     pub(super) fn push_mpls(&mut self, ethertype: u16) -> Result<(), DropReason> {
         let labelled = self.has(Prerequisite::Mpls);
         if labelled && self.labels() >= 3 {
@@ -176,7 +177,8 @@ impl<T: Tracer> Walk<'_, T> {
                 0 => 64,
                 ttl => ttl,
             };
-            (self.get(Field::IpDscp) as u32 & 7) << 9 | 0x100 | ttl
+            let label = if self.has(Prerequisite::Ipv6) { 2 << 12 } else { 0 };
+            label | (self.get(Field::IpDscp) as u32 & 7) << 9 | 0x100 | ttl
         } else {
             0x100 | 64
         };
@@ -190,12 +192,17 @@ impl<T: Tracer> Walk<'_, T> {
         Ok(())
     }
 
-    /// `pop_mpls`
+    /// `pop_mpls`: what is no label afterwards has none left, as Open vSwitch takes it.
     pub(super) fn pop_mpls(&mut self, ethertype: u16) {
+        const LABELLED: u16 = 0x8847;
         if !self.has(Prerequisite::Mpls) {
             return;
         }
         self.flush();
+        if !matches!(ethertype, 0x8847 | 0x8848) {
+            let above = self.labels().saturating_sub(1);
+            self.verdict.ops.extend(std::iter::repeat_n(Op::PopMpls { ethertype: LABELLED }, above));
+        }
         self.verdict.ops.push(Op::PopMpls { ethertype });
         let rest = self.fields.0[15];
         self.replace_labels(ethertype, [(rest >> 32) as u32, rest as u32, 0]);
