@@ -1,0 +1,153 @@
+//! Where weft means to differ from Open vSwitch, by classes that `docs/semantics.md` explains.
+
+use weft_core::trace::{Trace, What};
+use weft_wire::DropReason;
+
+use crate::case::{Case, Offer, Outcome};
+
+/// A packet whose frames differ.
+pub struct Difference<'d> {
+    pub offer: &'d Offer,
+    pub ours: &'d Outcome,
+    pub theirs: &'d Outcome,
+    /// weft's way through the rules.
+    pub trace: &'d Trace,
+    pub case: &'d Case,
+}
+
+type Is = fn(&Difference<'_>) -> bool;
+
+/// The class of a difference; `None` if there is no reason for it.
+pub fn why(difference: &Difference<'_>) -> Option<&'static str> {
+    let classes: [(Is, &str); 10] = [
+        (is_of_order, "copies that reach one port by different ways leave in another order"),
+        (is_multiplied, "a packet that becomes hundreds: the limits end it at another place"),
+        (has_many_tags, "a third tag: Open vSwitch loses the innermost, weft keeps all"),
+        (is_stacked_priority_tag, "NORMAL on a priority tag above another tag: Open vSwitch loses both"),
+        (is_later_fragment, "a later fragment has no transport header: its payload stays"),
+        (
+            is_hashed_in_clone,
+            "a group that hashes, in a clone: Open vSwitch forgets what comes behind the clone",
+        ),
+        (is_behind_check, "check_pkt_larger: in Open vSwitch what follows it in its list is done to a copy"),
+        (is_label_back_off, "a label that is put on and taken off again: Open vSwitch forgets the new type"),
+        (is_behind_label, "what is behind a label that was taken off isn't read"),
+        (is_dei, "a tag that is changed keeps its DEI"),
+    ];
+    classes.iter().find(|(is, _)| is(difference)).map(|&(_, why)| why)
+}
+
+fn sorted(outcome: &Outcome, form: impl Fn(&[u8]) -> Vec<u8>) -> Vec<(u16, Vec<u8>)> {
+    let all = outcome.iter().flat_map(|(&port, frames)| frames.iter().map(move |frame| (port, frame)));
+    let mut all: Vec<_> = all.map(|(port, frame)| (port, form(frame))).collect();
+    all.sort();
+    all
+}
+
+/// Whether the frames are the same once what `form` forgets is forgotten.
+fn same(difference: &Difference<'_>, form: impl Fn(&[u8]) -> Vec<u8>) -> bool {
+    sorted(difference.ours, &form) == sorted(difference.theirs, &form)
+}
+
+fn is_of_order(difference: &Difference<'_>) -> bool {
+    same(difference, <[u8]>::to_vec)
+}
+
+/// It went to and fro between the bridges until a limit was met.
+fn is_multiplied(difference: &Difference<'_>) -> bool {
+    let frames = |outcome: &Outcome| outcome.values().map(Vec::len).sum::<usize>();
+    frames(difference.ours) > 256 || frames(difference.theirs) > 256
+}
+
+/// The places of a frame's tags, and that of the type behind them.
+fn tags(frame: &[u8]) -> (Vec<usize>, usize) {
+    let is_tag = |at: &usize| matches!(frame.get(*at..at + 2), Some([0x81, 0] | [0x88, 0xa8]));
+    let tags: Vec<usize> = (12..).step_by(4).take_while(is_tag).collect();
+    let end = 12 + 4 * tags.len();
+    (tags, end)
+}
+
+pub fn actions(trace: &Trace) -> impl Iterator<Item = &str> {
+    trace.steps.iter().filter_map(|step| match &step.what {
+        What::Action(text) => Some(&**text),
+        _ => None,
+    })
+}
+
+/// Open vSwitch keeps two tags of a packet.
+fn has_many_tags(difference: &Difference<'_>) -> bool {
+    let pushed = actions(difference.trace)
+        .filter(|text| {
+            ["push_vlan", "load:0x1014->NXM_OF_VLAN_TCI", "mod_vlan"]
+                .iter()
+                .any(|word| text.starts_with(word))
+        })
+        .count();
+    pushed > 0 && tags(&difference.offer.octets).0.len() + pushed > 2
+}
+
+fn is_stacked_priority_tag(difference: &Difference<'_>) -> bool {
+    let octets = &difference.offer.octets;
+    let normal = difference.trace.steps.iter().any(|step| matches!(step.what, What::Vlan(_)));
+    let (tags, _) = tags(octets);
+    let is_priority_tag = |&at: &usize| octets[at + 2] & 0xf == 0 && octets[at + 3] == 0;
+    let pushed = actions(difference.trace).filter(|text| text.starts_with("push_vlan")).count();
+    normal && tags.len() + pushed > 1 && (pushed > 0 || tags.iter().any(is_priority_tag))
+}
+
+/// Open vSwitch lets a packet go round for a hash.
+fn is_hashed_in_clone(difference: &Difference<'_>) -> bool {
+    let mut groups = difference.case.tables.iter().flat_map(|tables| &tables.groups);
+    let hashed = groups.any(|group| group.contains("select") && !group.contains("selection_method"));
+    let cloned = actions(difference.trace).any(|text| text.starts_with("clone("));
+    hashed && cloned && difference.trace.steps.iter().any(|step| matches!(step.what, What::Bucket { .. }))
+}
+
+/// The rules that called this one, and the action set, see the packet as it was before.
+fn is_behind_check(difference: &Difference<'_>) -> bool {
+    let steps = || difference.trace.steps.iter();
+    let top = steps().find(|step| matches!(step.what, What::Action(_))).map_or(0, |step| step.depth);
+    let set = steps().any(|step| matches!(step.what, What::ActionSet));
+    let is_check = |text: &str| text.starts_with("check_pkt_larger");
+    steps()
+        .any(|step| matches!(&step.what, What::Action(text) if is_check(text) && (set || step.depth > top)))
+}
+
+fn is_label_back_off(difference: &Difference<'_>) -> bool {
+    let mut actions = actions(difference.trace);
+    actions.any(|text| text.starts_with("push_mpls")) && actions.any(|text| text.starts_with("pop_mpls"))
+}
+
+fn is_behind_label(difference: &Difference<'_>) -> bool {
+    let mut steps = difference.trace.steps.iter();
+    steps.any(
+        |step| matches!(&step.what, What::Refused(dropped) if dropped.reason == DropReason::MplsUnparsed),
+    )
+}
+
+/// A frame without what Open vSwitch takes for a checksum in a later fragment of IPv4.
+fn is_later_fragment(difference: &Difference<'_>) -> bool {
+    same(difference, |frame| {
+        let mut frame = frame.to_vec();
+        let at = tags(&frame).1 + 2;
+        let is_later = frame.get(at - 2..at) == Some(&[8, 0]) && frame[at + 6] & 0x1f | frame[at + 7] != 0;
+        let place = match frame.get(at + 9) {
+            Some(6) if is_later => at + 36,
+            Some(17) if is_later => at + 26,
+            // Type and code, too.
+            Some(1) if is_later => at + 20,
+            _ => return frame,
+        };
+        let length = if frame[at + 9] == 1 { 4 } else { 2 };
+        frame.get_mut(place..place + length).into_iter().for_each(|sum| sum.fill(0));
+        frame
+    })
+}
+
+fn is_dei(difference: &Difference<'_>) -> bool {
+    same(difference, |frame| {
+        let mut frame = frame.to_vec();
+        tags(&frame).0.into_iter().for_each(|at| frame[at + 2] &= 0xef);
+        frame
+    })
+}
