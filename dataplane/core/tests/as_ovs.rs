@@ -71,13 +71,28 @@ fn a_time_to_live_that_runs_out_ends_its_bucket_or_action_set_and_no_more() {
     assert_eq!(ports(&mut switch(&[group], [&rules, &[]])), [3, 4]);
 }
 
+const TOO_MANY_LABELS: &str = "push_mpls:0x8847,push_mpls:0x8847,push_mpls:0x8847,push_mpls:0x8847,output:4";
+
 #[test]
 fn what_goes_wrong_behind_a_patch_port_does_not_undo_what_was_done_before_it() {
     let rules = ["actions=output:2,output:11,output:3"];
-    let peer = ["actions=output:5,resubmit(,0)"];
-    let reached = ports(&mut switch(&[], [&rules, &peer]));
-    let elsewhere: Vec<u16> = reached.iter().copied().filter(|port| *port != 5).collect();
-    assert_eq!((elsewhere, reached.contains(&5)), (vec![2, 3], true));
+    let peer = [&*format!("actions=output:5,{TOO_MANY_LABELS}")];
+    assert_eq!(ports(&mut switch(&[], [&rules, &peer])), [2, 3, 5]);
+}
+
+#[test]
+fn what_goes_wrong_in_a_bucket_does_not_undo_the_others() {
+    let group = "group_id=1,type=all,bucket=resubmit(,1),bucket=output:3";
+    let rules = ["actions=output:2,group:1", &format!("table=1,actions={TOO_MANY_LABELS}")];
+    assert_eq!(ports(&mut switch(&[group], [&rules, &[]])), [2, 3]);
+}
+
+#[test]
+fn a_packet_that_goes_to_and_fro_between_bridges_is_dropped() {
+    let rules = ["in_port=11,actions=output:3,in_port", "in_port=1,actions=output:2,output:11"];
+    let mut rig = switch(&[], [&rules, &["actions=output:5,in_port"]]);
+    assert!(ports(&mut rig).is_empty());
+    assert_eq!(rig.drops(0), [(weft_wire::DropReason::RecursionTooDeep, 2)]);
 }
 
 /// The frame with `flags` in the place of IPv4's flags and fragment offset.

@@ -334,6 +334,19 @@ impl<'a, T: Tracer> Walk<'a, T> {
         self.verdict.drop.get_or_insert(reason);
     }
 
+    /// What goes wrong in a bucket or behind a patch port ends the walk there, and what has left has left, as in Open
+    /// vSwitch. Limits are everybody's: who meets one has gone round in circles, and the whole walk is undone.
+    fn contained(&mut self, result: Result<(), DropReason>) -> Result<(), DropReason> {
+        use DropReason::{RecursionTooDeep, StackTooDeep, TooManyResubmits};
+        match result {
+            Err(reason) if !matches!(reason, RecursionTooDeep | TooManyResubmits | StackTooDeep) => {
+                self.refuse(reason);
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
     fn get(&self, field: Field) -> u128 {
         Subfield::whole(field).get(&self.fields)
     }

@@ -184,11 +184,7 @@ impl<T: Tracer> Walk<'_, T> {
             let result = walk.enter(peer);
             walk.tracer.event(Event::LeftBridge);
             walk.action_set = set;
-            // What goes wrong there ends the walk there, not here, as in Open vSwitch; what has left has left.
-            if let Err(reason) = result {
-                walk.refuse(reason);
-            }
-            Ok(())
+            walk.contained(result)
         });
         self.depth -= 1;
         result

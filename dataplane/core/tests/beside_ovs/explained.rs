@@ -21,9 +21,9 @@ type Is = fn(&Difference<'_>) -> bool;
 pub fn why(difference: &Difference<'_>) -> Option<&'static str> {
     let classes: [(Is, &str); 10] = [
         (is_of_order, "copies that reach one port by different ways leave in another order"),
-        (is_multiplied, "a packet that becomes hundreds: the limits end it at another place"),
+        (is_multiplied, "a packet that goes to and fro until a limit is met: weft drops it"),
         (has_many_tags, "a third tag: Open vSwitch loses the innermost, weft keeps all"),
-        (is_stacked_priority_tag, "NORMAL on a priority tag above another tag: Open vSwitch loses both"),
+        (is_normal_on_two_tags, "NORMAL on two tags: Open vSwitch goes by both, weft by the outer one"),
         (is_later_fragment, "a later fragment has no transport header: its payload stays"),
         (
             is_hashed_in_clone,
@@ -53,10 +53,12 @@ fn is_of_order(difference: &Difference<'_>) -> bool {
     same(difference, <[u8]>::to_vec)
 }
 
-/// It went to and fro between the bridges until a limit was met.
+/// It went to and fro between the bridges.
 fn is_multiplied(difference: &Difference<'_>) -> bool {
-    let frames = |outcome: &Outcome| outcome.values().map(Vec::len).sum::<usize>();
-    frames(difference.ours) > 256 || frames(difference.theirs) > 256
+    use DropReason::{RecursionTooDeep, TooManyResubmits};
+    difference.trace.steps.iter().any(|step| {
+        matches!(&step.what, What::Failed(dropped) if [RecursionTooDeep, TooManyResubmits].contains(&dropped.reason))
+    })
 }
 
 /// The places of a frame's tags, and that of the type behind them.
@@ -86,13 +88,11 @@ fn has_many_tags(difference: &Difference<'_>) -> bool {
     pushed > 0 && tags(&difference.offer.octets).0.len() + pushed > 2
 }
 
-fn is_stacked_priority_tag(difference: &Difference<'_>) -> bool {
-    let octets = &difference.offer.octets;
+/// With `vlan-limit=2`, Open vSwitch's NORMAL looks at both tags.
+fn is_normal_on_two_tags(difference: &Difference<'_>) -> bool {
     let normal = difference.trace.steps.iter().any(|step| matches!(step.what, What::Vlan(_)));
-    let (tags, _) = tags(octets);
-    let is_priority_tag = |&at: &usize| octets[at + 2] & 0xf == 0 && octets[at + 3] == 0;
     let pushed = actions(difference.trace).filter(|text| text.starts_with("push_vlan")).count();
-    normal && tags.len() + pushed > 1 && (pushed > 0 || tags.iter().any(is_priority_tag))
+    normal && tags(&difference.offer.octets).0.len() + pushed > 1
 }
 
 /// Open vSwitch lets a packet go round for a hash.
@@ -125,20 +125,20 @@ fn is_behind_label(difference: &Difference<'_>) -> bool {
     )
 }
 
-/// A frame without what Open vSwitch takes for a checksum in a later fragment of IPv4.
+/// A frame without what Open vSwitch takes for a header in a later fragment of IPv4.
 fn is_later_fragment(difference: &Difference<'_>) -> bool {
     same(difference, |frame| {
         let mut frame = frame.to_vec();
         let at = tags(&frame).1 + 2;
-        let is_later = frame.get(at - 2..at) == Some(&[8, 0]) && frame[at + 6] & 0x1f | frame[at + 7] != 0;
-        let place = match frame.get(at + 9) {
-            Some(6) if is_later => at + 36,
-            Some(17) if is_later => at + 26,
+        let header = frame.get(at..at + 20).unwrap_or(&[0; 20]);
+        let is_later = frame.get(at - 2..at) == Some(&[8, 0]) && (header[6] & 0x1f | header[7]) != 0;
+        let (place, length) = match header[9] {
+            6 if is_later => (at + 36, 2),
+            17 if is_later => (at + 26, 2),
             // Type and code, too.
-            Some(1) if is_later => at + 20,
+            1 if is_later => (at + 20, 4),
             _ => return frame,
         };
-        let length = if frame[at + 9] == 1 { 4 } else { 2 };
         frame.get_mut(place..place + length).into_iter().for_each(|sum| sum.fill(0));
         frame
     })

@@ -123,7 +123,7 @@ impl Counts {
         let ports = stock.numbers()?;
         for (number, offer) in case.offers.iter().take(TRACED).enumerate() {
             let (trace, told) = (weft.trace(offer), stock.trace(offer)?);
-            stock.flush()?;
+            stock.forget()?;
             let Some(theirs) = traced::theirs(&told, &ports, &offer.octets) else { continue };
             self.traces += 1;
             let ours = traced::ours(&trace);
@@ -212,7 +212,13 @@ fn the_same_rules_and_packets_give_the_frames_that_stock_ovs_gives() -> Result {
     let (mut counts, mut text) = (Counts::default(), HEAD.to_owned());
     for seed in first..first + count {
         let mut case = rules::case(seed);
-        counts.refused.extend(stock.load(&mut case)?);
+        let refused = stock.load(&mut case)?;
+        // Clauses without the rule that they lead to are not for Open vSwitch 3.1 (docs/semantics.md).
+        let is_whole = !refused.iter().any(|line| line.contains("conj_id"));
+        counts.refused.extend(refused);
+        if !is_whole {
+            continue;
+        }
         counts.compare_traces(&case, &mut stock)?;
         let outcomes = stock.exchange(&case.offers)?;
         let recorded = Recorded { case, outcomes };

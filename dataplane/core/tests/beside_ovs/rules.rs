@@ -143,9 +143,7 @@ fn rule(dice: &mut Dice, bridge: usize, (table, priority): (usize, usize), rules
 /// Actions that OpenFlow 1.0 has, beside ones that it hasn't: later versions have to say them in other words, which don't
 /// do the same.
 fn is_of_two_versions(rule: &str) -> bool {
-    let actions = rule.split_once("actions=").map_or(rule, |(_, actions)| actions);
-    let has = |words: &[&str]| words.iter().any(|word| actions.contains(word));
-    has(&stock::OLD) && has(&stock::NEW)
+    stock::has(rule, &stock::OLD) && stock::has(rule, &stock::NEW)
 }
 
 /// Two dimensions of clauses and the rule that they lead to.
@@ -160,7 +158,7 @@ fn conjunction(dice: &mut Dice, table: usize, rules: &mut Vec<String>) {
     let line = |actions: &str| format!("table={table},priority={priority},conj_id={id},actions={actions}");
     let random = line(&actions::list(dice, Kind::Any, table));
     let can_be = parse_flow(&random, FlowCommand::Add, &NoNames).is_ok() && !is_of_two_versions(&random);
-    rules.push(if can_be { random } else { line("dec_ttl,output:1,resubmit(,5)") });
+    rules.push(if can_be { random } else { line("output:1,resubmit(,5)") });
 }
 
 fn matches(dice: &mut Dice, table: usize) -> (Kind, String) {

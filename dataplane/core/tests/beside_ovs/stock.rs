@@ -10,6 +10,7 @@ use weft_tests::unixctl::Control;
 use weft_tests::{Lab, Result, StockOvs, pcap};
 
 use crate::case::{Case, Offer, Outcome, Tables, hex};
+use crate::rules::LEARNED;
 use crate::{PATCHES, PORTS};
 
 /// The type of the frames that stand between packets.
@@ -28,6 +29,16 @@ pub struct Stock {
     /// How much of each port's file has been read.
     read: Vec<u64>,
     marks: u32,
+}
+
+/// Whether a rule's actions have one of these words.
+pub fn has(rule: &str, words: &[&str]) -> bool {
+    let actions = rule.split_once("actions=").map_or(rule, |(_, actions)| actions);
+    words.iter().any(|word| actions.contains(word))
+}
+
+fn is_old(rule: &str) -> bool {
+    has(rule, &OLD) && !has(rule, &NEW)
 }
 
 fn name(port: u16) -> String {
@@ -94,8 +105,6 @@ impl Stock {
         self.ofctl("OpenFlow15", ["del-groups", bridge, ""])?;
         std::fs::write(&file, tables.groups.join("\n"))?;
         self.ofctl("OpenFlow15", ["add-groups", bridge, &file])?;
-        let has = |rule: &String, words: &[&str]| words.iter().any(|word| rule.contains(word));
-        let is_old = |rule: &String| has(rule, &OLD) && !has(rule, &NEW);
         let version = |rule: &String| if is_old(rule) { "OpenFlow10" } else { "OpenFlow14" };
         for group in ["OpenFlow10", "OpenFlow14"] {
             let rules: Vec<_> = tables.rules.iter().filter(|rule| version(rule) == group).cloned().collect();
@@ -193,14 +202,21 @@ impl Stock {
         Ok(())
     }
 
-    /// Forgets all stations.
-    pub fn flush(&mut self) -> Result<()> {
+    /// Forgets all stations, and rules that were learned.
+    pub fn forget(&mut self) -> Result<()> {
+        for bridge in ["br0", "br1"] {
+            self.ofctl("OpenFlow10", ["del-flows", bridge, &format!("table={LEARNED}")])?;
+        }
+        self.flush()
+    }
+
+    fn flush(&mut self) -> Result<()> {
         self.control.call("fdb/flush", &["br0"])?;
         self.control.call("fdb/flush", &["br1"])?;
         Ok(())
     }
 
-    /// What `ofproto/trace` says. It teaches Open vSwitch the sender's place, and a trace of some actions sends frames: they are skipped.
+    /// What `ofproto/trace` says. It makes Open vSwitch learn, and a trace of some actions sends frames: they are skipped.
     pub fn trace(&mut self, offer: &Offer) -> Result<String> {
         let bridge = PORTS.iter().find(|port| port.number == offer.port).map_or(0, |port| port.bridge);
         let flow = format!("in_port={}", offer.port);
