@@ -19,7 +19,7 @@ type Is = fn(&Difference<'_>) -> bool;
 
 /// The class of a difference; `None` if there is no reason for it.
 pub fn why(difference: &Difference<'_>) -> Option<&'static str> {
-    let classes: [(Is, &str); 10] = [
+    let classes: [(Is, &str); 11] = [
         (is_of_order, "copies that reach one port by different ways leave in another order"),
         (is_multiplied, "a packet that goes to and fro until a limit is met: weft drops it"),
         (has_many_tags, "a third tag: Open vSwitch loses the innermost, weft keeps all"),
@@ -30,8 +30,12 @@ pub fn why(difference: &Difference<'_>) -> Option<&'static str> {
             "a group that hashes, in a clone: Open vSwitch forgets what comes behind the clone",
         ),
         (is_behind_check, "check_pkt_larger: in Open vSwitch what follows it in its list is done to a copy"),
-        (is_label_back_off, "a label that is put on and taken off again: Open vSwitch forgets the new type"),
+        (
+            is_label_back_off,
+            "labels that are put on and taken off in one walk cancel each other in Open vSwitch",
+        ),
         (is_behind_label, "what is behind a label that was taken off isn't read"),
+        (is_cut, "a cut packet: Open vSwitch cuts before it puts tags and labels in front"),
         (is_dei, "a tag that is changed keeps its DEI"),
     ];
     classes.iter().find(|(is, _)| is(difference)).map(|&(_, why)| why)
@@ -114,8 +118,14 @@ fn is_behind_check(difference: &Difference<'_>) -> bool {
 }
 
 fn is_label_back_off(difference: &Difference<'_>) -> bool {
-    let mut actions = actions(difference.trace);
-    actions.any(|text| text.starts_with("push_mpls")) && actions.any(|text| text.starts_with("pop_mpls"))
+    let has = |word| actions(difference.trace).any(|text| text.starts_with(word));
+    has("push_mpls") && has("pop_mpls")
+}
+
+/// What is cut (to 64 octets at most, here) is longer by what was put in front for the copy.
+fn is_cut(difference: &Difference<'_>) -> bool {
+    let cuts = actions(difference.trace).any(|text| text.contains("max_len="));
+    cuts && same(difference, |frame| frame[..if frame.len() < 80 { 14 } else { frame.len() }].to_vec())
 }
 
 fn is_behind_label(difference: &Difference<'_>) -> bool {
