@@ -41,6 +41,14 @@ pub fn why(difference: &Difference<'_>) -> Option<&'static str> {
     classes.iter().find(|(is, _)| is(difference)).map(|&(_, why)| why)
 }
 
+/// Whether both switches have learned the same: there is no difference, or one in octets that nobody learns from. Behind
+/// a label Open vSwitch may have learned though no frame differs.
+pub fn is_harmless(difference: &Difference<'_>) -> bool {
+    let harmless: [Is; 4] = [is_of_order, is_later_fragment, is_cut, is_dei];
+    !is_behind_label(difference)
+        && (difference.ours == difference.theirs || harmless.iter().any(|is| is(difference)))
+}
+
 fn sorted(outcome: &Outcome, form: impl Fn(&[u8]) -> Vec<u8>) -> Vec<(u16, Vec<u8>)> {
     let all = outcome.iter().flat_map(|(&port, frames)| frames.iter().map(move |frame| (port, frame)));
     let mut all: Vec<_> = all.map(|(port, frame)| (port, form(frame))).collect();

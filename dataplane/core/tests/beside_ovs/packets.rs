@@ -32,8 +32,8 @@ fn receiver(dice: &mut Dice) -> [u8; 6] {
 
 fn frame(dice: &mut Dice) -> Vec<u8> {
     let mut frame = [receiver(dice), station(dice)].concat();
-    let tags: &[u16] =
-        dice.pick(&[&[][..], &[], &[], &[10], &[10], &[20], &[0xa00a], &[0xa000], &[0, 10], &[30, 10]]);
+    let one: &[u16] = dice.pick(&[&[][..], &[], &[], &[10], &[10], &[20], &[0xa00a], &[0xa000]]);
+    let tags = if dice.percent(6) { dice.pick(&[&[0, 10][..], &[30, 10]]) } else { one };
     for (at, tag) in tags.iter().enumerate() {
         let tpid: u16 = if at == 0 && dice.percent(25) { 0x88a8 } else { 0x8100 };
         frame.extend(tpid.to_be_bytes());
