@@ -147,9 +147,13 @@ fn is_behind_label(difference: &Difference<'_>) -> bool {
 fn is_later_fragment(difference: &Difference<'_>) -> bool {
     same(difference, |frame| {
         let mut frame = frame.to_vec();
-        let at = tags(&frame).1 + 2;
+        let mut at = tags(&frame).1 + 2;
+        if let Some([0x88, 0x47 | 0x48]) = frame.get(at - 2..at) {
+            let labels = frame.get(at..).unwrap_or_default().chunks_exact(4);
+            at += 4 + 4 * labels.take_while(|label| label[2] & 1 == 0).count();
+        }
         let header = frame.get(at..at + 20).unwrap_or(&[0; 20]);
-        let is_later = frame.get(at - 2..at) == Some(&[8, 0]) && (header[6] & 0x1f | header[7]) != 0;
+        let is_later = header[0] == 0x45 && (header[6] & 0x1f | header[7]) != 0;
         let (place, length) = match header[9] {
             6 if is_later => (at + 36, 2),
             17 if is_later => (at + 26, 2),
