@@ -95,6 +95,24 @@ pub(crate) fn link(frame: &[u8]) -> Option<Link> {
     Some(found)
 }
 
+/// As [`link`], behind all tags: actions may have put more in front than keys can have.
+#[inline(always)]
+pub(crate) fn behind_tags(frame: &[u8]) -> Option<Link> {
+    let found = link(frame)?;
+    if found.ether_type.is_tag() { behind_more_tags(frame, found) } else { Some(found) }
+}
+
+#[cold]
+fn behind_more_tags(frame: &[u8], mut found: Link) -> Option<Link> {
+    while found.ether_type.is_tag() {
+        (found.ether_type, found.at) = (EtherType(be16(frame, found.at + 2)?), found.at + 4);
+    }
+    if found.ether_type < EtherType::MIN {
+        (found.ether_type, found.at) = llc(frame, found.at);
+    }
+    Some(found)
+}
+
 /// What follows a length in the place of the EtherType: IEEE 802.2, clause 3, and SNAP of RFC 1042.
 #[cold]
 fn llc(frame: &[u8], at: usize) -> (EtherType, usize) {

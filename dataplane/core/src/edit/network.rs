@@ -57,7 +57,7 @@ impl Patch {
     pub(super) fn apply(&self, packet: &mut Packet) -> Result<(), DropReason> {
         let (total, unfinished) = (packet.total_len(), packet.checksum_start());
         let frame = packet.data_mut();
-        let Some(parse::Link { ether_type, at, .. }) = parse::link(frame) else { return Ok(()) };
+        let Some(parse::Link { ether_type, at, .. }) = parse::behind_tags(frame) else { return Ok(()) };
         let Some(octets) = frame.get_mut(at..) else { return Ok(()) };
         let size = total.saturating_sub(at);
         let unfinished = unfinished.and_then(|start| start.checked_sub(at));
@@ -169,7 +169,7 @@ pub(super) fn edit_address(octets: &mut [u8], at: usize, words: &[Masked<u64>; 2
 pub(super) fn decrement_ttl(packet: &mut Packet) -> Result<(), DropReason> {
     let total = packet.total_len();
     let frame = packet.data_mut();
-    let Some(parse::Link { ether_type, at, .. }) = parse::link(frame) else { return Ok(()) };
+    let Some(parse::Link { ether_type, at, .. }) = parse::behind_tags(frame) else { return Ok(()) };
     let octets = frame.get_mut(at..).unwrap_or_default();
     let size = total.saturating_sub(at);
     let expired = |_| DropReason::TtlExpired;

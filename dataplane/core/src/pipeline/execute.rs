@@ -27,14 +27,18 @@ impl<T: Tracer> Walk<'_, T> {
         actions: &[Action],
     ) -> Result<(), DropReason> {
         for action in actions {
-            self.tracer.event(Event::Action(action));
-            let then = self.step(here, by, action)?;
-            self.tracer.event(Event::Fields(&self.fields));
-            if then == Then::Stop || self.exit {
+            if self.carry_out(here, by, action)? == Then::Stop {
                 break;
             }
         }
         Ok(())
+    }
+
+    fn carry_out(&mut self, here: &Here<'_>, by: By<'_>, action: &Action) -> Result<Then, DropReason> {
+        self.tracer.event(Event::Action(action));
+        let then = self.step(here, by, action)?;
+        self.tracer.event(Event::Fields(&self.fields));
+        Ok(if self.exit { Then::Stop } else { then })
     }
 
     fn step(&mut self, here: &Here<'_>, by: By<'_>, action: &Action) -> Result<Then, DropReason> {
@@ -95,15 +99,23 @@ impl<T: Tracer> Walk<'_, T> {
                 let in_port = OfPort(self.get(Field::InPort) as u16);
                 self.go_to(here, by, TableId::from(*table), (in_port, Missed::Matters))
             }
-            Action::Clone(actions) => self.scoped(|walk| {
-                let set = std::mem::take(&mut walk.action_set);
-                let result = walk.execute(here, by, actions).and_then(|()| walk.run_action_set(here));
-                walk.action_set = set;
-                result
-            }),
+            Action::Clone(actions) => self.clone_packet(here, by, actions),
             Action::Group(id) => self.group(here, by, *id),
             _ => Ok(()),
         }
+    }
+
+    /// `clone(..)`: the copy has the action set, and carries it out at its end. An `exit` is the packet's own, too.
+    fn clone_packet(&mut self, here: &Here<'_>, by: By<'_>, actions: &[Action]) -> Result<(), DropReason> {
+        let (set, mut exit) = (self.action_set.clone(), false);
+        let result = self.scoped(|walk| {
+            let result = walk.execute(here, by, actions).and_then(|()| walk.run_action_set(here));
+            exit = walk.exit;
+            result
+        });
+        self.action_set = set;
+        self.exit |= exit;
+        result
     }
 
     /// A look-up that goes backwards nests, as Open vSwitch counts it; one that goes forwards doesn't.
@@ -159,26 +171,29 @@ impl<T: Tracer> Walk<'_, T> {
         }
     }
 
-    /// Carries out what `write_actions` has gathered.
+    /// Carries out what `write_actions` has gathered, unless an `exit` was met.
     pub(super) fn run_action_set(&mut self, here: &Here<'_>) -> Result<(), DropReason> {
-        if self.action_set.is_empty() {
+        let gathered = std::mem::take(&mut self.action_set);
+        if gathered.is_empty() || self.exit {
             return Ok(());
         }
-        let gathered = std::mem::take(&mut self.action_set);
-        self.exit = false;
         self.tracer.event(Event::ActionSet);
-        let by = By { table: TableId::FIRST, rule: None };
-        ordered(&gathered).try_for_each(|action| self.execute(here, by, std::slice::from_ref(action)))
+        self.execute_set(here, By { table: TableId::FIRST, rule: None }, &gathered)
     }
 
-    /// A bucket's actions are an action set, too.
-    pub(super) fn run_bucket(
+    /// Does what an action set, or a bucket, says.
+    pub(super) fn execute_set(
         &mut self,
         here: &Here<'_>,
         by: By<'_>,
-        actions: &[Action],
+        set: &[Action],
     ) -> Result<(), DropReason> {
-        ordered(actions).try_for_each(|action| self.execute(here, by, std::slice::from_ref(action)))
+        for action in ordered(set) {
+            if self.carry_out(here, by, action)? == Then::Stop {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// `learn(..)`, and where the action wants it, whether the rule is there now.

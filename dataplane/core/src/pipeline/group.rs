@@ -90,7 +90,10 @@ impl<T: Tracer> Walk<'_, T> {
         self.tracer.event(Event::Bucket { group: group.spec().id, bucket: bucket.id });
         self.verdict.buckets.push(Chosen { group: std::sync::Arc::clone(group), bucket: Some(at) });
         self.depth += 1;
-        let result = self.scoped(|walk| walk.run_bucket(here, by, &bucket.actions));
+        let result = self.scoped(|walk| {
+            let result = walk.execute_set(here, by, &bucket.actions);
+            walk.contained(result)
+        });
         self.depth -= 1;
         result
     }

@@ -232,6 +232,7 @@ impl<'a, T: Tracer> Walk<'a, T> {
         self.check_limits()?;
         let own = (self.word(IN_PORT), self.word(CONJ_ID));
         self.set_word(IN_PORT, own.0 & IN_PORT_REST | u64::from(in_port.0) << 48);
+        let ports = self.hide_ports();
         let hit = here.tables.lookup(table, &mut self.fields);
         if self.word(CONJ_ID) != own.1 {
             self.state = None;
@@ -239,6 +240,7 @@ impl<'a, T: Tracer> Walk<'a, T> {
         let (rule, priority, conjunctive) = (hit.rule.cloned(), hit.matters_from(), hit.conjunctive);
         let state = self.state_terms();
         self.verdict.looks.push(Look { bridge: here.visited, table, priority, conjunctive, state });
+        self.show_ports(ports);
         self.tracer.event(Event::Lookup { table, rule: rule.as_deref(), fields: &self.fields });
         // What was only for the look-up: the rule's actions don't see it.
         self.set_word(IN_PORT, own.0);
@@ -246,6 +248,31 @@ impl<'a, T: Tracer> Walk<'a, T> {
         let Some(rule) = rule else { return self.miss(here, table, missed) };
         self.verdict.rules.push(Arc::clone(&rule));
         self.execute(here, By { table, rule: Some(&rule) }, &rule.actions)
+    }
+
+    /// No rule sees the ports (or type and code) of a fragment, be it a first one that has them, as in Open vSwitch
+    /// (ovs-ofctl(8), `set-frags normal`). Their value, and which of it is known.
+    fn hide_ports(&mut self) -> Option<(u64, u64)> {
+        const IS_FRAGMENT: u128 = 1;
+        let (word, bits) = PORTS;
+        if self.get(Field::IpFrag) & IS_FRAGMENT == 0 {
+            return None;
+        }
+        let own = (self.fields.0[word] & bits, self.written.0[word] & bits);
+        self.fields.0[word] &= !bits;
+        self.written.0[word] |= bits;
+        self.state = None;
+        Some(own)
+    }
+
+    /// See [`Walk::hide_ports`].
+    fn show_ports(&mut self, own: Option<(u64, u64)>) {
+        let (word, bits) = PORTS;
+        if let Some((value, written)) = own {
+            self.fields.0[word] = self.fields.0[word] & !bits | value;
+            self.written.0[word] = self.written.0[word] & !bits | written;
+            self.state = None;
+        }
     }
 
     /// No rule matched.
@@ -310,6 +337,19 @@ impl<'a, T: Tracer> Walk<'a, T> {
         self.verdict.drop.get_or_insert(reason);
     }
 
+    /// What goes wrong in a bucket or behind a patch port ends the walk there, and what has left has left, as in Open
+    /// vSwitch. Limits are everybody's: who meets one has gone round in circles, and the whole walk is undone.
+    fn contained(&mut self, result: Result<(), DropReason>) -> Result<(), DropReason> {
+        use DropReason::{RecursionTooDeep, StackTooDeep, TooManyResubmits};
+        match result {
+            Err(reason) if !matches!(reason, RecursionTooDeep | TooManyResubmits | StackTooDeep) => {
+                self.refuse(reason);
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
     fn get(&self, field: Field) -> u128 {
         Subfield::whole(field).get(&self.fields)
     }
@@ -345,6 +385,9 @@ const CONJ_ID: usize = 26;
 
 /// `actset_output` when the action set has no output (`OFPP_UNSET`).
 const UNSET: u16 = 0xfff7;
+
+/// Word and bits of the ports of TCP, UDP and SCTP, and of type and code of ICMP.
+pub(crate) const PORTS: (usize, u64) = (8, 0xffff_ffff << 32);
 
 /// What it means that no rule matched.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -84,7 +84,8 @@ pub(super) fn looks_inside(action: &Action) -> bool {
 }
 
 impl<T: Tracer> Walk<'_, T> {
-    /// `push_mpls`: label, class and time to live are those of the label or IP header that was outermost.
+    /// `push_mpls`: class and time to live are those of the label or IP header that was outermost; the first label is an
+    /// explicit null (RFC 3032, section 2.1).
     pub(super) fn push_mpls(&mut self, ethertype: u16) -> Result<(), DropReason> {
         let labelled = self.has(Prerequisite::Mpls);
         if labelled && self.label_count() >= KEPT {
@@ -99,7 +100,8 @@ impl<T: Tracer> Walk<'_, T> {
                 0 => 64,
                 ttl => ttl,
             };
-            (self.get(Field::IpDscp) as u32 & 7) << 9 | BOTTOM | ttl
+            let label = if self.has(Prerequisite::Ipv6) { 2 << 12 } else { 0 };
+            label | (self.get(Field::IpDscp) as u32 & 7) << 9 | BOTTOM | ttl
         } else {
             BOTTOM | 64
         };

@@ -64,7 +64,13 @@ impl<'a, T: Tracer> Walk<'a, T> {
             self.tracer.event(Event::Destination { vid, mac: destination, port: None });
             return self.flood(packet, vid);
         }
-        let found = bridge.spec.fdb.lookup(vid, destination);
+        let found = match bridge.spec.fdb.lookup(vid, destination) {
+            // A trace has taught nothing, but goes where the packet would have gone.
+            Lookup::Absent(dep) if source == destination && !self.occasion.effects => {
+                Lookup::Found(packet.port.spec.id, dep)
+            }
+            found => found,
+        };
         let (Lookup::Absent(dep) | Lookup::Found(_, dep)) = found;
         if first {
             self.verdict.flow_deps[1] = dep;

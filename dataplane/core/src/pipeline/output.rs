@@ -186,8 +186,7 @@ impl<T: Tracer> Walk<'_, T> {
             let result = walk.enter(peer);
             walk.tracer.event(Event::LeftBridge);
             walk.action_set = set;
-            // What goes wrong there undoes what was done there.
-            result
+            walk.contained(result)
         });
         self.depth -= 1;
         result
