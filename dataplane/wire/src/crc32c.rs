@@ -1,4 +1,5 @@
-//! CRC32c (Castagnoli), SCTP's checksum (RFC 9260, section 6.8 and appendix A), as far as a change to a few octets needs it.
+//! CRC32c (Castagnoli), SCTP's checksum (RFC 9260, section 6.8 and appendix A): of a message that comes in pieces, and what a
+//! change to a few octets does to it.
 //!
 //! The checksum is linear: if some octets of a message change, it changes by the CRC of their difference, followed by as
 //! many zeros as there are octets behind. Zeros are passed over by powers of two, each a matrix of bits: the message
@@ -11,6 +12,47 @@ const POWERS: usize = 17;
 
 /// What a state becomes by so many octets of zeros: an image for each of its bits.
 type Matrix = [u32; 32];
+
+/// What a state becomes by an octet, by the octet that is combined of both.
+static OCTETS: [u32; 256] = octets();
+
+const fn octets() -> [u32; 256] {
+    let mut table = [0; 256];
+    let mut octet = 0;
+    while octet < 256 {
+        let (mut state, mut step) = (octet as u32, 0);
+        while step < 8 {
+            state = if state & 1 == 0 { state >> 1 } else { state >> 1 ^ POLYNOMIAL };
+            step += 1;
+        }
+        table[octet] = state;
+        octet += 1;
+    }
+    table
+}
+
+/// A message's running CRC. Pieces may have any length.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Crc(u32);
+
+impl Default for Crc {
+    fn default() -> Self {
+        Crc(u32::MAX)
+    }
+}
+
+impl Crc {
+    /// Adds the next octets.
+    pub fn add(&mut self, octets: &[u8]) {
+        self.0 =
+            octets.iter().fold(self.0, |state, &octet| state >> 8 ^ OCTETS[usize::from(state as u8 ^ octet)]);
+    }
+
+    /// The checksum, as SCTP has it on the wire: lowest octet first.
+    pub const fn checksum(self) -> [u8; 4] {
+        (!self.0).to_le_bytes()
+    }
+}
 
 /// Of one octet, two octets, four, and so on.
 static ZEROS: [Matrix; POWERS] = zeros();
@@ -84,6 +126,17 @@ mod tests {
             let difference: Vec<u8> = octets[at..at + 4].iter().zip(new).map(|(old, new)| old ^ new).collect();
             let by = change(difference.try_into().unwrap(), octets.len() - at - 4);
             prop_assert_eq!((naive(&octets) ^ naive(&changed)).to_le_bytes(), by);
+        }
+    }
+
+    #[test]
+    fn a_message_in_pieces_has_the_checksum_of_the_whole() {
+        let octets: Vec<u8> = (0..=255).collect();
+        for cut in [0, 1, 100, 255, 256] {
+            let mut crc = Crc::default();
+            crc.add(&octets[..cut]);
+            crc.add(&octets[cut..]);
+            assert_eq!(crc.checksum(), naive(&octets).to_le_bytes());
         }
     }
 
