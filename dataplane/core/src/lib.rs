@@ -20,11 +20,14 @@ pub mod bell;
 pub mod cache;
 pub mod classifier;
 pub mod counters;
+#[cfg(test)]
+mod crafted;
 pub mod datapath;
 pub mod decap;
 pub mod edit;
 pub mod encap;
 pub mod epoch;
+pub mod facts;
 pub mod faults;
 pub mod fdb;
 pub mod forward;
