@@ -31,6 +31,7 @@ pub mod facts;
 pub mod faults;
 pub mod fdb;
 pub mod forward;
+pub mod fragments;
 pub mod held;
 pub mod key;
 pub mod lane;
