@@ -33,6 +33,7 @@ pub mod fdb;
 pub mod forward;
 pub mod fragments;
 pub mod held;
+pub mod helper;
 pub mod key;
 pub mod lane;
 pub mod ledger;

@@ -22,6 +22,7 @@ mod link;
 pub mod nat;
 mod network;
 pub mod remark;
+pub mod stream;
 mod transport;
 pub(crate) mod vlan;
 
