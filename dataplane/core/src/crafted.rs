@@ -210,3 +210,44 @@ pub(crate) fn error(form: &Form, quotation: &[u8]) -> Vec<u8> {
     fill_icmp(form, &mut packet[at..]);
     [link(form), packet].concat()
 }
+
+/// A fragment of the packet of `form` that carries `message`: octets `start` to `end`.
+pub(crate) fn fragment(
+    form: &Form,
+    message: &[u8],
+    (start, end): (usize, usize),
+    more: bool,
+    id: u32,
+) -> Vec<u8> {
+    let header_len = header_len(form);
+    let whole = ip(form, &[]);
+    let mut header = whole[..header_len].to_vec();
+    let len = end - start;
+    if form.six {
+        let next_at = if form.options { 40 } else { 6 };
+        let next = std::mem::replace(&mut header[next_at], 44);
+        header[4..6].copy_from_slice(&((header_len - 40 + 8 + len) as u16).to_be_bytes());
+        let word = (start as u16 | u16::from(more)).to_be_bytes();
+        header.extend([next, 0, word[0], word[1]]);
+        header.extend(id.to_be_bytes());
+    } else {
+        header[2..4].copy_from_slice(&((header_len + len) as u16).to_be_bytes());
+        header[4..6].copy_from_slice(&(id as u16).to_be_bytes());
+        header[6..8].copy_from_slice(&((start / 8) as u16 | u16::from(more) << 13).to_be_bytes());
+        header[10..12].fill(0);
+        let sum = weft_wire::checksum::checksum(&header);
+        header[10..12].copy_from_slice(&sum.to_be_bytes());
+    }
+    let mut message = message.to_vec();
+    message.resize(message.len().max(end), 0);
+    [link(form), header, message[start..end].to_vec()].concat()
+}
+
+/// What the packet of `form` carries, cut at these places.
+pub(crate) fn cut(form: &Form, payload: &[u8], places: &[usize]) -> Vec<Vec<u8>> {
+    let message = ip(form, payload).split_off(header_len(form));
+    let ends = places.iter().copied().chain([message.len()]);
+    let starts = [0].into_iter().chain(places.iter().copied());
+    let piece = |range: (usize, usize)| fragment(form, &message, range, range.1 < message.len(), 9);
+    starts.zip(ends).map(piece).collect()
+}

@@ -16,8 +16,9 @@ use std::time::{Duration, Instant};
 
 use crafted::{Form, Kind, SIMPLE, error, frame, header_len, link};
 use weft_conntrack::{Choice, Commit, Connections, Facts, Nat, Request, Settings, Side, Tracked};
-use weft_core::edit::nat::translate;
+use weft_core::edit::nat::{translate, translate_fragment};
 use weft_core::facts::facts;
+use weft_core::fragments::{Fragments, Origin, Outcome};
 use weft_core::key::{Ingress, PortId};
 use weft_core::parse;
 use weft_io::Packet;
@@ -73,6 +74,11 @@ impl Peer {
     /// What leaves for a frame that comes in by a port.
     fn pass(&mut self, port: u16, octets: &[u8]) -> Result<Vec<u8>> {
         self.ovs.receive(&format!("p{port}"), octets)?;
+        self.next(octets)
+    }
+
+    /// The next frame that leaves.
+    fn next(&mut self, octets: &[u8]) -> Result<Vec<u8>> {
         let end = Instant::now() + Duration::from_secs(10);
         loop {
             let file = std::fs::read(self.ovs.dir().join("out.pcap"))?;
@@ -305,5 +311,69 @@ fn packets_are_translated_as_by_stock_ovs() -> Result {
     }
     assert!(wrong.is_empty(), "{}:\n{}", wrong.len(), wrong.join("\n"));
     assert!(changed > 100, "{changed}");
+    Ok(())
+}
+
+/// The fragments as they leave here, in their packet's order: translated, or with the state as source address.
+fn fragments_here(connections: &Connections, zone: u16, pieces: &[Vec<u8>], commit: &Commit) -> Vec<Vec<u8>> {
+    let (mut cache, mut fragments) = (crafted::frames(), Fragments::new(Default::default()));
+    let origin = Origin { ingress: Ingress::port(PortId(1)), scope: 0 };
+    let mut left = Vec::new();
+    for (index, piece) in pieces.iter().enumerate().rev() {
+        let packet = crafted::packet(&mut cache, piece, 300);
+        let Outcome::Whole(whole) = fragments.put(packet, index, origin, Duration::ZERO) else { continue };
+        let (facts, commit) = (&whole.facts, Some(commit));
+        let translate = zone != 1;
+        let request = Request { zone, facts, before: None, commit, translate, second: 1, effects: true };
+        let tracked = connections.track(&request);
+        while let Some((mut packet, index)) = fragments.take(&whole) {
+            match &tracked.translation {
+                Some(translation) => translate_fragment(&mut packet, translation, whole.len).unwrap(),
+                None => packet.data_mut()[10..12].copy_from_slice(&tracked.state.0.to_be_bytes()),
+            }
+            left.push((index, crafted::octets(&mut cache, packet)));
+        }
+    }
+    left.sort();
+    left.into_iter().map(|(_, octets)| octets).collect()
+}
+
+#[test]
+fn fragments_get_what_stock_ovs_gives_them() -> Result {
+    let needs = [Need::Tool("ovs-vswitchd"), Need::Tool("ovs-ofctl"), Need::File(SCHEMA, "OVS's schema")];
+    let Some(lab) = Lab::open("fragments_get_what_stock_ovs_gives_them", &needs)? else {
+        return Ok(());
+    };
+    let (mut peer, connections) = (Peer::start(&lab)?, connections());
+    for (number, six) in [false, true].into_iter().enumerate() {
+        let prefix = if six { 0xfd00_u128 << 112 } else { 0 };
+        let snat = if six { prefix | 9 } else { 0x0a09_0001 };
+        let nat =
+            Nat { side: Side::Source, addresses: Some((snat, snat)), ports: None, choice: Choice::Hash };
+        for kind in [Kind::Tcp, Kind::Udp, Kind::Ping] {
+            for (port, zone, is_wrong) in [(1, 1, false), (1, 1, true), (3, 2, false)] {
+                let addresses = [prefix | 0x0a00_0001, prefix | 0x0a00_0002];
+                let ports = [7000 + number as u16, 400];
+                let form = Form { kind, six, options: !six, addresses, ports, ..SIMPLE };
+                let mut pieces = crafted::cut(&form, &[9; 3900], &[1280, 2560]);
+                *pieces[2].last_mut().unwrap() ^= u8::from(is_wrong);
+                let commit = Commit { nat: (zone == 2).then_some(nat), ..Commit::default() };
+                let ours = fragments_here(&connections, zone, &pieces, &commit);
+                for piece in pieces.iter().rev() {
+                    peer.ovs.receive(&format!("p{port}"), piece)?;
+                }
+                let theirs: Vec<_> = pieces.iter().map(|piece| peer.next(piece)).collect::<Result<_>>()?;
+                let summary = |all: &[Vec<u8>]| {
+                    all.iter().map(|o| format!("{:02x?}", &o[..80])).collect::<Vec<_>>().join("\n")
+                };
+                assert!(
+                    ours == theirs,
+                    "{form:?}, zone {zone}\n{}, not\n{}",
+                    summary(&ours),
+                    summary(&theirs)
+                );
+            }
+        }
+    }
     Ok(())
 }

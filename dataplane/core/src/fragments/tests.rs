@@ -2,10 +2,9 @@ use std::collections::HashMap;
 
 use proptest::prelude::*;
 use weft_io::FrameCache;
-use weft_wire::checksum::checksum;
 
 use super::*;
-use crate::crafted::{self, Form, Kind, SIMPLE, forms, frames, header_len, link};
+use crate::crafted::{self, Form, Kind, SIMPLE, cut, forms, fragment, frames, header_len};
 
 const SMALL: Settings = Settings {
     fragments: 12,
@@ -18,41 +17,6 @@ const SMALL: Settings = Settings {
 };
 const HERE: Origin = Origin { ingress: Ingress::port(PortId(1)), scope: 7 };
 const NOW: Duration = Duration::from_secs(100);
-
-/// A fragment of the packet of `form` that carries `message`: octets `start` to `end`.
-fn fragment(form: &Form, message: &[u8], (start, end): (usize, usize), more: bool, id: u32) -> Vec<u8> {
-    let header_len = header_len(form);
-    let whole = crafted::ip(form, &[]);
-    let mut header = whole[..header_len].to_vec();
-    let len = end - start;
-    if form.six {
-        let next_at = if form.options { 40 } else { 6 };
-        let next = std::mem::replace(&mut header[next_at], 44);
-        header[4..6].copy_from_slice(&((header_len - 40 + 8 + len) as u16).to_be_bytes());
-        let word = (start as u16 | u16::from(more)).to_be_bytes();
-        header.extend([next, 0, word[0], word[1]]);
-        header.extend(id.to_be_bytes());
-    } else {
-        header[2..4].copy_from_slice(&((header_len + len) as u16).to_be_bytes());
-        header[4..6].copy_from_slice(&(id as u16).to_be_bytes());
-        header[6..8].copy_from_slice(&((start / 8) as u16 | u16::from(more) << 13).to_be_bytes());
-        header[10..12].fill(0);
-        let sum = checksum(&header);
-        header[10..12].copy_from_slice(&sum.to_be_bytes());
-    }
-    let mut message = message.to_vec();
-    message.resize(message.len().max(end), 0);
-    [link(form), header, message[start..end].to_vec()].concat()
-}
-
-/// What the packet of `form` carries, cut at these places.
-fn cut(form: &Form, payload: &[u8], places: &[usize]) -> Vec<Vec<u8>> {
-    let message = crafted::ip(form, payload).split_off(header_len(form));
-    let ends = places.iter().copied().chain([message.len()]);
-    let starts = [0].into_iter().chain(places.iter().copied());
-    let piece = |range: (usize, usize)| fragment(form, &message, range, range.1 < message.len(), 9);
-    starts.zip(ends).map(piece).collect()
-}
 
 fn put(
     fragments: &mut Fragments<usize>,
