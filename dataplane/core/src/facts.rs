@@ -52,8 +52,8 @@ pub fn facts(packet: &Packet) -> Option<Facts> {
     let octets = packet.data().get(layers.transport()..).unwrap_or_default();
     let (start, len) = (layers.transport(), layers.payload.len);
     let visit = |visitor: &mut dyn FnMut(&[u8])| each_piece(packet, start, len, visitor);
-    let whole = Whole { layers, octets, len, pieces: &visit, checked: is_checked(packet, start) };
-    let mut facts = whole.facts();
+    let carried = Carried { layers, octets, len, pieces: &visit, checked: is_checked(packet, start) };
+    let mut facts = carried.facts();
     facts.valid &= layers.payload.fragment == 0 && header_is_right(packet, &layers);
     Some(facts)
 }
@@ -120,7 +120,7 @@ pub(crate) type Pieces<'a> = &'a dyn Fn(&mut dyn FnMut(&[u8]));
 
 /// What IP carries, whole: in one packet or in several fragments.
 #[derive(Clone, Copy)]
-pub(crate) struct Whole<'a> {
+pub(crate) struct Carried<'a> {
     pub(crate) layers: Layers,
     /// Its first octets, as many as are in one piece.
     pub(crate) octets: &'a [u8],
@@ -132,7 +132,7 @@ pub(crate) struct Whole<'a> {
     pub(crate) checked: bool,
 }
 
-impl Whole<'_> {
+impl Carried<'_> {
     /// Everything but what the IP header says of itself.
     pub(crate) fn facts(&self) -> Facts {
         let Layers { family, src, dst, payload, .. } = self.layers;

@@ -16,6 +16,7 @@
 //! Owner: one worker.
 
 mod piece;
+mod settings;
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
@@ -28,63 +29,7 @@ use crate::facts::{self, Layers, each_piece};
 use crate::key::{Ingress, PortId, VtepId};
 use crate::parse::ip::FRAGMENT_ANY;
 use piece::{Key, Piece};
-
-/// Limits. See [`Settings::bounded`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Settings {
-    /// Fragments held, of all packets: 1 to [`Settings::MOST`].
-    pub fragments: u16,
-    /// The same of one ingress.
-    pub fragments_per_ingress: u16,
-    /// Packets whose fragments are held.
-    pub packets: u16,
-    /// Fragments of one packet.
-    pub fragments_per_packet: u16,
-    /// The least size in octets, with its IP header, of a fragment over IPv4 that is not the last; at least
-    /// [`Settings::LEAST`].
-    pub least_v4: u16,
-    /// The same over IPv6.
-    pub least_v6: u16,
-    /// How long a packet's fragments wait, from the first that came.
-    pub age: Duration,
-}
-
-impl Settings {
-    /// Of what Open vSwitch allows, the most fragments (`ipf-set-max-nfrags`).
-    pub const MOST: u16 = 5000;
-    /// The smallest of least sizes (`ipf-set-min-frag`): all transport headers are in the first fragment.
-    pub const LEAST: u16 = 400;
-
-    /// With each limit within its range.
-    #[must_use]
-    pub fn bounded(self) -> Self {
-        let fragments = self.fragments.clamp(1, Self::MOST);
-        Settings {
-            fragments,
-            fragments_per_ingress: self.fragments_per_ingress.clamp(1, fragments),
-            packets: self.packets.clamp(1, fragments),
-            fragments_per_packet: self.fragments_per_packet.clamp(1, fragments),
-            least_v4: self.least_v4.max(Self::LEAST),
-            least_v6: self.least_v6.max(Self::LEAST),
-            age: self.age,
-        }
-    }
-}
-
-impl Default for Settings {
-    /// As in Open vSwitch; what it doesn't limit: half of the fragments for one ingress, 64 of them for one packet, 500 packets.
-    fn default() -> Self {
-        Settings {
-            fragments: 1000,
-            fragments_per_ingress: 500,
-            packets: 500,
-            fragments_per_packet: 64,
-            least_v4: 1200,
-            least_v6: 1280,
-            age: Duration::from_secs(15),
-        }
-    }
-}
+pub use settings::Settings;
 
 /// What a table holds and has done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -336,7 +281,7 @@ impl<C> Fragments<C> {
         let octets = packet.data().get(transport..).unwrap_or_default();
         let octets = octets.get(..in_first).unwrap_or(octets);
         let checked = facts::is_checked(packet, transport);
-        let facts = facts::Whole { layers, octets, len, pieces: &visit, checked }.facts();
+        let facts = facts::Carried { layers, octets, len, pieces: &visit, checked }.facts();
         debug_assert_eq!(layers.payload.fragment, FRAGMENT_ANY, "the first of several");
         Some(Whole { facts, len, place })
     }
@@ -362,7 +307,7 @@ impl<C> Fragments<C> {
         let (place, head) = (self.free_parts, self.buckets.get_mut(bucket)?);
         let parts = self.parts.get_mut(usize::from(place))?;
         self.free_parts = parts.next;
-        *parts = Parts { next: *head, ..Parts::new(key, now + self.settings.age) };
+        *parts = Parts { next: *head, ..Parts::new(key, now.saturating_add(self.settings.age)) };
         *head = place;
         self.statistics.packets += 1;
         Some(place)

@@ -18,6 +18,7 @@ use super::network::Patch;
 use super::transport::{ICMP_CHECKSUM_AT, Segment};
 use crate::facts::{Layers, QUOTATION, Quoted, is_icmp, quoted};
 use crate::parse;
+use crate::parse::ip::FRAGMENT_LATER;
 
 /// Translates a packet.
 ///
@@ -41,6 +42,12 @@ pub fn translate_fragment(
     translation: &Translation,
     len: usize,
 ) -> Result<(), DropReason> {
+    let is_first = |layers: Layers| layers.payload.fragment & FRAGMENT_LATER == 0;
+    if translation.related && Layers::find(packet).is_some_and(is_first) {
+        // The quoted headers are in front.
+        translate_error(packet, translation);
+        return Ok(());
+    }
     run(packet, translation, Some(len))
 }
 

@@ -209,3 +209,32 @@ fn sctp_ports_change_with_the_checksum_of_the_whole_packet() {
     let translation = Translation { tuple, ..translation };
     assert_eq!(translated(&packet(0, &old), &translation), packet(0, &old));
 }
+
+#[test]
+fn an_error_in_fragments_is_translated_like_a_whole_one() {
+    for six in [false, true] {
+        let client = Form { kind: Kind::Udp, six, ..SIMPLE };
+        let hidden = Form { addresses: [9, client.addresses[1]], ..client };
+        let outer = Form { addresses: [7, 9], ..client };
+        let quotation = crafted::ip(&hidden, &[5; 900]);
+        let tuple = to(&client).tuple.reversed();
+        let translation = Translation { tuple, source: false, destination: true, related: true };
+        let before = error(&outer, &quotation);
+        let after = translated(&before, &translation);
+        assert_eq!(
+            after,
+            error(&Form { addresses: [7, client.addresses[0]], ..outer }, &crafted::ip(&client, &[5; 900]))
+        );
+        let at = 14 + header_len(&outer);
+        let ping = Form { kind: Kind::Ping, ..outer };
+        for (range, more) in [((0, 480), true), ((480, before.len() - at), false)] {
+            let piece = crafted::fragment(&ping, &before[at..], range, more, 1);
+            let front = piece.len() - (range.1 - range.0);
+            let (octets, result) =
+                crafted::with(&piece, |packet| translate_fragment(packet, &translation, before.len() - at));
+            assert_eq!((result, &octets[front..]), (Ok(()), &after[at + range.0..at + range.1]));
+            let (destination, len) = if six { (38, 16) } else { (30, 4) };
+            assert_eq!(octets[destination..destination + len], after[destination..destination + len]);
+        }
+    }
+}

@@ -4,6 +4,10 @@
 //! of it is pure: octets and tuples in, values out. [`ftp`] and [`tftp`] read; what a translation has to change in the
 //! packet's text, [`crate::edit::stream`] changes; that later packets are numbered otherwise, [`sequence`] remembers.
 //!
+//! In this order, for each packet of a control connection: it is translated; its data is read, numbered as its sender has it; what
+//! is announced is expected, and a text that the peer has to see otherwise replaced, which the direction's skew takes note
+//! of; it is renumbered. A tracker of windows is to see one count for each direction: the sender's own.
+//!
 //! What always holds: nothing is expected but between the two hosts of the control connection, so a client can't have a hole made
 //! to somebody else; and what is not understood is not expected.
 
