@@ -46,7 +46,8 @@ pub fn segment(packet: &Packet) -> Option<Segment> {
 
 /// The tracker's view of a packet; `None` if it isn't IP, or has no IP header that can be read.
 ///
-/// Its ends are those in the packet's octets.
+/// Its ends are those in the packet's octets. Whether an error goes to where the quoted packet came from is left to the tracker,
+/// because earlier actions may have changed the ends.
 pub fn facts(packet: &Packet) -> Option<Facts> {
     let layers = Layers::find(packet)?;
     let octets = packet.data().get(layers.transport()..).unwrap_or_default();
@@ -144,8 +145,6 @@ impl Carried<'_> {
         let tcp = if is_tcp { read_segment(octets, self.len) } else { None };
         let quotes = is_icmp(family, payload.protocol) && is_error(family, octets);
         let inner = if quotes { quoted(family, octets).map(|quoted| quoted.tuple) } else { None };
-        // An error that is not about a packet from where it goes to is about nothing.
-        let inner = inner.filter(|inner| inner.src == dst);
         let valid = match payload.protocol {
             Protocol::TCP => tcp.is_some() && has_ports(&tuple) && self.sum_is_right(),
             Protocol::UDP => has_ports(&tuple) && self.udp_is_right(octets),
