@@ -33,6 +33,45 @@ pub fn segment(packet: &Packet) -> Option<Segment> {
     let parse::Link { ether_type, at, .. } = parse::link(frame)?;
     let network = frame.get(at..)?;
     let size = packet.total_len().checked_sub(at)?;
+    match plain_segment(ether_type, network, size) {
+        Some(found) => Some(found),
+        None => any_segment(ether_type, network, size),
+    }
+}
+
+/// The usual case: no options of IP, no extension headers, no fragment, no SYN. All is at fixed places.
+#[inline]
+fn plain_segment(ether_type: EtherType, network: &[u8], size: usize) -> Option<Segment> {
+    let (octets, len) = match ether_type {
+        EtherType::IPV4 => {
+            let (header, octets) = network.split_first_chunk::<{ ipv4::LEN }>()?;
+            let header = ipv4::Header::new(header);
+            let whole = header.header_len() == ipv4::LEN && !header.is_fragment();
+            let total = usize::from(header.total_len());
+            let is_plain = whole && header.protocol() == Protocol::TCP && total <= size;
+            (octets, total.checked_sub(ipv4::LEN).filter(|_| is_plain)?)
+        }
+        EtherType::IPV6 => {
+            let (header, octets) = network.split_first_chunk::<{ ipv6::LEN }>()?;
+            let header = ipv6::Header::new(header);
+            let len = usize::from(header.payload_len());
+            let is_plain = header.next_header() == Protocol::TCP && ipv6::LEN + len <= size;
+            (octets, is_plain.then_some(len)?)
+        }
+        _ => return None,
+    };
+    let header = tcp::Header::new(octets.first_chunk::<{ tcp::LEN }>()?);
+    let (flags, header_len) = (header.flags(), header.header_len());
+    if flags.contains(Flags::SYN) || header_len < tcp::LEN {
+        return None;
+    }
+    let payload = len.checked_sub(header_len)? as u32;
+    let (seq, ack, window) = (header.seq(), header.ack(), header.window());
+    Some(Segment { seq, ack, window, flags: flags.0 as u8, payload, scale: None })
+}
+
+#[cold]
+fn any_segment(ether_type: EtherType, network: &[u8], size: usize) -> Option<Segment> {
     let payload = match ether_type {
         EtherType::IPV4 => ip::split_4(network, size)?.1,
         EtherType::IPV6 => ip::skip_extensions(network, &ipv6::Header::new(ip::header_6(network, size)?))?,
