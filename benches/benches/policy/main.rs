@@ -10,6 +10,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "a bench")]
 
 mod changes;
+#[path = "../../../dataplane/core/tests/rig/dice.rs"]
+mod dice;
 mod explosion;
 mod misses;
 #[path = "../classifier/sets.rs"]
@@ -19,7 +21,8 @@ mod sets;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sets::{Dice, Set, Traffic};
+use dice::Dice;
+use sets::{Set, Traffic};
 use weft_benches::case::Case;
 use weft_benches::switch::{Setup, Switch};
 use weft_benches::synth::{SynthQueue, Tuple};

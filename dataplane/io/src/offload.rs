@@ -130,7 +130,7 @@ fn finish_sctp(packet: &mut Packet, start: usize) {
         crc.add(segment.get(if index == 0 { start } else { 0 }..).unwrap_or_default());
     }
     if let Some(field) = packet.data_mut().get_mut(at..).and_then(<[u8]>::first_chunk_mut) {
-        *field = crc.octets();
+        *field = crc.checksum();
     }
 }
 

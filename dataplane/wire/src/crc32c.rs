@@ -1,5 +1,5 @@
-//! CRC32c (Castagnoli), SCTP's checksum (RFC 9260, section 6.8 and appendix A): of a message, and by how much a change to a few
-//! octets changes it.
+//! CRC32c (Castagnoli), SCTP's checksum (RFC 9260, section 6.8 and appendix A): of a message that comes in pieces, and what a
+//! change to a few octets does to it.
 //!
 //! The checksum is linear: if some octets of a message change, it changes by the CRC of their difference, followed by as
 //! many zeros as there are octets behind. Zeros are passed over by powers of two, each a matrix of bits: the message
@@ -79,7 +79,7 @@ impl Crc {
     }
 
     /// The checksum as SCTP has it on the wire: lowest octet first.
-    pub const fn octets(self) -> [u8; 4] {
+    pub const fn checksum(self) -> [u8; 4] {
         (!self.0).to_le_bytes()
     }
 }
@@ -124,7 +124,7 @@ mod tests {
             let mut crc = Crc::new();
             crc.add(front);
             crc.add(back);
-            prop_assert_eq!(crc.octets(), naive(&octets).to_le_bytes());
+            prop_assert_eq!(crc.checksum(), naive(&octets).to_le_bytes());
         }
 
         #[test]
@@ -135,6 +135,17 @@ mod tests {
             let difference: Vec<u8> = octets[at..at + 4].iter().zip(new).map(|(old, new)| old ^ new).collect();
             let by = change(difference.try_into().unwrap(), octets.len() - at - 4);
             prop_assert_eq!((naive(&octets) ^ naive(&changed)).to_le_bytes(), by);
+        }
+    }
+
+    #[test]
+    fn a_message_in_pieces_has_the_checksum_of_the_whole() {
+        let octets: Vec<u8> = (0..=255).collect();
+        for cut in [0, 1, 100, 255, 256] {
+            let mut crc = Crc::default();
+            crc.add(&octets[..cut]);
+            crc.add(&octets[cut..]);
+            assert_eq!(crc.checksum(), naive(&octets).to_le_bytes());
         }
     }
 

@@ -97,6 +97,18 @@ drop_reasons! {
     TunnelNoRoute => "tunnel_no_route",
     /// The next hop's Ethernet address is not known, and too many packets wait for it already.
     NeighbourUnresolved => "neighbour_unresolved",
+    /// The fragment overlaps one that came before it, or is its twin.
+    FragmentOverlap => "fragment_overlap",
+    /// The fragment is smaller than fragments may be that are not the last of their packet.
+    FragmentTooSmall => "fragment_too_small",
+    /// The fragment contradicts itself or others: checksum, length, or end of the packet.
+    FragmentMalformed => "fragment_malformed",
+    /// Too many fragments wait for others, of all or of this port.
+    FragmentLimit => "fragment_limit",
+    /// The packet is cut into too many fragments.
+    FragmentTooMany => "fragment_too_many",
+    /// Other fragments of the packet did not come in time.
+    FragmentExpired => "fragment_expired",
     /// The packet is larger than the egress port's MTU.
     TxTooBig => "tx_too_big",
     /// The egress port's ring or queue was full.
