@@ -1,8 +1,8 @@
 //! The burst's phases *key*, *probe* and *act*, over keys of one width.
 //!
 //! A worker has three lanes: a narrow one for ports whose policy reads Ethernet, VLAN and tunnel only, a middle one for
-//! most others, and a wide one for those that read MPLS, flow labels, ND targets or a tunnel's own fields. Same code,
-//! other width, other cache. A port takes the narrowest that its mask fits.
+//! most others, and a wide one for those that read MPLS, flow labels, ARP's and ND's hardware addresses or a tunnel's own
+//! fields. Same code, other width, other cache. A port takes the narrowest that its mask fits.
 
 use std::sync::Arc;
 
