@@ -82,7 +82,7 @@ fn weft(rig: &Rig, flow: &str) -> Vec<Out> {
     let matches = parse_match(flow, &Names { snapshot: &snapshot, bridge }).unwrap();
     let description = Description { bridge, in_port: None, matches: &matches, frame: None };
     let key = description.key(&snapshot).unwrap();
-    let trace = trace::run(&snapshot, &key, (100, rig.now)).unwrap();
+    let trace = trace::run(&snapshot, rig.datapath.connections(), &key, (100, rig.now)).unwrap();
     assert_eq!(trace.dropped.is_some(), trace.copies.is_empty() && trace.controllers.is_empty(), "{trace:?}");
     sorted(trace.copies.iter().map(|copy| (copy.ofport.0, copy.vlan.tag.map(|(vid, _)| vid))))
 }

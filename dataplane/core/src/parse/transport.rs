@@ -63,10 +63,10 @@ fn type_and_code(segment: &[u8], has_identifier: fn(u8) -> bool) -> u64 {
     u64::from(u32::from_be_bytes([high, kind, low, code])) << 32
 }
 
-/// ICMP's types with an identifier, which tells connections apart: echo, timestamp, information and address mask, each asked
-/// and answered (RFC 792, RFC 950).
+/// ICMP's types with an identifier, which tells connections apart: echo, timestamp and information, each asked
+/// and answered (RFC 792).
 pub(crate) fn icmp_has_identifier(kind: u8) -> bool {
-    matches!(kind, 0 | 8 | 13..=18)
+    matches!(kind, 0 | 8 | 13..=16)
 }
 
 /// The same of ICMPv6: echo (RFC 4443, section 4).
