@@ -114,6 +114,8 @@ pub struct Worker {
 
 /// Programs whose counts are added to rules in one go: some hundred microseconds' work.
 const SETTLE: usize = 4096;
+/// Connections that are looked at in one go for whether their time is over: some ten microseconds' work.
+const EXPIRE: usize = 4096;
 
 impl Worker {
     /// A worker without ports.
@@ -213,6 +215,7 @@ impl Worker {
         self.forward.now = now.uptime;
         self.forward.settle(SETTLE);
         self.forward.tidy();
+        self.forward.shared.connections.expire(self.forward.second, EXPIRE);
         self.narrow.sweep(&mut self.forward);
         self.middle.sweep(&mut self.forward);
         self.wide.sweep(&mut self.forward);

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use weft_conntrack::Connections;
 use weft_flow::FlowKey;
+use weft_io::Packet;
 use weft_wire::{DropReason, Mac, OfPort, Vid};
 
 use crate::pipeline::{self, Occasion};
@@ -273,19 +274,33 @@ pub struct Dropped {
     pub hint: String,
 }
 
+/// Which packet is walked, and by what.
+#[derive(Debug)]
+pub struct Query<'a> {
+    /// The configuration.
+    pub snapshot: &'a Snapshot,
+    /// The connections that there are.
+    pub connections: &'a Connections,
+    /// The packet.
+    pub key: &'a FlowKey,
+    /// Its octets, if it is more than described; they stay the caller's.
+    pub packet: &'a mut Option<Packet>,
+    /// The time, in seconds.
+    pub second: u32,
+    /// The time.
+    pub now: Duration,
+}
+
 /// Walks a packet through the tables, on a thread of its own that has room for the deepest walk.
 ///
 /// # Errors
 /// When there is no such thread to be had.
-pub fn run(
-    snapshot: &Snapshot,
-    connections: &Connections,
-    key: &FlowKey,
-    (second, now): (u32, Duration),
-) -> std::io::Result<Trace> {
+pub fn run(query: Query<'_>) -> std::io::Result<Trace> {
     std::thread::scope(|scope| {
-        let walk = || {
-            let occasion = Occasion { snapshot, key, packet: None, connections, second, now, effects: false };
+        let walk = move || {
+            let Query { snapshot, connections, key, packet, second, now } = query;
+            let packet = packet.as_ref();
+            let occasion = Occasion { snapshot, key, packet, connections, second, now, effects: false };
             let mut recorder = Recorder::new(snapshot, key);
             let mut verdict = Verdict::default();
             pipeline::walk(occasion, &mut verdict, &mut recorder);

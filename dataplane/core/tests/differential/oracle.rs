@@ -137,6 +137,7 @@ impl Oracle {
 
     /// Time has gone on: packets that waited too long are dropped.
     pub fn expire(&mut self) {
+        self.connections.expire(self.second(), usize::MAX);
         let (late, held) =
             std::mem::take(&mut self.held).into_iter().partition(|waiting| waiting.deadline <= self.now);
         self.held = held;
@@ -252,6 +253,16 @@ impl Oracle {
                 Op::PopVlan => Edit::PopVlan,
                 Op::PushVlan { tpid, tci } => Edit::PushVlan { tpid: EtherType(*tpid), tci: *tci },
                 Op::PacketIn(_) => continue,
+                Op::Translate(number) => {
+                    let link = verdict.links[usize::from(*number)];
+                    let translation = self.connections.translation(link).unwrap();
+                    edit::translate(&translation, &mut packet).unwrap();
+                    continue;
+                }
+                Op::TranslateTo(translation) => {
+                    edit::translate(translation, &mut packet).unwrap();
+                    continue;
+                }
                 other => panic!("{other:?}"),
             };
             if let Err(reason) = edit::apply(&Edits::new(&[edit]), &mut packet, &mut self.frames) {
