@@ -100,8 +100,9 @@ impl Image {
 
     fn flags(&self) -> u32 {
         let progress = &self.progress;
-        let quiet =
-            u32::from(progress.quiet(Direction::Original)) | u32::from(progress.quiet(Direction::Reply)) << 1;
+        // Not as long as the next packet would start another timeout.
+        let quiet = |direction| u32::from(progress.quiet(direction) && progress.keeps(self.timeout));
+        let quiet = quiet(Direction::Original) | quiet(Direction::Reply) << 1;
         let nat = match self.nat {
             None => 0,
             Some(Side::Source) => flag::NAT,

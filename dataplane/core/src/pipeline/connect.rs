@@ -138,9 +138,29 @@ impl<T: Tracer> Walk<'_, T> {
         if [Link::NONE, Link::NEVER].contains(&link) || self.verdict.links.contains(&link) {
             return;
         }
-        match self.verdict.links.iter_mut().find(|place| **place == Link::NONE) {
-            Some(place) => *place = link,
+        // This very walk has changed the connection: what it was before counts no more.
+        let changed = |known: &Link| known.is_connection() && known.place == link.place;
+        let links = &mut self.verdict.links;
+        let known = links.iter().position(changed);
+        self.verdict.fleeting |= known.is_some();
+        match known.or_else(|| links.iter().position(|&place| place == Link::NONE)) {
+            Some(at) => links[at] = link,
             None => self.verdict.fleeting = true,
+        }
+    }
+
+    /// Connections that this very walk has replaced don't say any more how the packet is translated.
+    pub(super) fn settle_translations(&mut self) {
+        let (translations, links) = (&self.translations, &self.verdict.links);
+        let connections = self.occasion.connections;
+        for op in &mut self.verdict.ops {
+            if let Op::Translate(number) = *op
+                && let Some(Some(translation)) = translations.get(usize::from(number))
+                && links.get(usize::from(number)).is_none_or(|&link| connections.translation(link).is_none())
+            {
+                self.verdict.fleeting = true;
+                *op = Op::TranslateTo(Box::new(*translation));
+            }
         }
     }
 
@@ -150,7 +170,12 @@ impl<T: Tracer> Walk<'_, T> {
         let number = self.verdict.links.iter().position(|&link| link == connection);
         let by_link = number.filter(|_| !translation.related && connection.is_connection());
         self.verdict.ops.push(match by_link {
-            Some(number) => Op::Translate(number as u8),
+            Some(number) => {
+                if let Some(place) = self.translations.get_mut(number) {
+                    *place = Some(*translation);
+                }
+                Op::Translate(number as u8)
+            }
             None => Op::TranslateTo(Box::new(*translation)),
         });
         if translation.related {

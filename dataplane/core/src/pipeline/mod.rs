@@ -25,11 +25,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrayvec::ArrayVec;
-use weft_conntrack::{Before, Connections};
+use weft_conntrack::{Before, Connections, Translation};
 use weft_flow::{Action, Field, Fields, FlowKey, KeyMask, Subfield, Term};
 use weft_io::Packet;
 use weft_wire::{DropReason, OfPort};
 
+use crate::cache::LINKS;
 use crate::epoch::Epochs;
 use crate::key::{Ingress, VtepId};
 use crate::snapshot::{Bridge, Port, Snapshot};
@@ -89,6 +90,7 @@ pub fn walk<T: Tracer>(occasion: Occasion<'_>, verdict: &mut Verdict, tracer: &m
         tags: 0,
         before: None,
         unknown: ArrayVec::new(),
+        translations: [None; LINKS],
         state: None,
         copy_start: None,
         outer_copies: Vec::new(),
@@ -97,6 +99,9 @@ pub fn walk<T: Tracer>(occasion: Occasion<'_>, verdict: &mut Verdict, tracer: &m
         walk.tracer.event(Event::Error(reason));
         walk.verdict.ops.clear();
         walk.verdict.drop = Some(reason);
+    }
+    if walk.translations.iter().any(Option::is_some) {
+        walk.settle_translations();
     }
 }
 
@@ -127,6 +132,8 @@ struct Walk<'a, T> {
     before: Option<Before>,
     /// Bits of words that a connection decides, and not the path.
     unknown: ArrayVec<(u8, u64), UNKNOWN_WORDS>,
+    /// How the connections of the verdict's links translate the packet, where they do.
+    translations: [Option<Translation>; LINKS],
     /// Where the copy that is being changed begins, among the steps; and those around it.
     copy_start: Option<usize>,
     outer_copies: Vec<Option<usize>>,
