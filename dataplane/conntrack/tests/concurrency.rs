@@ -146,16 +146,17 @@ fn what_is_flushed_is_gone_for_every_worker_and_nothing_is_left_behind() {
         for worker in 0..3 {
             scope.spawn(move || work(worker));
         }
-        for round in 0.. {
+        for round in 0u32.. {
             if round >= 300 && tracker.statistics().created > 50_000 {
                 break;
             }
+            thread::yield_now();
             let now = second.fetch_add(7, Ordering::Relaxed);
             tracker.expire(now, 500);
             let filter = Filter {
                 mark: Masked::default(),
                 original: weft_conntrack::Partial {
-                    src_port: Some(1024 + round % 300),
+                    src_port: Some(1024 + (round % 300) as u16),
                     ..Default::default()
                 },
                 ..Filter::default()
