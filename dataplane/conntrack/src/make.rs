@@ -90,7 +90,7 @@ impl Work<'_> {
             (None, Some(nat)) => (self.translated(tuple, nat)?, Some(nat.side)),
             _ => (tuple.reversed(), None),
         };
-        if nat.is_none() && !self.request.effects && self.taken(&reply) {
+        if nat.is_none() && !self.request.effects && self.is_known(&reply) {
             return Err(Refusal::Clash);
         }
         let (progress, timeout) = Progress::begin(self.request.facts);
@@ -126,20 +126,21 @@ impl Work<'_> {
             }
             None => return Ok((reply, None)),
         };
-        if self.taken(&reply) { Err(Refusal::NatExhausted) } else { Ok((reply, Some(side))) }
+        if self.is_known(&reply) { Err(Refusal::NatExhausted) } else { Ok((reply, Some(side))) }
     }
 
     /// The first reply tuple of a range that is free.
     fn translated(&self, tuple: &Tuple, nat: &Nat) -> Result<Tuple, Refusal> {
         let random = spread(self.tracker.random.fetch_add(1, Ordering::Relaxed));
         let number = nat::number(nat, tuple, self.request.zone, &self.tracker.key, random);
-        nat::choose(nat, tuple, number, |reply| self.taken(reply)).ok_or(Refusal::NatExhausted)
+        nat::choose(nat, tuple, number, |reply| self.is_known(reply)).ok_or(Refusal::NatExhausted)
     }
 
-    fn taken(&self, reply: &Tuple) -> bool {
+    /// Whether a live connection has the tuple.
+    pub fn is_known(&self, tuple: &Tuple) -> bool {
         let Request { zone, second, .. } = *self.request;
-        let place = self.tracker.place(zone, reply);
-        matches!(self.tracker.find(place, zone, reply, second), Sought::Found(_))
+        let place = self.tracker.place(zone, tuple);
+        matches!(self.tracker.find(place, zone, tuple, second), Sought::Found(_))
     }
 
     /// Fills a slot and puts it where both tuples are sought, if neither has a connection.

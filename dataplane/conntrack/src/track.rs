@@ -291,6 +291,8 @@ impl<'a> Work<'a> {
                 Some(self.answer(&image, link, fresh))
             }
             Ok(None) => None,
+            // Another worker has made it, and taken the last place for that.
+            Err(_) if self.request.effects && self.is_known(tuple) => None,
             Err(refusal) => {
                 if self.request.effects {
                     self.tracker.tally.add(usize::from(tuple.src_port), refusal.into(), 1);
