@@ -45,7 +45,8 @@ impl<const W: usize, const L: usize> Flows<W, L> {
         packet: &Packet,
         forward: &mut Forwarder,
     ) -> Option<&mut Flow<W, L>> {
-        self.cache.flow(place).filter(|flow| stands(flow, key, forward) && forward.steps(&flow.links, packet))
+        let flow = self.cache.flow(place)?;
+        if stands(flow, key, forward) && forward.steps(&flow.links, packet) { Some(flow) } else { None }
     }
 
     /// The flow isn't cached, or is stale, or was cached within this burst: walks the pipeline if need be, and caches what

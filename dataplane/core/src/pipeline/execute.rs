@@ -120,7 +120,7 @@ impl<T: Tracer> Walk<'_, T> {
     ) -> Result<(), DropReason> {
         let (fields, written, pending) = (self.fields, self.written, self.pending);
         let (opaque, exit, state, tags) = (self.opaque, self.exit, self.state, self.tags);
-        let (stack, before, unknown) = (self.stack.clone(), self.before, self.unknown.clone());
+        let (stack, before, unknown) = (self.stack.clone(), self.before, self.unknown);
         let start = self.begin_copy();
         let result = within(self);
         self.end_copy(start);

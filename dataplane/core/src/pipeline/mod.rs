@@ -24,7 +24,6 @@ mod write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrayvec::ArrayVec;
 use weft_conntrack::{Before, Connections, Translation};
 use weft_flow::{Action, Field, Fields, FlowKey, KeyMask, Subfield, Term};
 use weft_io::Packet;
@@ -35,9 +34,9 @@ use crate::epoch::Epochs;
 use crate::key::{Ingress, VtepId};
 use crate::snapshot::{Bridge, Port, Snapshot};
 use crate::tables::{FlowTables, Miss, Rule, TableId, Tables};
-use crate::verdict::{Look, Terms, UNKNOWN, Verdict, Visited};
+use crate::verdict::{Look, Terms, Verdict, Visited};
 
-use connect::UNKNOWN_WORDS;
+use connect::Unknown;
 use trace::{Event, Tracer};
 
 /// How deep resubmits backwards may nest (Open vSwitch's `MAX_DEPTH`).
@@ -89,7 +88,7 @@ pub fn walk<T: Tracer>(occasion: Occasion<'_>, verdict: &mut Verdict, tracer: &m
         opaque: false,
         tags: 0,
         before: None,
-        unknown: ArrayVec::new(),
+        unknown: Unknown::default(),
         translations: [None; LINKS],
         state: None,
         copy_start: None,
@@ -130,8 +129,8 @@ struct Walk<'a, T> {
     tags: u8,
     /// What the last `ct` has said of the packet.
     before: Option<Before>,
-    /// Bits of words that a connection decides, and not the path.
-    unknown: ArrayVec<(u8, u64), UNKNOWN_WORDS>,
+    /// Bits of fields that a connection decides, and not the path.
+    unknown: Unknown,
     /// How the connections of the verdict's links translate the packet, where they do.
     translations: [Option<Translation>; LINKS],
     /// Where the copy that is being changed begins, among the steps; and those around it.
@@ -260,7 +259,7 @@ impl<'a, T: Tracer> Walk<'a, T> {
 
     /// The rule that the packet hits in a table, which is noted; `None` if it has no original direction to be looked up by.
     fn find(&mut self, here: &Here<'_>, table: TableId, original: bool) -> Option<Option<Arc<Rule>>> {
-        let swapped = (self.fields, self.unknown.clone());
+        let own = original.then(|| (self.fields, self.unknown));
         if original {
             self.swap_tuples()?;
         }
@@ -273,8 +272,8 @@ impl<'a, T: Tracer> Walk<'a, T> {
         let (rule, priority, conjunctive) = (hit.rule.cloned(), hit.matters_from(), hit.conjunctive);
         let state = self.state_terms();
         self.verdict.looks.push(Look { bridge: here.visited, table, priority, conjunctive, state });
-        if original {
-            (self.fields, self.unknown) = swapped;
+        if let Some(own) = own {
+            (self.fields, self.unknown) = own;
             self.state = None;
             self.set(Field::ConjId, conjoined);
         }
@@ -328,13 +327,12 @@ impl<'a, T: Tracer> Walk<'a, T> {
         let written = self.written.0.iter().copied().chain(std::iter::repeat(u64::MAX));
         for (word, (&value, mask)) in self.fields.0.iter().zip(written).enumerate() {
             let of_packet = word < weft_flow::fields::KEY_WORDS;
-            let mask = mask & !self.unknown_of(word);
+            let mask = mask & !self.unknown.of(word);
             if mask != 0 && (of_packet || value & mask != 0) {
                 self.verdict.terms.push(Term { word: word as u8, mask, value: value & mask });
             }
         }
-        let unknown = self.unknown.iter().map(|&(word, mask)| Term { word: word | UNKNOWN, mask, value: 0 });
-        self.verdict.terms.extend(unknown);
+        self.verdict.terms.extend(self.unknown.terms());
         let state = Terms { start, end: self.verdict.terms.len() as u32 };
         self.state = Some(state);
         state
