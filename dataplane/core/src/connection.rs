@@ -7,7 +7,7 @@
 
 mod quoted;
 
-use weft_conntrack::{Facts, Family, Segment, Translation, Tuple};
+use weft_conntrack::{Connections, Facts, Family, Filter, Partial, Segment, Translation, Tuple};
 use weft_flow::{Field, Fields, Subfield};
 use weft_io::Packet;
 use weft_wire::{EtherType, Protocol, ipv6, tcp};
@@ -21,7 +21,7 @@ use crate::parse::{self, Link};
 pub fn facts(fields: &Fields, packet: Option<&Packet>) -> Option<Facts> {
     let tuple = tuple(fields).filter(|tuple| tuple.is_trackable() || is_error(tuple))?;
     let inner = if is_error(&tuple) { packet.and_then(quoted::tuple) } else { None };
-    let tcp = if tuple.protocol == Protocol::TCP.0 { tcp_of(fields, packet) } else { None };
+    let tcp = if tuple.protocol == Protocol::TCP.0 { packet.and_then(segment) } else { None };
     Some(Facts { tuple, tcp, inner, valid: true })
 }
 
@@ -68,16 +68,41 @@ pub fn is_error(tuple: &Tuple) -> bool {
         }
 }
 
-/// Of a packet that is only described, the flags are all that is known.
-fn tcp_of(fields: &Fields, packet: Option<&Packet>) -> Option<Segment> {
-    match packet {
-        Some(packet) => segment(packet),
-        None => {
-            let flags = (fields.0[8] >> 16) as u8;
-            Some(Segment { flags, window: u16::MAX, ..Segment::default() })
-        }
+/// A TCP segment that is only described is the next one of its connection, or the first of a new one.
+pub fn described(
+    connections: &Connections,
+    zone: u16,
+    facts: &Facts,
+    fields: &Fields,
+    second: u32,
+) -> Segment {
+    let flags = (fields.0[8] >> 16) as u8;
+    let tuple = &facts.tuple;
+    let exactly = |tuple: &Tuple| Partial {
+        src: Some(tuple.src),
+        dst: Some(tuple.dst),
+        src_port: Some(tuple.src_port),
+        dst_port: Some(tuple.dst_port),
+        protocol: Some(tuple.protocol),
+        family: Some(tuple.family),
+    };
+    let mut found = None;
+    let there = Filter { zone: Some(zone), original: exactly(tuple), ..Filter::default() };
+    let back = Filter { zone: Some(zone), reply: exactly(tuple), ..Filter::default() };
+    for (filter, [from, to]) in [(there, [0, 1]), (back, [1, 0])] {
+        connections.list(&filter, second, &mut |connection| {
+            let peers = connection.progress.peers;
+            found = Some((peers[from].low, peers[to].low));
+        });
     }
+    let (seq, ack) = found.unwrap_or_default();
+    let usual = if found.is_some() { ACK } else { SYN };
+    let flags = if flags == 0 { usual } else { flags };
+    Segment { seq, ack, window: u16::MAX, flags, payload: 0, scale: None }
 }
+
+/// TCP's ACK flag.
+const ACK: u8 = 0x10;
 
 /// What tracking reads of a TCP packet. `None` if it has no whole TCP header.
 #[inline]
@@ -161,9 +186,7 @@ fn ends(octets: &[u8], tuple: Tuple) -> Option<Tuple> {
 /// Puts a tuple into the fields of the original direction: `ct_nw_src` and so on; or zeros.
 pub(crate) fn set_original(fields: &mut Fields, tuple: Option<&Tuple>) {
     let words = &mut fields.0;
-    for word in 32..36 {
-        words[word] = 0;
-    }
+    words[32..36].fill(0);
     (words[30], words[31]) = (0, words[31] & 0xffff << 48);
     let Some(tuple) = tuple else { return };
     let (source_port, destination_port) = ports_of(tuple);

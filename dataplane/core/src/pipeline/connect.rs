@@ -11,7 +11,7 @@ use weft_conntrack::{
 use weft_flow::action::{Ct, CtHelper, CtZone, NatAddresses, NatChoice, NatKind};
 use weft_flow::fields::WORDS;
 use weft_flow::{Action, Field, Fields, Subfield, Term};
-use weft_wire::DropReason;
+use weft_wire::{DropReason, Protocol};
 
 use super::trace::{Event, Tracer};
 use super::{Here, How, Walk};
@@ -115,12 +115,16 @@ impl<T: Tracer> Walk<'_, T> {
             CtZone::Number(zone) => zone,
             CtZone::Field(field) => field.get(&self.fields) as u16,
         };
-        let Some(facts) = connection::facts(&self.fields, self.occasion.packet) else {
+        let Some(mut facts) = connection::facts(&self.fields, self.occasion.packet) else {
             let tracked = no_connection(zone);
             self.verdict.fleeting |= connection::is_fragment(&self.fields);
             self.tracer.event(Event::Tracked { facts: None, tracked: &tracked });
             return Ok(tracked);
         };
+        if self.occasion.packet.is_none() && facts.tuple.protocol == Protocol::TCP.0 {
+            let (connections, second) = (self.occasion.connections, self.occasion.second);
+            facts.tcp = Some(connection::described(connections, zone, &facts, &self.fields, second));
+        }
         let commit = ct.commit.then(|| Commit {
             force: ct.force,
             mark,

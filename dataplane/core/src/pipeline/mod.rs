@@ -259,7 +259,7 @@ impl<'a, T: Tracer> Walk<'a, T> {
 
     /// The rule that the packet hits in a table, which is noted; `None` if it has no original direction to be looked up by.
     fn find(&mut self, here: &Here<'_>, table: TableId, original: bool) -> Option<Option<Arc<Rule>>> {
-        let own = original.then(|| (self.fields, self.unknown));
+        let own = if original { Some((self.fields, self.unknown)) } else { None };
         if original {
             self.swap_tuples()?;
         }
