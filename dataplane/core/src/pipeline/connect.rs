@@ -70,13 +70,23 @@ impl Unknown {
 
     /// As terms of a look-up's state.
     pub(super) fn terms(&self) -> impl Iterator<Item = Term> {
-        let words = SLOT.iter().enumerate().take(if self.any { WORDS } else { 0 });
-        words.filter_map(|(word, &slot)| {
-            let mask = self.bits[usize::from(slot)];
-            (mask != 0).then_some(Term { word: word as u8 | UNKNOWN, mask, value: 0 })
-        })
+        let slots = self.bits.iter().zip(UNKNOWN_WORD).take(if self.any { SLOTS } else { 0 });
+        slots.filter(|(bits, _)| **bits != 0).map(|(&mask, word)| Term { word, mask, value: 0 })
     }
 }
+
+/// Which word a slot is of, as terms have it.
+const UNKNOWN_WORD: [u8; SLOTS] = {
+    let mut words = [0; SLOTS];
+    let mut word = 0;
+    while word < WORDS {
+        if (SLOT[word] as usize) < SLOTS {
+            words[SLOT[word] as usize] = word as u8 | UNKNOWN;
+        }
+        word += 1;
+    }
+    words
+};
 
 impl<T: Tracer> Walk<'_, T> {
     /// `ct(..)`

@@ -83,14 +83,14 @@ impl<T: Tracer> Walk<'_, T> {
         match action {
             Action::Resubmit { in_port, table, ct } => {
                 let in_port = match in_port {
-                    None | Some(OfPort::IN_PORT) => OfPort(self.get(Field::InPort) as u16),
+                    None | Some(OfPort::IN_PORT) => self.in_port(),
                     Some(port) => *port,
                 };
                 let table = table.map_or(by.table, TableId::from);
                 self.go_to(here, by, table, How { in_port, missed: Missed::IsNothing, original: *ct })
             }
             Action::GotoTable(table) => {
-                let in_port = OfPort(self.get(Field::InPort) as u16);
+                let in_port = self.in_port();
                 self.go_to(here, by, TableId::from(*table), How::arrived(in_port))
             }
             Action::Clone(actions) => self.scoped(|walk| {

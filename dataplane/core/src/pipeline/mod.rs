@@ -212,7 +212,7 @@ impl<'a, T: Tracer> Walk<'a, T> {
         let live = &bridge.spec.flows;
         let tables = live.load();
         let visited = self.visit(live, tables.version)?;
-        self.set(Field::InPort, port.spec.ofport.0.into());
+        self.set_in_port(port.spec.ofport);
         self.set(Field::ActsetOutput, UNSET.into());
         let here = Here { bridge, port, live, tables: &tables, visited };
         self.tracer.event(Event::Bridge { bridge, port, fields: &self.fields });
@@ -241,17 +241,16 @@ impl<'a, T: Tracer> Walk<'a, T> {
             return Ok(());
         }
         self.check_limits()?;
-        let own_port = self.get(Field::InPort);
-        self.set(Field::InPort, how.in_port.0.into());
-        let conjunction = self.get(Field::ConjId);
+        let (own_port, conjunction) = (self.in_port(), self.conjunction());
+        self.set_in_port(how.in_port);
         let Some(hit) = self.find(here, table, how.original) else {
-            self.set(Field::InPort, own_port);
+            self.set_in_port(own_port);
             return Ok(());
         };
         self.tracer.event(Event::Lookup { table, rule: hit.as_deref(), fields: &self.fields });
         // What was only for the look-up: the rule's actions don't see it.
-        self.set(Field::InPort, own_port);
-        self.set(Field::ConjId, conjunction);
+        self.set_in_port(own_port);
+        self.set_conjunction(conjunction);
         let Some(rule) = hit else { return self.miss(here, table, how.missed) };
         self.verdict.rules.push(Arc::clone(&rule));
         self.execute(here, By { table, rule: Some(&rule) }, &rule.actions)
@@ -263,9 +262,9 @@ impl<'a, T: Tracer> Walk<'a, T> {
         if original {
             self.swap_tuples()?;
         }
-        let conjunction = self.get(Field::ConjId);
+        let conjunction = self.conjunction();
         let hit = here.tables.lookup(table, &mut self.fields);
-        let conjoined = self.get(Field::ConjId);
+        let conjoined = self.conjunction();
         if conjoined != conjunction {
             self.state = None;
         }
@@ -275,7 +274,7 @@ impl<'a, T: Tracer> Walk<'a, T> {
         if let Some(own) = own {
             (self.fields, self.unknown) = own;
             self.state = None;
-            self.set(Field::ConjId, conjoined);
+            self.set_conjunction(conjoined);
         }
         Some(rule)
     }
@@ -324,15 +323,21 @@ impl<'a, T: Tracer> Walk<'a, T> {
             return state;
         }
         let start = self.verdict.terms.len() as u32;
-        let written = self.written.0.iter().copied().chain(std::iter::repeat(u64::MAX));
-        for (word, (&value, mask)) in self.fields.0.iter().zip(written).enumerate() {
-            let of_packet = word < weft_flow::fields::KEY_WORDS;
-            let mask = mask & !self.unknown.of(word);
-            if mask != 0 && (of_packet || value & mask != 0) {
-                self.verdict.terms.push(Term { word: word as u8, mask, value: value & mask });
+        let (packet, own) = self.fields.0.split_at(weft_flow::fields::KEY_WORDS);
+        let terms = &mut self.verdict.terms;
+        for ((word, &value), &written) in (0..).zip(packet).zip(&self.written.0) {
+            if written != 0 {
+                let mask = written & !self.unknown.of(usize::from(word));
+                terms.push(Term { word, mask, value: value & mask });
             }
         }
-        self.verdict.terms.extend(self.unknown.terms());
+        for (word, &value) in (weft_flow::fields::KEY_WORDS as u8..).zip(own) {
+            if value != 0 {
+                let mask = !self.unknown.of(usize::from(word));
+                terms.push(Term { word, mask, value: value & mask });
+            }
+        }
+        terms.extend(self.unknown.terms());
         let state = Terms { start, end: self.verdict.terms.len() as u32 };
         self.state = Some(state);
         state
@@ -342,6 +347,32 @@ impl<'a, T: Tracer> Walk<'a, T> {
     fn refuse(&mut self, reason: DropReason) {
         self.tracer.event(Event::Refused(reason));
         self.verdict.drop.get_or_insert(reason);
+    }
+
+    /// Where the packet came in, for rules (word 31).
+    fn in_port(&self) -> OfPort {
+        OfPort((self.fields.0[31] >> 48) as u16)
+    }
+
+    fn set_in_port(&mut self, port: OfPort) {
+        self.set_bits(31, 0xffff << 48, u64::from(port.0) << 48);
+    }
+
+    /// `conj_id` (word 26).
+    fn conjunction(&self) -> u32 {
+        (self.fields.0[26] >> 32) as u32
+    }
+
+    fn set_conjunction(&mut self, id: u32) {
+        self.set_bits(26, u64::from(u32::MAX) << 32, u64::from(id) << 32);
+    }
+
+    fn set_bits(&mut self, word: usize, mask: u64, value: u64) {
+        let place = &mut self.fields.0[word];
+        if *place & mask != value {
+            *place = *place & !mask | value;
+            self.state = None;
+        }
     }
 
     fn get(&self, field: Field) -> u128 {
