@@ -92,7 +92,6 @@ pub fn walk<T: Tracer>(occasion: Occasion<'_>, verdict: &mut Verdict, tracer: &m
         translations: [None; LINKS],
         state: None,
         copy_start: None,
-        outer_copies: Vec::new(),
     };
     if let Err(reason) = walk.run() {
         walk.tracer.event(Event::Error(reason));
@@ -133,9 +132,8 @@ struct Walk<'a, T> {
     unknown: Unknown,
     /// How the connections of the verdict's links translate the packet, where they do.
     translations: [Option<Translation>; LINKS],
-    /// Where the copy that is being changed begins, among the steps; and those around it.
+    /// Where the copy that is being changed begins, among the steps.
     copy_start: Option<usize>,
-    outer_copies: Vec<Option<usize>>,
     /// The range that says what `fields` are, if they haven't changed since it was written down.
     state: Option<Terms>,
 }
