@@ -2,7 +2,7 @@
 
 use crate::nat::Side;
 use crate::protocol::Progress;
-use crate::request::{Helper, Masked, Refusal};
+use crate::request::{Helper, Masked};
 use crate::timeouts::Timeout;
 use crate::tuple::{Partial, Tuple};
 
@@ -125,16 +125,4 @@ pub struct Statistics {
     pub refused_expectations: u64,
     /// Requests that were answered with `inv`.
     pub invalid: u64,
-}
-
-impl Statistics {
-    /// Counts a refusal.
-    pub(crate) fn refuse(&mut self, refusal: Refusal) {
-        match refusal {
-            Refusal::Full => self.refused_full += 1,
-            Refusal::ZoneLimit => self.refused_zone += 1,
-            Refusal::NatExhausted => self.refused_nat += 1,
-            Refusal::Clash => self.refused_clash += 1,
-        }
-    }
 }

@@ -18,18 +18,33 @@
 
 #![forbid(unsafe_code)]
 
+mod admin;
+mod arena;
+mod cells;
 mod connections;
 mod control;
+mod entry;
 mod expect;
+mod expectations;
 mod hash;
+mod image;
+mod index;
 mod link;
+mod make;
+#[cfg(test)]
+mod naive;
 mod nat;
+#[cfg(test)]
+mod oracle;
 mod protocol;
 mod request;
 mod state;
+mod tally;
 mod tcp;
 mod timeouts;
+mod track;
 mod tuple;
+mod zones;
 
 pub use connections::Connections;
 pub use control::{Connection, Filter, Settings, Statistics, ZoneLimit};

@@ -35,6 +35,22 @@ pub struct Facts {
     pub valid: bool,
 }
 
+impl Facts {
+    /// The tuple by which the packet's connection is sought: of an ICMP error, the answer to the packet that it quotes.
+    /// `None` if it can't be tracked. The quoted packet must have come from where the error goes to.
+    pub(crate) fn key(&self) -> Option<Tuple> {
+        let Facts { tuple, tcp, inner, valid } = self;
+        match inner {
+            _ if !valid => None,
+            Some(inner) => (inner.src == tuple.dst && inner.is_trackable()).then(|| inner.reversed()),
+            None => {
+                let whole = tuple.protocol != protocol::TCP || tcp.is_some();
+                (whole && tuple.is_trackable()).then_some(*tuple)
+            }
+        }
+    }
+}
+
 /// Bits to set: those of `mask` become `value`'s.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Masked<T> {

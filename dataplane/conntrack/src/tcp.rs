@@ -49,6 +49,18 @@ pub enum TcpState {
 }
 
 impl TcpState {
+    /// The state of a number; an unknown one is `Closed`.
+    pub(crate) const fn from_number(number: u8) -> TcpState {
+        match number {
+            2 => TcpState::SynSent,
+            4 => TcpState::Established,
+            7 => TcpState::Closing,
+            9 => TcpState::FinWait2,
+            10 => TcpState::TimeWait,
+            _ => TcpState::Closed,
+        }
+    }
+
     /// Its name in Open vSwitch's listings.
     pub const fn name(self) -> &'static str {
         match self {

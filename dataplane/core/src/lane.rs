@@ -1,27 +1,27 @@
 //! The burst's phases *key*, *probe* and *act*, over keys of one width.
 //!
 //! A worker has three lanes: a narrow one for ports whose policy reads Ethernet, VLAN and tunnel only, a middle one for
-//! most others, and a wide one for those that read MPLS, flow labels, ND targets or a tunnel's own fields. Same code,
-//! other width, other cache. A port takes the narrowest that its mask fits.
+//! most others, and a wide one for those that read MPLS, flow labels, ARP's and ND's hardware addresses or a tunnel's own
+//! fields. Same code, other width, other cache. A port takes the narrowest that its mask fits.
 
 use std::sync::Arc;
 
 use weft_io::{BURST, Burst, Packet};
 use weft_wire::DropReason;
 
-use crate::cache::{Cache, Flow, KeyHash, Place};
+use crate::cache::{KeyHash, Place};
 use crate::decap::{TUNNEL_WORDS, Vteps};
+use crate::flows::Flows;
 use crate::forward::Forwarder;
-use crate::intake::Intake;
-use crate::key::{FlowKey, Ingress, KeyMask, MIDDLE, NARROW, PortId};
+use crate::key::{Ingress, KeyMask, MIDDLE, NARROW, PortId};
 use crate::parse;
 use crate::snapshot::Snapshot;
 
-/// A key width's cache and per-burst scratch. See the module's text.
+/// A cache for keys of `W` words and flows of `L` connections, and its per-burst scratch. See the module's text.
 #[derive(Debug)]
-pub struct Lane<const W: usize> {
+pub struct Lane<const W: usize, const L: usize> {
     /// The flows.
-    pub cache: Cache<W>,
+    pub flows: Flows<W, L>,
     keys: [[u64; W]; BURST],
     hashes: [KeyHash; BURST],
     found: [Found; BURST],
@@ -45,12 +45,12 @@ enum Found {
     Broken(DropReason),
 }
 
-impl<const W: usize> Lane<W> {
+impl<const W: usize, const L: usize> Lane<W, L> {
     /// A lane whose cache has room for `flows` flows.
     pub fn new(flows: usize) -> std::io::Result<Box<Self>> {
-        let cache = Cache::new(flows)?;
+        let flows = Flows::new(flows)?;
         let (keys, hashes, found) = ([[0; W]; BURST], [KeyHash::default(); BURST], [Found::Nothing; BURST]);
-        Ok(Box::new(Lane { cache, keys, hashes, found, swept: 0 }))
+        Ok(Box::new(Lane { flows, keys, hashes, found, swept: 0 }))
     }
 
     /// Takes out some of the flows that are stale or idle: nobody would find them otherwise, and each keeps a program.
@@ -58,11 +58,12 @@ impl<const W: usize> Lane<W> {
         forward.forget_current();
         let shared = Arc::clone(&forward.shared);
         let (second, published) = (forward.second, forward.published);
-        let round = 2 * self.cache.buckets().div_ceil(SWEEP) as u64;
-        self.swept = self.cache.sweep(self.swept, SWEEP, |flow, compared| {
+        let round = 2 * self.flows.cache.buckets().div_ceil(SWEEP) as u64;
+        self.swept = self.flows.cache.sweep(self.swept, SWEEP, |flow, compared| {
             forward.programs.dispel(flow.program, (forward.maintenance, round));
             let keeps = second.saturating_sub(flow.stamp) < IDLE
                 && flow.deps.iter().all(|&dep| shared.epochs.holds(dep))
+                && flow.links.iter().all(|&link| shared.connections.holds(link, second))
                 && forward.programs.valid(flow.program, &shared.epochs, published)
                 && forward.has_compared(flow.program, compared, &flow.key);
             if !keeps {
@@ -84,6 +85,7 @@ impl<const W: usize> Lane<W> {
             key_of(packet, ingress, [0; 2], read).ok_or(DropReason::RxTruncated)
         });
         self.probe(burst.len(), forward.programs.have_doubts());
+        self.prefetch_connections(burst.len(), forward);
         self.act(burst, port, forward);
     }
 
@@ -105,6 +107,7 @@ impl<const W: usize> Lane<W> {
             key_of(packet, outer.ingress(), tunnel, read).ok_or(DropReason::RxTruncated)
         });
         self.probe(burst.len(), forward.programs.have_doubts());
+        self.prefetch_connections(burst.len(), forward);
         self.act(burst, uplink, forward);
     }
 
@@ -121,7 +124,7 @@ impl<const W: usize> Lane<W> {
                 Ok(words) => {
                     *key = words;
                     *hash = KeyHash::of(key);
-                    self.cache.prefetch(*hash);
+                    self.flows.cache.prefetch(*hash);
                     Found::Nothing
                 }
                 Err(reason) => Found::Broken(reason),
@@ -134,12 +137,27 @@ impl<const W: usize> Lane<W> {
     fn probe(&mut self, packets: usize, doubts: bool) {
         for (hash, found) in self.hashes.iter().zip(&mut self.found).take(packets) {
             if *found == Found::Nothing
-                && let Some(place) = self.cache.candidate(*hash)
+                && let Some(place) = self.flows.cache.candidate(*hash)
             {
                 *found = Found::Candidate(place);
                 if doubts {
-                    self.cache.prefetch_compared(place);
+                    self.flows.cache.prefetch_compared(place);
                 }
+            }
+        }
+    }
+
+    /// Between *probe* and *act*, where connections are tracked: bring them near. Their flows are on their way already.
+    #[inline(always)]
+    fn prefetch_connections(&mut self, packets: usize, forward: &Forwarder) {
+        if L == 0 || !self.flows.tracks {
+            return;
+        }
+        for found in self.found.iter().take(packets) {
+            if let Found::Candidate(place) = *found
+                && let Some(flow) = self.flows.cache.flow(place)
+            {
+                flow.links.iter().for_each(|&link| forward.shared.connections.prefetch(link));
             }
         }
     }
@@ -152,22 +170,24 @@ impl<const W: usize> Lane<W> {
         let (packets, mut hits) = (burst.len() as u32, 0);
         let slots = self.keys.iter().zip(&self.hashes).zip(&self.found);
         for (packet, ((key, &hash), &found)) in burst.drain(..).zip(slots) {
-            let flow = match found {
-                Found::Candidate(place) if is_hit(&mut self.cache, place, key, forward) => {
-                    hits += 1;
-                    self.cache.flow(place).ok_or(DropReason::NoBridge)
-                }
-                Found::Candidate(_) | Found::Nothing => {
-                    miss(&mut self.cache, hash, (key, &packet), forward, &mut intake)
-                }
-                Found::Broken(reason) => Err(reason),
-            };
-            let flow = match flow {
-                Ok(flow) => flow,
-                Err(reason) => {
+            let hit = match found {
+                Found::Candidate(place) => self.flows.hit(place, key, &packet, forward),
+                Found::Nothing => None,
+                Found::Broken(reason) => {
                     forward.drop(port, reason, packet);
                     continue;
                 }
+            };
+            hits += u32::from(hit.is_some());
+            let flow = match hit {
+                Some(flow) => flow,
+                None => match self.flows.miss((hash, key), &packet, forward, &mut intake) {
+                    Ok(flow) => flow,
+                    Err(reason) => {
+                        forward.drop(port, reason, packet);
+                        continue;
+                    }
+                },
             };
             let bytes = packet.total_len();
             flow.packets += 1;
@@ -176,7 +196,7 @@ impl<const W: usize> Lane<W> {
                 flow.stamp = forward.second;
                 forward.shared.epochs.stamp(flow.deps[0].cell, forward.second);
             }
-            forward.run(flow.program, packet, bytes, port);
+            forward.run(flow.program, &flow.links, packet, (port, bytes));
         }
         intake.note(packets, hits);
         forward.put_intake(port, intake);
@@ -223,94 +243,4 @@ pub const LENGTH_WORD: usize = 8;
 fn lengths<const W: usize>(mask: &[u64; W], forward: &Forwarder) -> Option<Arc<Snapshot>> {
     let reads = mask.get(LENGTH_WORD).is_some_and(|bits| bits & 0xffff != 0);
     reads.then(|| Arc::clone(&forward.snapshot))
-}
-
-/// Whether the flow is the key's, and all that it depends on stands.
-#[inline(always)]
-fn is_hit<const W: usize>(
-    cache: &mut Cache<W>,
-    place: Place,
-    key: &[u64; W],
-    forward: &mut Forwarder,
-) -> bool {
-    if !cache.is_key(place, key) {
-        return false;
-    }
-    let Some(&mut Flow { deps, program, .. }) = cache.flow(place) else { return false };
-    let epochs = &forward.shared.epochs;
-    epochs.holds(deps[0])
-        && epochs.holds(deps[1])
-        && forward.is_current(program)
-        && (!forward.current_has_doubts()
-            || cache.compared(place).is_some_and(|compared| forward.has_compared(program, compared, key)))
-}
-
-/// The flow isn't cached, or is stale, or was cached within this burst: walks the pipeline if need be, and caches what
-/// it says. The error is a drop that is not cached.
-#[cold]
-#[inline(never)]
-fn miss<'a, const W: usize>(
-    cache: &'a mut Cache<W>,
-    hash: KeyHash,
-    (key, packet): (&[u64; W], &Packet),
-    forward: &mut Forwarder,
-    intake: &mut Intake,
-) -> Result<&'a mut Flow<W>, DropReason> {
-    let known = cache.find(hash, key);
-    let place = match known {
-        Some(place) if is_hit(cache, place, key, forward) => place,
-        _ => cache_anew(cache, (hash, known), (key, packet), forward, intake)?,
-    };
-    // The place is one of the cache's own.
-    cache.flow(place).ok_or(DropReason::NoBridge)
-}
-
-fn widened<const W: usize>(key: &[u64; W]) -> FlowKey {
-    let mut full = FlowKey::default();
-    full.0.iter_mut().zip(key).for_each(|(word, read)| *word = *read);
-    full
-}
-
-/// Walks. The flow gets a place in the cache, if the port's intake takes it, or the spare one.
-fn cache_anew<const W: usize>(
-    cache: &mut Cache<W>,
-    (hash, known): (KeyHash, Option<Place>),
-    (key, packet): (&[u64; W], &Packet),
-    forward: &mut Forwarder,
-    intake: &mut Intake,
-) -> Result<Place, DropReason> {
-    let (program, deps) = forward.walk(&widened(key), packet)?;
-    let (counters, spare) = (&forward.counters.worker, cache.spare());
-    let (place, replaced) = match known {
-        Some(place) => {
-            counters.stale.add(1);
-            (place, cache.flow(place).map(|flow| flow.program))
-        }
-        None if intake.takes() => {
-            let (place, victim) = cache.insert(hash, key);
-            if victim.is_some() {
-                counters.evicted.add(1);
-                intake.pushed_out();
-            }
-            (place, victim)
-        }
-        None => {
-            counters.uncached.add(1);
-            // The packet is the only one; the program lingers until it is through.
-            forward.release(program);
-            (spare, None)
-        }
-    };
-    if let Some(replaced) = replaced {
-        forward.release(replaced);
-    }
-    if let Some(flow) = cache.flow(place) {
-        // The spare place has seen other flows: each has to be new there.
-        let stamp = if place == spare { 0 } else { flow.stamp };
-        *flow = Flow { program, deps, stamp, ..*flow };
-    }
-    if let Some(compared) = cache.compared(place) {
-        *compared = forward.programs.hot(program).map_or(0, |hot| hot.doubt);
-    }
-    Ok(place)
 }

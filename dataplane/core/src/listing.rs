@@ -41,8 +41,8 @@ pub struct FlowInfo {
 }
 
 /// Adds a port's flows out of one cache to `flows`, which has `limit` at most.
-pub fn list<const W: usize>(
-    cache: &Cache<W>,
+pub fn list<const W: usize, const L: usize>(
+    cache: &Cache<W, L>,
     forward: &mut Forwarder,
     (port, width, limit): (PortId, Width, usize),
     flows: &mut Vec<FlowInfo>,
@@ -52,18 +52,19 @@ pub fn list<const W: usize>(
 }
 
 /// What there is to see of a flow, if it is one of that port and packets find it.
-fn flow_info<const W: usize>(
+fn flow_info<const W: usize, const L: usize>(
     forward: &mut Forwarder,
-    flow: &Flow<W>,
+    flow: &Flow<W, L>,
     (port, width): (PortId, Width),
 ) -> Option<FlowInfo> {
     let mut key = FlowKey::default();
     key.0.iter_mut().zip(&flow.key).for_each(|(place, word)| *place = *word);
     let tunnel = forward.programs.hot(flow.program)?.tunnel;
     let of_port = Ingress::of(&key) == Ingress::port(port) || tunnel == port;
-    let epochs = &forward.shared.epochs;
+    let (epochs, connections) = (&forward.shared.epochs, &forward.shared.connections);
     let stands = of_port
         && flow.deps.iter().all(|&dep| epochs.holds(dep))
+        && flow.links.iter().all(|&link| connections.holds(link, forward.second))
         && forward.programs.valid(flow.program, epochs, forward.published);
     let shape = forward.programs.hot(flow.program).filter(|_| stands)?.shape;
     let program = forward.programs.get(flow.program)?;

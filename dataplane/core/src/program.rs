@@ -15,6 +15,7 @@ use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use hashbrown::HashTable;
+use weft_conntrack::Translation;
 use weft_wire::{DropReason, EtherType};
 
 use crate::doubt::Doubts;
@@ -48,6 +49,10 @@ pub enum Shape {
 pub enum Step {
     /// The packet is changed.
     Edit(Edits),
+    /// The packet's addresses and ports are translated as the flow's connection of that number says.
+    Translate(u8),
+    /// They are translated so.
+    TranslateTo(Box<Translation>),
     /// A copy leaves; the packet itself, if it is the last step.
     Output(Emit, Option<Template>),
     /// The next so many steps are done to a copy.
@@ -130,7 +135,7 @@ pub struct Programs {
     slots: Vec<Option<Program>>,
     free: Vec<ProgramId>,
     index: HashTable<ProgramId>,
-    hasher: foldhash::fast::FixedState,
+    hasher: foldhash::fast::RandomState,
     /// Programs that have counted something.
     busy: Vec<ProgramId>,
     /// Some program has had doubts.
@@ -248,14 +253,22 @@ impl Programs {
         id
     }
 
+    /// Of the path: what most programs differ by. Terms are part of it, so that programs which differ by what registers or
+    /// marks hold don't fall on one place.
     fn hash_of(&self, verdict: &Verdict) -> u64 {
         let mut state = self.hasher.build_hasher();
-        (&verdict.ops, verdict.drop, verdict.tunnel, &verdict.deps, &verdict.further, &verdict.looks)
-            .hash(&mut state);
+        (&verdict.ops, verdict.drop, verdict.tunnel).hash(&mut state);
+        let mut hash = state.finish();
         for rule in &verdict.rules {
-            (Arc::as_ptr(rule) as usize).hash(&mut state);
+            hash = fold(hash, Arc::as_ptr(rule) as usize as u64);
         }
-        state.finish()
+        for term in &verdict.terms {
+            hash = fold(hash, term.value ^ term.mask.rotate_left(u32::from(term.word)));
+        }
+        for dep in verdict.deps.iter().chain(&verdict.further) {
+            hash = fold(hash, u64::from(dep.cell.0) << 32 | u64::from(dep.epoch));
+        }
+        hash
     }
 
     /// Counts packets of the program.
@@ -437,6 +450,13 @@ impl Program {
     }
 }
 
+/// Mixes a number into a hash (a folded multiplication).
+#[inline(always)]
+fn fold(hash: u64, number: u64) -> u64 {
+    let product = u128::from(hash ^ number) * u128::from(0x9e37_79b9_7f4a_7c15_u64);
+    (product as u64 ^ (product >> 64) as u64).rotate_left(23)
+}
+
 /// Whether somebody gets to see the packet by this step.
 fn leaves(op: &Op) -> bool {
     matches!(op, Op::Output(_) | Op::PacketIn(_) | Op::Meter(_) | Op::Sample { .. })
@@ -477,6 +497,8 @@ fn compile(verdict: &Verdict, snapshot: &Snapshot, ops: &[Op], steps: &mut Vec<S
             Op::Sample { probability, collector_set_id } => {
                 steps.push(Step::Sample(*probability, *collector_set_id));
             }
+            Op::Translate(link) => steps.push(Step::Translate(*link)),
+            Op::TranslateTo(translation) => steps.push(Step::TranslateTo(translation.clone())),
             Op::Set(_) | Op::PopVlan | Op::PushVlan { .. } | Op::PopMpls { .. } | Op::PushMpls { .. } => {
                 let run = ops.iter().skip(at).take_while(|op| is_edit(op)).count();
                 let edits = ops.get(at - 1..at + run).unwrap_or_default();
@@ -506,7 +528,13 @@ fn edits_of(verdict: &Verdict, ops: &[Op]) -> Edits {
         Op::PushMpls { ethertype, lse } => {
             Some(Edit::PushMpls { ether_type: EtherType(ethertype), entry: lse })
         }
-        Op::Output(_) | Op::Clone(_) | Op::Meter(_) | Op::PacketIn(_) | Op::Sample { .. } => None,
+        Op::Output(_)
+        | Op::Clone(_)
+        | Op::Meter(_)
+        | Op::PacketIn(_)
+        | Op::Sample { .. }
+        | Op::Translate(_)
+        | Op::TranslateTo(_) => None,
     };
     Edits::new(&ops.iter().filter_map(edit).collect::<Vec<Edit>>())
 }

@@ -12,7 +12,7 @@ use weft_flow::{Match, Term};
 
 use crate::doubt::{Doubts, Place, Terms};
 use crate::tables::{ChangeRecord, Rule, TableId, Tables};
-use crate::verdict::{Look, Op, Verdict};
+use crate::verdict::{Look, Op, UNKNOWN, Verdict};
 
 /// The word of `conj_id`, and its bits.
 const CONJ_ID: (usize, u64) = (26, 0xffff_ffff << 32);
@@ -95,12 +95,16 @@ fn open_terms(matches: &Match, look: &Look, verdict: &Verdict) -> Option<Terms> 
             // The pipeline's own words are known, and 0 where nothing is said.
             None => (if word < KEY_WORDS { 0 } else { u64::MAX }, 0),
         };
-        let free = if look.conjunctive && word == CONJ_ID.0 { CONJ_ID.1 } else { 0 };
+        let mut free = if look.conjunctive && word == CONJ_ID.0 { CONJ_ID.1 } else { 0 };
+        // What a connection decides may be anything.
+        if let Some(unknown) = state.iter().find(|known| known.word == term.word | UNKNOWN) {
+            free |= unknown.mask;
+        }
         if (value ^ term.value) & term.mask & mask & !free != 0 {
             return None;
         }
         // What the walk has not written is the packet's own.
-        let own = term.mask & !mask;
+        let own = term.mask & !mask & !free;
         if word < KEY_WORDS && own != 0 {
             // Without room a term is taken for met.
             let _ = open.try_push(Term { word: term.word, mask: own, value: term.value & own });

@@ -199,7 +199,15 @@ fn traced(rig: &Rig, flow: &str, frame: Option<&[u8]>) -> Trace {
     let description = Description { bridge, in_port: Some(OfPort(1)), matches: &matches, frame };
     let key = description.key(&snapshot).unwrap();
     let octets = frame.map(|frame| Octets { frame, pool: &rig.pool });
-    trace::run(&snapshot, &key, octets, (100, rig.now)).unwrap()
+    trace::run(trace::Query {
+        snapshot: &snapshot,
+        key: &key,
+        octets,
+        connections: rig.datapath.connections(),
+        second: 100,
+        now: rig.now,
+    })
+    .unwrap()
 }
 
 #[test]

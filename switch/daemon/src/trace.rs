@@ -1,10 +1,12 @@
 //! `weftctl trace`: a packet, described or real, goes through what is published, and nothing comes of it.
 
 use weft_config::control::{
-    Code, Refusal, Reply, TraceChange, TraceController, TraceCopy, TraceDrop, TraceEvent, TraceReport,
-    TraceRequest, TraceRule, TraceStep, TraceTunnel,
+    Code, Refusal, Reply, TraceChange, TraceConnection, TraceController, TraceCopy, TraceDrop, TraceEvent,
+    TraceReport, TraceRequest, TraceRule, TraceStep, TraceTunnel,
 };
-use weft_core::trace::{self, Change, Copy, Description, Dropped, Names, Octets, ToController, Trace, What};
+use weft_core::trace::{
+    self, Change, Connection, Copy, Description, Dropped, Names, Octets, Query, ToController, Trace, What,
+};
 use weft_flow::text::{PortNames, parse_match};
 use weft_wire::OfPort;
 
@@ -28,9 +30,16 @@ impl Switch {
         let key = description.key(&snapshot).map_err(|error| bad(&error))?;
         let pool = &self.datapath.shared().pool;
         let octets = frame.as_deref().map(|frame| Octets { frame, pool });
-        let when = (self.second(), self.start.elapsed());
-        let traced = trace::run(&snapshot, &key, octets, when)
-            .map_err(|error| Refusal::new(Code::Failed, format!("can't trace: {error}")))?;
+        let query = Query {
+            snapshot: &snapshot,
+            key: &key,
+            octets,
+            connections: self.datapath.connections(),
+            second: self.second(),
+            now: self.start.elapsed(),
+        };
+        let traced =
+            trace::run(query).map_err(|error| Refusal::new(Code::Failed, format!("can't trace: {error}")))?;
         Ok(Reply::Trace { trace: Box::new(report(traced)) })
     }
 }
@@ -91,6 +100,7 @@ fn event(what: What) -> TraceEvent {
         },
         What::Action(action) => TraceEvent::Action(action),
         What::Changed(of) => TraceEvent::Change(change(of)),
+        What::Tracked(of) => TraceEvent::Tracked(connection(of)),
         What::ActionSet => TraceEvent::ActionSet {},
         What::Bucket { group, bucket } => TraceEvent::Bucket { group, bucket },
         What::Vlan(vlan) => TraceEvent::Vlan { vlan },
@@ -102,6 +112,22 @@ fn event(what: What) -> TraceEvent {
         What::Learn(rule) => TraceEvent::Learn(rule),
         What::Refused(of) => TraceEvent::Refused(drop_of(of)),
         What::Failed(of) => TraceEvent::Failed(drop_of(of)),
+    }
+}
+
+fn connection(of: Connection) -> TraceConnection {
+    let text = of.to_string();
+    TraceConnection {
+        zone: of.zone,
+        state: of.state,
+        tuple: of.tuple,
+        original: of.original,
+        mark: of.mark,
+        label: format!("{:#x}", of.label),
+        made: of.is_made,
+        refused: of.refused,
+        translated: of.translated,
+        text,
     }
 }
 

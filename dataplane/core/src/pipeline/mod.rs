@@ -9,9 +9,10 @@
 //!
 //! * `execute`: actions, one after the other; `write`: what they do to fields and headers;
 //! * `output`: ports, patch ports, tunnels, controllers; `normal`: VLAN and FDB switching;
-//! * [`group`]: groups, and the choices that hashes make; `learn`: rules that packets make;
+//! * `connect`: connections; [`group`]: groups, and the choices that hashes make; `learn`: rules that packets make;
 //! * `mpls`: labels, and what is behind them; [`trace`]: who listens.
 
+mod connect;
 pub(crate) mod execute;
 pub mod group;
 mod learn;
@@ -24,15 +25,18 @@ mod write;
 use std::sync::Arc;
 use std::time::Duration;
 
+use weft_conntrack::{Before, Connections, Translation};
 use weft_flow::{Action, Field, Fields, FlowKey, KeyMask, Subfield, Term};
 use weft_io::Packet;
 use weft_wire::{DropReason, OfPort};
 
+use crate::cache::LINKS;
 use crate::key::{Ingress, VtepId};
 use crate::snapshot::{Bridge, Port, Snapshot};
 use crate::tables::{FlowTables, Miss, Rule, TableId, Tables};
 use crate::verdict::{Look, Terms, Verdict, Visited};
 
+use connect::Unknown;
 use trace::{Event, Tracer};
 
 /// How deep resubmits backwards may nest (Open vSwitch's `MAX_DEPTH`).
@@ -53,14 +57,16 @@ pub struct Occasion<'a> {
     pub snapshot: &'a Snapshot,
     /// The packet's key, masked or not.
     pub key: &'a FlowKey,
-    /// The packet itself, without the headers of a tunnel that it came in by; `None` if it was only described. A walk that
-    /// looks at it leaves a [`fleeting`](Verdict::fleeting) verdict.
+    /// The packet itself, without the headers of a tunnel that it came in by, which has what no key has; `None` if it is only
+    /// described. A walk that looks behind its labels leaves a [`fleeting`](Verdict::fleeting) verdict.
     pub packet: Option<&'a Packet>,
-    /// The time, in seconds, for the FDB.
+    /// The connections that there are.
+    pub connections: &'a Connections,
+    /// The time, in seconds, for the FDB and connections.
     pub second: u32,
     /// The time, for rules.
     pub now: Duration,
-    /// Whether the walk may teach the FDB and make rules: a trace may not.
+    /// Whether the walk may teach the FDB, make rules and change connections: a trace may not.
     pub effects: bool,
 }
 
@@ -82,14 +88,19 @@ pub fn walk<T: Tracer>(occasion: Occasion<'_>, verdict: &mut Verdict, tracer: &m
         exit: false,
         labels: mpls::Labels::default(),
         tags: 0,
+        before: None,
+        unknown: Unknown::default(),
+        translations: [None; LINKS],
         state: None,
         copy_start: None,
-        outer_copies: Vec::new(),
     };
     if let Err(reason) = walk.run() {
         walk.tracer.event(Event::Error(reason));
         walk.verdict.ops.clear();
         walk.verdict.drop = Some(reason);
+    }
+    if walk.translations.iter().any(Option::is_some) {
+        walk.settle_translations();
     }
 }
 
@@ -116,9 +127,14 @@ struct Walk<'a, T> {
     labels: mpls::Labels,
     /// Tags that were put in front.
     tags: u8,
-    /// Where the copy that is being changed begins, among the steps; and those around it.
+    /// What the last `ct` has said of the packet.
+    before: Option<Before>,
+    /// Bits of fields that a connection decides, and not the path.
+    unknown: Unknown,
+    /// How the connections of the verdict's links translate the packet, where they do.
+    translations: [Option<Translation>; LINKS],
+    /// Where the copy that is being changed begins, among the steps.
     copy_start: Option<usize>,
-    outer_copies: Vec<Option<usize>>,
     /// The range that says what `fields` are, if they haven't changed since it was written down.
     state: Option<Terms>,
 }
@@ -195,11 +211,11 @@ impl<'a, T: Tracer> Walk<'a, T> {
         let live = &bridge.spec.flows;
         let tables = live.load();
         let visited = self.visit(live, tables.version)?;
-        self.set_word(IN_PORT, self.word(IN_PORT) & IN_PORT_REST | u64::from(port.spec.ofport.0) << 48);
-        self.set_word(CONJ_ID, self.word(CONJ_ID) & !u64::from(u32::MAX) | u64::from(UNSET));
+        self.set_in_port(port.spec.ofport);
+        self.set_bits(ACTSET_OUTPUT.0, ACTSET_OUTPUT.1, UNSET.into());
         let here = Here { bridge, port, live, tables: &tables, visited };
         self.tracer.event(Event::Bridge { bridge, port, fields: &self.fields });
-        self.look_up(&here, TableId::FIRST, port.spec.ofport, Missed::Matters)?;
+        self.look_up(&here, TableId::FIRST, How::arrived(port.spec.ofport))?;
         self.run_action_set(&here)
     }
 
@@ -217,37 +233,51 @@ impl<'a, T: Tracer> Walk<'a, T> {
         Ok(at as u8)
     }
 
-    /// Looks the packet up in a table, as if it had come in by `in_port`, and does what the rule says.
-    fn look_up(
-        &mut self,
-        here: &Here<'_>,
-        table: TableId,
-        in_port: OfPort,
-        missed: Missed,
-    ) -> Result<(), DropReason> {
+    /// Looks the packet up in a table, and does what the rule says.
+    fn look_up(&mut self, here: &Here<'_>, table: TableId, how: How) -> Result<(), DropReason> {
         if !self.can_read_inside() {
             self.refuse(DropReason::MplsUnparsed);
             return Ok(());
         }
         self.check_limits()?;
-        let own = (self.word(IN_PORT), self.word(CONJ_ID));
-        self.set_word(IN_PORT, own.0 & IN_PORT_REST | u64::from(in_port.0) << 48);
+        let (own_port, conjunction) = (self.in_port(), self.conjunction());
+        self.set_in_port(how.in_port);
+        let Some(hit) = self.find(here, table, how.original) else {
+            self.set_in_port(own_port);
+            return Ok(());
+        };
+        self.tracer.event(Event::Lookup { table, rule: hit.as_deref(), fields: &self.fields });
+        // What was only for the look-up: the rule's actions don't see it.
+        self.set_in_port(own_port);
+        self.set_conjunction(conjunction);
+        let Some(rule) = hit else { return self.miss(here, table, how.missed) };
+        self.verdict.rules.push(Arc::clone(&rule));
+        self.execute(here, By { table, rule: Some(&rule) }, &rule.actions)
+    }
+
+    /// The rule that the packet hits in a table, which is noted; `None` if it has no original direction to be looked up by.
+    fn find(&mut self, here: &Here<'_>, table: TableId, original: bool) -> Option<Option<Arc<Rule>>> {
+        let own = if original { Some((self.fields, self.unknown)) } else { None };
+        if original {
+            self.swap_tuples()?;
+        }
         let ports = self.hide_ports();
+        let conjunction = self.conjunction();
         let hit = here.tables.lookup(table, &mut self.fields);
-        if self.word(CONJ_ID) != own.1 {
+        let conjoined = self.conjunction();
+        if conjoined != conjunction {
             self.state = None;
         }
         let (rule, priority, conjunctive) = (hit.rule.cloned(), hit.matters_from(), hit.conjunctive);
         let state = self.state_terms();
         self.verdict.looks.push(Look { bridge: here.visited, table, priority, conjunctive, state });
         self.show_ports(ports);
-        self.tracer.event(Event::Lookup { table, rule: rule.as_deref(), fields: &self.fields });
-        // What was only for the look-up: the rule's actions don't see it.
-        self.set_word(IN_PORT, own.0);
-        self.set_word(CONJ_ID, own.1);
-        let Some(rule) = rule else { return self.miss(here, table, missed) };
-        self.verdict.rules.push(Arc::clone(&rule));
-        self.execute(here, By { table, rule: Some(&rule) }, &rule.actions)
+        if let Some(own) = own {
+            (self.fields, self.unknown) = own;
+            self.state = None;
+            self.set_conjunction(conjoined);
+        }
+        Some(rule)
     }
 
     /// No rule sees the ports (or type and code) of a fragment, be it a first one that has them, as in Open vSwitch
@@ -290,7 +320,7 @@ impl<'a, T: Tracer> Walk<'a, T> {
                 Ok(())
             }
             Miss::Continue => match table.next() {
-                Some(next) => self.look_up(here, next, here.port.spec.ofport, missed),
+                Some(next) => self.look_up(here, next, How { missed, ..How::arrived(here.port.spec.ofport) }),
                 None => {
                     self.refuse(DropReason::TableMiss);
                     Ok(())
@@ -319,13 +349,21 @@ impl<'a, T: Tracer> Walk<'a, T> {
             return state;
         }
         let start = self.verdict.terms.len() as u32;
-        let written = self.written.0.iter().copied().chain(std::iter::repeat(u64::MAX));
-        for (word, (&value, mask)) in self.fields.0.iter().zip(written).enumerate() {
-            let of_packet = word < weft_flow::fields::KEY_WORDS;
-            if mask != 0 && (of_packet || value != 0) {
-                self.verdict.terms.push(Term { word: word as u8, mask, value: value & mask });
+        let (packet, own) = self.fields.0.split_at(weft_flow::fields::KEY_WORDS);
+        let terms = &mut self.verdict.terms;
+        for ((word, &value), &written) in (0..).zip(packet).zip(&self.written.0) {
+            if written != 0 {
+                let mask = written & !self.unknown.of(usize::from(word));
+                terms.push(Term { word, mask, value: value & mask });
             }
         }
+        for (word, &value) in (weft_flow::fields::KEY_WORDS as u8..).zip(own) {
+            if value != 0 {
+                let mask = !self.unknown.of(usize::from(word));
+                terms.push(Term { word, mask, value: value & mask });
+            }
+        }
+        terms.extend(self.unknown.terms());
         let state = Terms { start, end: self.verdict.terms.len() as u32 };
         self.state = Some(state);
         state
@@ -350,22 +388,34 @@ impl<'a, T: Tracer> Walk<'a, T> {
         }
     }
 
-    fn get(&self, field: Field) -> u128 {
-        Subfield::whole(field).get(&self.fields)
+    /// Where the packet came in, for rules (word 31).
+    fn in_port(&self) -> OfPort {
+        OfPort((self.fields.0[31] >> 48) as u16)
     }
 
-    #[inline]
-    fn word(&self, at: usize) -> u64 {
-        self.fields.0.get(at).copied().unwrap_or(0)
+    fn set_in_port(&mut self, port: OfPort) {
+        self.set_bits(31, 0xffff << 48, u64::from(port.0) << 48);
     }
 
-    /// Sets a word of the pipeline's own.
-    #[inline]
-    fn set_word(&mut self, at: usize, value: u64) {
-        if let Some(word) = self.fields.0.get_mut(at).filter(|word| **word != value) {
-            *word = value;
+    /// `conj_id` (word 26).
+    fn conjunction(&self) -> u32 {
+        (self.fields.0[26] >> 32) as u32
+    }
+
+    fn set_conjunction(&mut self, id: u32) {
+        self.set_bits(26, u64::from(u32::MAX) << 32, u64::from(id) << 32);
+    }
+
+    fn set_bits(&mut self, word: usize, mask: u64, value: u64) {
+        let place = &mut self.fields.0[word];
+        if *place & mask != value {
+            *place = *place & !mask | value;
             self.state = None;
         }
+    }
+
+    fn get(&self, field: Field) -> u128 {
+        Subfield::whole(field).get(&self.fields)
     }
 
     /// Sets a field of the pipeline's own.
@@ -377,17 +427,31 @@ impl<'a, T: Tracer> Walk<'a, T> {
     }
 }
 
-/// The word whose high 16 bits are the ingress port, and its other bits.
-const IN_PORT: usize = 31;
-const IN_PORT_REST: u64 = u64::MAX >> 16;
-/// The word of `conj_id` (high half) and `actset_output` (low half).
-const CONJ_ID: usize = 26;
-
+/// Word and bits of `actset_output`.
+const ACTSET_OUTPUT: (usize, u64) = (26, 0xffff_ffff);
 /// `actset_output` when the action set has no output (`OFPP_UNSET`).
 const UNSET: u16 = 0xfff7;
 
 /// Word and bits of the ports of TCP, UDP and SCTP, and of type and code of ICMP.
 pub(crate) const PORTS: (usize, u64) = (8, 0xffff_ffff << 32);
+
+/// As what a packet is looked up.
+#[derive(Clone, Copy)]
+struct How {
+    /// As if it had come in there.
+    in_port: OfPort,
+    /// What it means that no rule matches.
+    missed: Missed,
+    /// By the original direction of its connection.
+    original: bool,
+}
+
+impl How {
+    /// As it is, where a miss matters.
+    const fn arrived(in_port: OfPort) -> How {
+        How { in_port, missed: Missed::Matters, original: false }
+    }
+}
 
 /// What it means that no rule matched.
 #[derive(Clone, Copy, PartialEq, Eq)]

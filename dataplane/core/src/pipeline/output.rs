@@ -8,7 +8,7 @@ use weft_flow::{Action, Field, Fields, Subfield};
 use weft_wire::{DropReason, OfPort};
 
 use super::trace::{Event, Tracer};
-use super::{By, Here, Missed, Walk};
+use super::{By, Here, How, Walk};
 use crate::snapshot::{Path, Port, PortKind, TunnelKeys};
 use crate::tables::TableId;
 use crate::verdict::{Emit, Op, PacketIn, Shared};
@@ -64,7 +64,7 @@ impl<T: Tracer> Walk<'_, T> {
         port: OfPort,
         max_len: u32,
     ) -> Result<(), DropReason> {
-        let in_port = OfPort(self.get(Field::InPort) as u16);
+        let in_port = self.in_port();
         match port {
             OfPort::NORMAL => self.normal(here),
             OfPort::FLOOD | OfPort::ALL => self.output_everywhere(here, in_port),
@@ -73,7 +73,7 @@ impl<T: Tracer> Walk<'_, T> {
                 self.packet_in(here, by, &to_controller(u16::MAX, PacketInReason::Action));
                 Ok(())
             }
-            OfPort::TABLE => self.look_up(here, TableId::FIRST, in_port, Missed::Matters),
+            OfPort::TABLE => self.look_up(here, TableId::FIRST, How::arrived(in_port)),
             OfPort::NONE => Ok(()),
             // OpenFlow 1.3.5, section 5.12: not to the ingress port, unless it is named as IN_PORT.
             port if port == in_port => {
@@ -205,6 +205,7 @@ impl<T: Tracer> Walk<'_, T> {
             self.written.0[word] = u64::MAX;
         }
         self.stack.clear();
+        self.before = None;
         self.state = None;
     }
 
@@ -221,7 +222,7 @@ impl<T: Tracer> Walk<'_, T> {
             bridge: here.bridge.spec.id,
             table: by.table,
             cookie: by.rule.map_or(u64::MAX, |rule| rule.cookie),
-            in_port: OfPort(self.get(Field::InPort) as u16),
+            in_port: self.in_port(),
             fields,
             controller: controller.clone(),
             meter: here.tables.meter(number).cloned(),

@@ -81,6 +81,14 @@ impl Weft {
         let snapshot: Arc<Snapshot> = self.rig.datapath.shared().published.load();
         let key = parse::full(&offer.octets, Ingress::port(PortId(offer.port - 1))).unwrap();
         let octets = trace::Octets { frame: &offer.octets, pool: &self.rig.pool };
-        trace::run(&snapshot, &key, Some(octets), (100, self.rig.now)).unwrap()
+        trace::run(trace::Query {
+            snapshot: &snapshot,
+            key: &key,
+            octets: Some(octets),
+            connections: self.rig.datapath.connections(),
+            second: 100,
+            now: self.rig.now,
+        })
+        .unwrap()
     }
 }

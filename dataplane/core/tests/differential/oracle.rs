@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use weft_conntrack::Connections;
 use weft_core::counters::PortTotals;
 use weft_core::decap::{TUNNEL_WORDS, Vteps};
 use weft_core::edit::remark::Remarks;
@@ -24,6 +25,7 @@ use weft_core::verdict::{Emit, Op, Verdict};
 use weft_io::{FrameCache, FramePool, Packet};
 use weft_wire::{DropReason, EtherType};
 
+use crate::rig::CONNECTIONS;
 use crate::rules;
 
 /// What of a bridge's FDB both switches have to agree on.
@@ -52,6 +54,7 @@ pub struct Oracle {
     /// The other switch's tables, and this one's.
     flows: Vec<(Arc<FlowTables>, Arc<FlowTables>)>,
     epochs: Arc<Epochs>,
+    pub connections: Connections,
     frames: FrameCache,
     workers: usize,
     pub now: Duration,
@@ -71,6 +74,7 @@ impl Oracle {
             fdbs: BTreeMap::new(),
             flows: Vec::new(),
             epochs,
+            connections: Connections::new(CONNECTIONS).unwrap(),
             frames: FramePool::new(4096).unwrap().cache(),
             workers,
             now,
@@ -169,6 +173,7 @@ impl Oracle {
 
     /// Time has gone on: packets that waited too long are dropped.
     pub fn expire(&mut self) {
+        self.connections.expire(self.second(), usize::MAX);
         let (late, held) =
             std::mem::take(&mut self.held).into_iter().partition(|waiting| waiting.deadline <= self.now);
         self.held = held;
@@ -213,8 +218,15 @@ impl Oracle {
 
     fn switch(&mut self, port: PortId, key: &FlowKey, packet: &Packet) {
         let mut verdict = Verdict::default();
-        let (snapshot, second, now) = (&*self.snapshot, self.second(), self.now);
-        let occasion = Occasion { snapshot, key, packet: Some(packet), second, now, effects: true };
+        let occasion = Occasion {
+            snapshot: &self.snapshot,
+            key,
+            packet: Some(packet),
+            connections: &self.connections,
+            second: self.second(),
+            now: self.now,
+            effects: true,
+        };
         walk(occasion, &mut verdict, &mut Silent);
         let ingress = verdict.tunnel.unwrap_or(port);
         if let Some(tunnel) = verdict.tunnel {
@@ -223,7 +235,7 @@ impl Oracle {
             totals.rx_bytes += packet.total_len() as u64;
         }
         let bytes = packet.total_len() as u64;
-        verdict.rules.iter().for_each(|rule| rule.count(1, bytes, now));
+        verdict.rules.iter().for_each(|rule| rule.count(1, bytes, self.now));
         for chosen in &verdict.buckets {
             match chosen.bucket {
                 Some(at) => chosen.group.count_bucket(at, 1, bytes),
@@ -295,6 +307,16 @@ impl Oracle {
                     self.drop(ingress, reason);
                     self.frames.free(packet);
                     return ends;
+                }
+                Op::Translate(number) => {
+                    let link = verdict.links[usize::from(*number)];
+                    let translation = self.connections.translation(link).unwrap();
+                    edit::translate(&translation, &mut packet).unwrap();
+                    continue;
+                }
+                Op::TranslateTo(translation) => {
+                    edit::translate(translation, &mut packet).unwrap();
+                    continue;
                 }
             };
             if let Err(reason) = edit::apply(&Edits::new(&[edit]), &mut packet, &mut self.frames) {

@@ -1,0 +1,281 @@
+//! What connection tracking is told of a packet.
+//!
+//! The addresses and ports are those of the walk's fields, so that what an action has rewritten counts. What no field has
+//! is read from the packet itself: TCP's numbers, by a hit as well ([`segment`]), and the packet that an ICMP error quotes
+//! (`connection/quoted.rs`). No checksum is looked at: a hit could not afford to, and a broken packet changes nothing that its
+//! sender couldn't change with a whole one.
+
+mod quoted;
+
+use weft_conntrack::{Connections, Facts, Family, Filter, Partial, Segment, Translation, Tuple};
+use weft_flow::{Field, Fields, Subfield};
+use weft_io::Packet;
+use weft_wire::{EtherType, Protocol, ipv6, tcp};
+
+use crate::parse::ip::{FRAGMENT_LATER, Payload, header_6, skip_extensions, split_4};
+use crate::parse::transport::{icmp_has_identifier, icmpv6_has_identifier, tcp_header};
+use crate::parse::{self, Link};
+
+/// What tracking knows of a packet; `None` if that is none of its packets: no IP, a fragment, or a message of ICMP that
+/// belongs to no connection.
+pub fn facts(fields: &Fields, packet: Option<&Packet>) -> Option<Facts> {
+    let tuple = tuple(fields).filter(|tuple| tuple.is_trackable() || is_error(tuple))?;
+    let inner = if is_error(&tuple) { packet.and_then(quoted::tuple) } else { None };
+    let tcp = if tuple.protocol == Protocol::TCP.0 { packet.and_then(segment) } else { None };
+    Some(Facts { tuple, tcp, inner, valid: true })
+}
+
+/// Whether the packet is a fragment.
+#[inline]
+pub fn is_fragment(fields: &Fields) -> bool {
+    fields.0[3] & 3 != 0
+}
+
+/// The tuple that these fields are. This runs for every new connection, so it reads words (`weft_flow::fields`).
+pub fn tuple(fields: &Fields) -> Option<Tuple> {
+    let words = &fields.0;
+    let address = |at: usize| u128::from(words[at]) << 64 | u128::from(words[at + 1]);
+    let (family, src, dst) = match EtherType((words[3] >> 48) as u16) {
+        EtherType::IPV4 => (Family::V4, (words[5] as u32).into(), (words[7] as u32).into()),
+        EtherType::IPV6 => (Family::V6, address(4), address(6)),
+        _ => return None,
+    };
+    if is_fragment(fields) {
+        return None;
+    }
+    let protocol = (words[3] >> 24) as u8;
+    let (src_port, dst_port) = ((words[8] >> 48) as u16, (words[8] >> 32) as u16);
+    let tuple = Tuple { src, dst, src_port, dst_port, protocol, family };
+    Some(match (tuple.is_icmp(), Protocol(protocol)) {
+        (true, _) => message(tuple),
+        (false, Protocol::TCP | Protocol::UDP | Protocol::SCTP) => tuple,
+        (false, _) => Tuple { src_port: 0, dst_port: 0, ..tuple },
+    })
+}
+
+/// As keys have them, type and code are in the low octets of the ports and the identifier in the high ones.
+fn message(tuple: Tuple) -> Tuple {
+    let [[high, kind], [low, code]] = [tuple.src_port, tuple.dst_port].map(u16::to_be_bytes);
+    Tuple { src_port: u16::from_be_bytes([high, low]), dst_port: Tuple::icmp(kind, code), ..tuple }
+}
+
+/// ICMP messages that quote the packet that they are about (RFC 792; RFC 4443, section 3).
+pub fn is_error(tuple: &Tuple) -> bool {
+    tuple.is_icmp()
+        && match tuple.family {
+            Family::V4 => matches!(tuple.icmp_type(), 3 | 4 | 5 | 11 | 12),
+            Family::V6 => matches!(tuple.icmp_type(), 1..=4),
+        }
+}
+
+/// A TCP segment that is only described is the next one of its connection, or the first of a new one.
+pub fn described(
+    connections: &Connections,
+    zone: u16,
+    facts: &Facts,
+    fields: &Fields,
+    second: u32,
+) -> Segment {
+    let flags = (fields.0[8] >> 16) as u8;
+    let tuple = &facts.tuple;
+    let exactly = |tuple: &Tuple| Partial {
+        src: Some(tuple.src),
+        dst: Some(tuple.dst),
+        src_port: Some(tuple.src_port),
+        dst_port: Some(tuple.dst_port),
+        protocol: Some(tuple.protocol),
+        family: Some(tuple.family),
+    };
+    let mut found = None;
+    let there = Filter { zone: Some(zone), original: exactly(tuple), ..Filter::default() };
+    let back = Filter { zone: Some(zone), reply: exactly(tuple), ..Filter::default() };
+    for (filter, [from, to]) in [(there, [0, 1]), (back, [1, 0])] {
+        connections.list(&filter, second, &mut |connection| {
+            let peers = connection.progress.peers;
+            found = Some((peers[from].low, peers[to].low));
+        });
+    }
+    let (seq, ack) = found.unwrap_or_default();
+    let usual = if found.is_some() { ACK } else { SYN };
+    let flags = if flags == 0 { usual } else { flags };
+    Segment { seq, ack, window: u16::MAX, flags, payload: 0, scale: None }
+}
+
+/// TCP's ACK flag.
+const ACK: u8 = 0x10;
+
+/// What tracking reads of a TCP packet. `None` if it has no whole TCP header.
+#[inline]
+pub fn segment(packet: &Packet) -> Option<Segment> {
+    let (octets, payload) = carried(packet)?;
+    if payload.protocol != Protocol::TCP {
+        return None;
+    }
+    let header = tcp_header(octets, payload.len)?;
+    let header_len = usize::from(header[12] >> 4) * 4;
+    let word = |at: usize| {
+        header.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |word| u32::from_be_bytes(*word))
+    };
+    let flags = header[13];
+    let options = octets.get(tcp::LEN..header_len).unwrap_or_default();
+    Some(Segment {
+        seq: word(4),
+        ack: word(8),
+        window: u16::from_be_bytes([header[14], header[15]]),
+        flags,
+        payload: (payload.len - header_len) as u32,
+        scale: if flags & SYN != 0 { window_scale(options) } else { None },
+    })
+}
+
+/// TCP's SYN flag.
+const SYN: u8 = 2;
+
+/// The window scale option (RFC 7323, section 2.2).
+fn window_scale(mut options: &[u8]) -> Option<u8> {
+    loop {
+        options = match *options {
+            [0, ..] | [] | [_] => return None,
+            [1, ref rest @ ..] => rest,
+            [3, 3, scale, ..] => return Some(scale.min(14)),
+            [_, len, ..] if len >= 2 => options.get(usize::from(len)..)?,
+            _ => return None,
+        };
+    }
+}
+
+/// What an IP packet carries, as far as the head frame has it, and what that is.
+#[inline(always)]
+fn carried(packet: &Packet) -> Option<(&[u8], Payload)> {
+    let (frame, total) = (packet.data(), packet.total_len());
+    let Link { ether_type, at, .. } = parse::link(frame)?;
+    let octets = frame.get(at..)?;
+    let size = total.saturating_sub(at);
+    let payload = match ether_type {
+        EtherType::IPV4 => split_4(octets, size)?.1,
+        EtherType::IPV6 => skip_extensions(octets, &ipv6::Header::new(header_6(octets, size)?))?,
+        _ => return None,
+    };
+    (payload.fragment & FRAGMENT_LATER == 0).then_some(())?;
+    Some((octets.get(payload.at..)?, payload))
+}
+
+/// The ports (or identifier, type and code) at the start of what an IP packet of this protocol carries.
+fn ends(octets: &[u8], tuple: Tuple) -> Option<Tuple> {
+    let &[a, b, c, d] = octets.first_chunk::<4>()?;
+    let protocol = Protocol(tuple.protocol);
+    if tuple.is_icmp() {
+        let &[kind, code, _, _, high, low, ..] = octets.first_chunk::<8>()?;
+        let known = match tuple.family {
+            Family::V4 => icmp_has_identifier(kind),
+            Family::V6 => icmpv6_has_identifier(kind),
+        };
+        let src_port = if known { u16::from_be_bytes([high, low]) } else { 0 };
+        return Some(Tuple { src_port, dst_port: Tuple::icmp(kind, code), ..tuple });
+    }
+    match protocol {
+        Protocol::TCP | Protocol::UDP | Protocol::SCTP => Some(Tuple {
+            src_port: u16::from_be_bytes([a, b]),
+            dst_port: u16::from_be_bytes([c, d]),
+            ..tuple
+        }),
+        _ => Some(tuple),
+    }
+}
+
+/// Puts a tuple into the fields of the original direction: `ct_nw_src` and so on; or zeros.
+pub(crate) fn set_original(fields: &mut Fields, tuple: Option<&Tuple>) {
+    let words = &mut fields.0;
+    words[32..36].fill(0);
+    (words[30], words[31]) = (0, words[31] & 0xffff << 48);
+    let Some(tuple) = tuple else { return };
+    let (source_port, destination_port) = ports_of(tuple);
+    words[31] |= u64::from(tuple.protocol) << 32 | u64::from(source_port) << 16 | u64::from(destination_port);
+    match tuple.family {
+        Family::V4 => words[30] = u64::from(tuple.src as u32) << 32 | u64::from(tuple.dst as u32),
+        Family::V6 => {
+            (words[32], words[33]) = ((tuple.src >> 64) as u64, tuple.src as u64);
+            (words[34], words[35]) = ((tuple.dst >> 64) as u64, tuple.dst as u64);
+        }
+    }
+}
+
+/// What `ct_tp_src` and `ct_tp_dst` say: ports, or ICMP's type and code.
+fn ports_of(tuple: &Tuple) -> (u16, u16) {
+    if tuple.is_icmp() {
+        (tuple.icmp_type().into(), tuple.dst_port & 0xff)
+    } else {
+        (tuple.src_port, tuple.dst_port)
+    }
+}
+
+/// The addresses and ports of a tuple, put into a packet's own fields.
+pub(crate) fn set_packet(fields: &mut Fields, tuple: &Tuple) {
+    let (source, destination) = match tuple.family {
+        Family::V4 => (Field::IpSrc, Field::IpDst),
+        Family::V6 => (Field::Ipv6Src, Field::Ipv6Dst),
+    };
+    let mut set = |field, value: u128| Subfield::whole(field).set(fields, value);
+    set(source, tuple.src);
+    set(destination, tuple.dst);
+    if tuple.has_ports() {
+        set(Field::TcpSrc, tuple.src_port.into());
+        set(Field::TcpDst, tuple.dst_port.into());
+    }
+}
+
+/// The same of an ICMP error: of its own addresses only one changes.
+pub(crate) fn set_related(fields: &mut Fields, translation: &Translation) {
+    // It travels as an answer to the packet that it quotes.
+    let outer = translation.tuple;
+    let (source, destination) = match outer.family {
+        Family::V4 => (Field::IpSrc, Field::IpDst),
+        Family::V6 => (Field::Ipv6Src, Field::Ipv6Dst),
+    };
+    if translation.source {
+        Subfield::whole(source).set(fields, outer.src);
+    }
+    if translation.destination {
+        Subfield::whole(destination).set(fields, outer.dst);
+    }
+}
+
+/// The packet's addresses, protocol and ports change places with those of the original direction. `None` if there are none,
+/// or the packet is no IP.
+pub(crate) fn swap(fields: &mut Fields) -> Option<()> {
+    let version_4 = Subfield::whole(Field::EthType).get(fields) == EtherType::IPV4.0.into();
+    let is_ip = version_4 || Subfield::whole(Field::EthType).get(fields) == EtherType::IPV6.0.into();
+    if !is_ip || Subfield::whole(Field::CtNwProto).get(fields) == 0 {
+        return None;
+    }
+    let addresses = match version_4 {
+        true => [(Field::IpSrc, Field::CtNwSrc), (Field::IpDst, Field::CtNwDst)],
+        false => [(Field::Ipv6Src, Field::CtIpv6Src), (Field::Ipv6Dst, Field::CtIpv6Dst)],
+    };
+    let rest = [
+        (Field::NwProto, Field::CtNwProto),
+        (Field::TcpSrc, Field::CtTpSrc),
+        (Field::TcpDst, Field::CtTpDst),
+    ];
+    for (own, original) in addresses.into_iter().chain(rest) {
+        let (own, original) = (Subfield::whole(own), Subfield::whole(original));
+        let (one, other) = (own.get(fields), original.get(fields));
+        own.set(fields, other);
+        original.set(fields, one);
+    }
+    Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_scale_is_found_among_other_options_and_only_if_it_is_whole() {
+        assert_eq!(window_scale(&[2, 4, 5, 180, 1, 3, 3, 7]), Some(7));
+        assert_eq!(window_scale(&[1, 3, 3, 20]), Some(14));
+        for broken in [&[2, 0, 3, 3, 7][..], &[3, 3], &[0, 3, 3, 7], &[8, 10, 3, 3], &[3, 4, 7, 7]] {
+            assert_eq!(window_scale(broken), None, "{broken:?}");
+        }
+    }
+}

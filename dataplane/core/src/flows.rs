@@ -1,0 +1,160 @@
+//! The flows of one key width: those that are cached, and what a packet does that has none.
+//!
+//! A flow is a hit if it has the packet's key, and all that it depends on stands. Three things are asked in turn: the
+//! FDB entries that it was chosen by (epochs), its program (published things and rules), and its connections. Asking a
+//! connection is taking part in it: it keeps the packet's window and its own age. So it is asked last, and a packet that
+//! changes what rules can see of its connection is no hit.
+//!
+//! What a walk finds is cached, unless it is for this packet only: one that begins a connection, say. Then the next packet
+//! walks as well, and no other flow is pushed out of the cache for this one.
+//!
+//! Owner: one worker's lane.
+
+use weft_conntrack::Link;
+use weft_io::Packet;
+use weft_wire::DropReason;
+
+use crate::cache::{Cache, Flow, KeyHash, Place};
+use crate::forward::{Decision, Forwarder};
+use crate::intake::Intake;
+use crate::key::FlowKey;
+
+/// See the module's text.
+#[derive(Debug)]
+pub struct Flows<const W: usize, const L: usize> {
+    /// Those that are cached.
+    pub cache: Cache<W, L>,
+    /// Whether there may be flows with connections among them.
+    pub tracks: bool,
+}
+
+impl<const W: usize, const L: usize> Flows<W, L> {
+    /// None, with room for `flows`.
+    pub fn new(flows: usize) -> std::io::Result<Self> {
+        Ok(Flows { cache: Cache::new(flows)?, tracks: false })
+    }
+
+    /// The flow at this place, if it is the packet's.
+    #[inline(always)]
+    pub fn hit(
+        &mut self,
+        place: Place,
+        key: &[u64; W],
+        packet: &Packet,
+        forward: &mut Forwarder,
+    ) -> Option<&mut Flow<W, L>> {
+        if !self.stands(place, key, forward) {
+            return None;
+        }
+        let flow = self.cache.flow(place)?;
+        if forward.steps(&flow.links, packet) { Some(flow) } else { None }
+    }
+
+    /// Whether the flow is the key's, and all that it depends on stands but its connections.
+    #[inline(always)]
+    fn stands(&mut self, place: Place, key: &[u64; W], forward: &mut Forwarder) -> bool {
+        let cache = &mut self.cache;
+        if !cache.is_key(place, key) {
+            return false;
+        }
+        let Some(&mut Flow { deps, program, .. }) = cache.flow(place) else { return false };
+        let epochs = &forward.shared.epochs;
+        epochs.holds(deps[0])
+            && epochs.holds(deps[1])
+            && forward.is_current(program)
+            && (!forward.current_has_doubts()
+                || cache.compared(place).is_some_and(|compared| forward.has_compared(program, compared, key)))
+    }
+
+    /// The flow isn't cached, or is stale, or was cached within this burst: walks the pipeline if need be, and caches what
+    /// it says, if it lasts and the port's intake takes it. The error is a drop that is not cached.
+    #[cold]
+    #[inline(never)]
+    pub fn miss(
+        &mut self,
+        (hash, key): (KeyHash, &[u64; W]),
+        packet: &Packet,
+        forward: &mut Forwarder,
+        intake: &mut Intake,
+    ) -> Result<&mut Flow<W, L>, DropReason> {
+        let known = self.cache.find(hash, key);
+        if let Some(place) = known
+            && self.stands(place, key, forward)
+            && self.cache.flow(place).is_some_and(|flow| forward.steps(&flow.links, packet))
+        {
+            return self.at(place);
+        }
+        let decision = forward.walk(&widened(key), packet)?;
+        let place = match lasts::<L>(&decision) {
+            true => self.place((hash, key), known, forward, intake),
+            false => self.cache.spare(),
+        };
+        let spare = place == self.cache.spare();
+        if spare {
+            // The packet is the only one; the program lingers until it is through.
+            forward.release(decision.program);
+        }
+        if let Some(flow) = self.cache.flow(place) {
+            // The spare place has seen other flows: each has to be new there.
+            let stamp = if spare { 0 } else { flow.stamp };
+            let Decision { program, deps, .. } = decision;
+            *flow = Flow { program, deps, stamp, ..*flow };
+            flow.links.iter_mut().zip(decision.links).for_each(|(place, link)| *place = link);
+            self.tracks |= !spare && flow.links.iter().any(|&link| link != Link::NONE);
+        }
+        if let Some(compared) = self.cache.compared(place) {
+            *compared = forward.programs.hot(decision.program).map_or(0, |hot| hot.doubt);
+        }
+        self.at(place)
+    }
+
+    fn at(&mut self, place: Place) -> Result<&mut Flow<W, L>, DropReason> {
+        // The place is one of the cache's own.
+        self.cache.flow(place).ok_or(DropReason::NoBridge)
+    }
+
+    /// Where the flow is, or shall be: the spare place if the port's intake doesn't take it.
+    fn place(
+        &mut self,
+        (hash, key): (KeyHash, &[u64; W]),
+        known: Option<Place>,
+        forward: &mut Forwarder,
+        intake: &mut Intake,
+    ) -> Place {
+        let counters = &forward.counters.worker;
+        let (place, replaced) = match known {
+            Some(place) => {
+                counters.stale.add(1);
+                (place, self.cache.flow(place).map(|flow| flow.program))
+            }
+            None if intake.takes() => {
+                let (place, victim) = self.cache.insert(hash, key);
+                if victim.is_some() {
+                    counters.evicted.add(1);
+                    intake.pushed_out();
+                }
+                (place, victim)
+            }
+            None => {
+                counters.uncached.add(1);
+                (self.cache.spare(), None)
+            }
+        };
+        if let Some(replaced) = replaced {
+            forward.release(replaced);
+        }
+        place
+    }
+}
+
+/// Whether the decision is for more than one packet, and a flow has room for what it depends on. One without room for
+/// connections, whose mask doesn't read what they are told apart by, has none.
+fn lasts<const L: usize>(decision: &Decision) -> bool {
+    decision.lasts && decision.links.iter().skip(L).all(|&link| link == Link::NONE)
+}
+
+fn widened<const W: usize>(key: &[u64; W]) -> FlowKey {
+    let mut full = FlowKey::default();
+    full.0.iter_mut().zip(key).for_each(|(word, read)| *word = *read);
+    full
+}
