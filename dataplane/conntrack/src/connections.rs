@@ -229,19 +229,23 @@ impl Connections {
     /// The same, for who holds the bucket's lock. Expired connections of the tuple end for good.
     pub(crate) fn find_held(&self, place: Place, zone: u16, tuple: &Tuple, second: u32) -> Option<Found> {
         loop {
-            match self.scan(place, zone, tuple, second) {
-                Ok(found @ Some(_)) => return found,
-                Ok(None) => break,
+            let met = self.index.scan(place, |slot| {
+                let entry = self.arena.get(slot)?;
+                match entry.look(zone, tuple, second) {
+                    Sight::Mine(direction, epoch) => Some(Ok(Found { slot, direction, epoch })),
+                    Sight::Busy => Some(Err(Busy)),
+                    Sight::Other => {
+                        entry.bury(zone, tuple, second);
+                        None
+                    }
+                }
+            });
+            match met.transpose() {
+                Ok(found) => return found,
                 // Its writer is about to finish, and waits for nothing meanwhile.
                 Err(Busy) => std::thread::yield_now(),
             }
         }
-        self.index.scan(place, |slot| {
-            if let Some(entry) = self.arena.get(slot) {
-                entry.bury(zone, tuple, second);
-            }
-            None
-        })
     }
 
     #[inline]

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 use bytemuck::Zeroable;
 
-use crate::cells::{PeerCell, identity, ports, same_addresses, store_addresses, tuple_of};
+use crate::cells::{PeerCell, identity, ports, same_addresses, store_addresses, store_wide, tuple_of, wide};
 use crate::expect::Skew;
 use crate::image::{Image, flag, helper_of, kind_of, nat_of, phase_of, timeout_of};
 use crate::nat::Translation;
@@ -129,7 +129,7 @@ impl Entry {
             Direction::Original => (first, second),
             Direction::Reply => (second, first),
         };
-        let old = (from.load(), to.load());
+        let old = (from.load_window(), to.load_window());
         let (mut source, mut destination) = old;
         let fits = tcp::advance(&mut source, &mut destination, segment);
         if fits {
@@ -198,14 +198,17 @@ impl Entry {
     }
 
     fn label(&self) -> u128 {
-        let [low, high] = self.label.each_ref().map(|word| u128::from(word.load(RELAXED)));
-        low | high << 64
+        let [low, high] = &self.label;
+        wide(low, high)
     }
 
     fn progress(&self, flags: u32) -> Progress {
         let kind = kind_of(flags);
         let peers = match kind {
-            Kind::Tcp => self.peers.each_ref().map(PeerCell::load),
+            Kind::Tcp => {
+                let [first, second] = &self.peers;
+                [first.load(), second.load()]
+            }
             _ => Default::default(),
         };
         Progress { kind, phase: phase_of(flags), peers }
@@ -284,8 +287,7 @@ impl Entry {
 
     fn store_label(&self, label: u128) {
         let [low, high] = &self.label;
-        low.store(label as u64, RELAXED);
-        high.store((label >> 64) as u64, RELAXED);
+        store_wide(low, high, label);
     }
 
     fn open(&self) -> u32 {
@@ -303,8 +305,8 @@ impl Entry {
 
     /// Skew of its sequence numbers.
     pub fn skew(&self) -> Skew {
-        let [original, reply] = self.skew.each_ref().map(|skew| skew.load(RELAXED) as i32);
-        Skew { original, reply }
+        let [original, reply] = &self.skew;
+        Skew { original: original.load(RELAXED) as i32, reply: reply.load(RELAXED) as i32 }
     }
 
     /// Sets that.

@@ -7,6 +7,7 @@ use crate::entry::Entry;
 use crate::expectations::Expectation;
 use crate::hash::spread;
 use crate::image::Image;
+use crate::index::Place;
 use crate::link::Link;
 use crate::nat::{self, Nat, Side};
 use crate::protocol::Progress;
@@ -29,40 +30,43 @@ enum Obstacle {
     Full,
 }
 
+/// The connection that is asked for.
+#[derive(Clone, Copy)]
+pub(crate) struct Wanted<'a> {
+    /// Its original tuple.
+    pub tuple: &'a Tuple,
+    /// Where that belongs.
+    pub home: Place,
+    /// What is asked for.
+    pub commit: &'a Commit,
+    /// What expects it.
+    pub parent: Option<&'a Expectation>,
+}
+
 impl Work<'_> {
     /// Makes the connection of a tuple that has none; `None` if it has one by now.
-    pub fn make(
-        &self,
-        tuple: &Tuple,
-        commit: &Commit,
-        parent: Option<&Expectation>,
-    ) -> Result<Option<(Image, Link)>, Refusal> {
+    pub fn make(&self, wanted: &Wanted<'_>) -> Result<Option<(Image, Link)>, Refusal> {
         let Request { zone, effects, .. } = *self.request;
         if !effects {
             self.tracker.room(zone)?;
-            let image = self.plan(tuple, commit, parent)?;
-            return Ok(Some((image, Link::NEVER)));
+            return self.plan(wanted).map(|image| Some((image, Link::NEVER)));
         }
         self.tracker.reserve(zone)?;
-        let made = self.put(tuple, commit, parent);
+        let made = self.put(wanted);
         if !matches!(made, Ok(Some(_))) {
             self.tracker.release(zone);
         }
         made
     }
 
-    fn put(
-        &self,
-        tuple: &Tuple,
-        commit: &Commit,
-        parent: Option<&Expectation>,
-    ) -> Result<Option<(Image, Link)>, Refusal> {
+    fn put(&self, wanted: &Wanted<'_>) -> Result<Option<(Image, Link)>, Refusal> {
+        let parent = wanted.parent;
         for _ in 0..CHOICES {
-            let image = self.plan(tuple, commit, parent)?;
+            let image = self.plan(wanted)?;
             if parent.is_some_and(|parent| !self.tracker.expectations.take(parent)) {
                 return Ok(None);
             }
-            let outcome = self.insert(&image);
+            let outcome = self.insert(&image, wanted.home);
             if let (Some(parent), Err(_)) = (parent, &outcome) {
                 // It wasn't used: it may be by another packet.
                 let _ = self.tracker.expectations.insert(*parent, self.request.second);
@@ -85,7 +89,9 @@ impl Work<'_> {
     }
 
     /// The connection as it is to be.
-    fn plan(&self, tuple: &Tuple, commit: &Commit, parent: Option<&Expectation>) -> Result<Image, Refusal> {
+    #[inline]
+    fn plan(&self, wanted: &Wanted<'_>) -> Result<Image, Refusal> {
+        let Wanted { tuple, commit, parent, .. } = *wanted;
         let (reply, nat) = match (parent, &commit.nat) {
             (Some(parent), _) if self.translates() => self.foretold(tuple, parent)?,
             (None, Some(nat)) => (self.translated(tuple, nat)?, Some(nat.side)),
@@ -145,15 +151,14 @@ impl Work<'_> {
     }
 
     /// Fills a slot and puts it where both tuples are sought, if neither has a connection.
-    fn insert(&self, image: &Image) -> Result<Link, Obstacle> {
+    fn insert(&self, image: &Image, home: Place) -> Result<Link, Obstacle> {
         let tracker = self.tracker;
         let second = self.request.second;
-        let home = tracker.place(image.zone, &image.original);
         let slot = tracker.arena.take(home.bucket).ok_or(Obstacle::Full)?;
         let entry = tracker.arena.get(slot).ok_or(Obstacle::Full)?;
         let seconds = tracker.zones.seconds(image.zone, image.timeout);
         let epoch = entry.fill(image, home.bucket, second, seconds);
-        match self.publish(image, slot, entry) {
+        match self.publish(image, home, (slot, entry)) {
             Ok(()) => Ok(Link::entry(slot, Direction::Original, epoch)),
             Err(obstacle) => {
                 entry.end();
@@ -163,9 +168,8 @@ impl Work<'_> {
         }
     }
 
-    fn publish(&self, image: &Image, slot: usize, entry: &Entry) -> Result<(), Obstacle> {
+    fn publish(&self, image: &Image, home: Place, (slot, entry): (usize, &Entry)) -> Result<(), Obstacle> {
         let (tracker, zone, second) = (self.tracker, image.zone, self.request.second);
-        let home = tracker.place(zone, &image.original);
         let away = if image.nat.is_some() { tracker.place(zone, &image.reply) } else { home };
         let _held = tracker.index.lock(home.bucket, away.bucket);
         if tracker.find_held(home, zone, &image.original, second).is_some() {

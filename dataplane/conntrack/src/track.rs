@@ -8,13 +8,13 @@ use std::sync::atomic::Ordering;
 
 use crate::connections::{Connections, Found, Sought};
 use crate::entry::Entry;
-use crate::expectations::Expectation;
 use crate::image::Image;
 use crate::index::Place;
 use crate::link::{Absence, Link, Target};
+use crate::make::Wanted;
 use crate::nat::Translation;
 use crate::protocol::{self, Kind, Outcome, Verdict};
-use crate::request::{Before, Commit, Request, Tracked};
+use crate::request::{Before, Request, Tracked};
 use crate::state::{Direction, State};
 use crate::tally::Count;
 use crate::tuple::Tuple;
@@ -256,10 +256,11 @@ impl<'a> Work<'a> {
     fn absent(&self, tuple: &Tuple, known: Option<(Place, u32)>) -> Option<Tracked> {
         let Request { zone, facts, commit, second, .. } = *self.request;
         let expectation = self.tracker.expectations.find(zone, tuple, second);
+        let parent = expectation.as_ref();
         let begins = protocol::may_begin(facts);
         let state = if begins { State::NEW } else { State::INV } | State::TRK;
         let mut answer = Tracked { state, original: Some(*tuple), ..self.nothing() };
-        match (&expectation, known) {
+        match (parent, known) {
             (Some(parent), _) => {
                 (answer.mark, answer.label) = (parent.mark, parent.label);
                 answer.original = Some(parent.original);
@@ -273,30 +274,27 @@ impl<'a> Work<'a> {
             _ => {}
         }
         match commit {
-            Some(commit) if begins => self.begin(tuple, commit, expectation.as_ref(), answer),
+            Some(commit) if begins => {
+                let home = known.map_or_else(|| self.tracker.place(zone, tuple), |(place, _)| place);
+                self.begin(&Wanted { tuple, home, commit, parent }, answer)
+            }
             _ => Some(answer),
         }
     }
 
-    fn begin(
-        &self,
-        tuple: &Tuple,
-        commit: &Commit,
-        expectation: Option<&Expectation>,
-        answer: Tracked,
-    ) -> Option<Tracked> {
+    fn begin(&self, wanted: &Wanted<'_>, answer: Tracked) -> Option<Tracked> {
         let answer = Tracked { link: Link::NEVER, ..answer };
-        match self.make(tuple, commit, expectation) {
+        match self.make(wanted) {
             Ok(Some((image, link))) => {
                 let fresh = Tracked { state: answer.state, created: true, ..self.nothing() };
                 Some(self.answer(&image, link, fresh))
             }
             Ok(None) => None,
             // Another worker has made it, and taken the last place for that.
-            Err(_) if self.request.effects && self.is_known(tuple) => None,
+            Err(_) if self.request.effects && self.is_known(wanted.tuple) => None,
             Err(refusal) => {
                 if self.request.effects {
-                    self.tracker.tally.add(usize::from(tuple.src_port), refusal.into(), 1);
+                    self.tracker.tally.add(usize::from(wanted.tuple.src_port), refusal.into(), 1);
                 }
                 Some(Tracked { refused: Some(refusal), ..answer })
             }
