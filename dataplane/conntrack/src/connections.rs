@@ -162,7 +162,7 @@ impl Connections {
         if epoch != expected.parent.epoch || !alive(entry, expected.parent, second) {
             return Err(Unexpected::NoParent);
         }
-        let marks = (image.mark, image.label);
+        let marks = (image.moving.mark, image.moving.label);
         let expectation = Expectation::new(expected, image.zone, marks, image.original, second);
         let result = self.expectations.insert(expectation, second);
         if result == Err(Unexpected::Full) {

@@ -6,7 +6,7 @@ use crate::connections::{Connections, Sought};
 use crate::entry::Entry;
 use crate::expectations::Expectation;
 use crate::hash::spread;
-use crate::image::Image;
+use crate::image::{Image, Moving};
 use crate::index::Place;
 use crate::link::Link;
 use crate::nat::{self, Nat, Side};
@@ -110,12 +110,9 @@ impl Work<'_> {
             original: *tuple,
             reply,
             nat,
-            mark,
-            label,
-            progress,
-            timeout,
             helper: commit.helper.filter(|helper| helper.is_for(tuple)),
             parent: parent.map(|parent| parent.original),
+            moving: Moving { mark, label, progress, timeout },
         })
     }
 
@@ -156,7 +153,7 @@ impl Work<'_> {
         let second = self.request.second;
         let slot = tracker.arena.take(home.bucket).ok_or(Obstacle::Full)?;
         let entry = tracker.arena.get(slot).ok_or(Obstacle::Full)?;
-        let seconds = tracker.zones.seconds(image.zone, image.timeout);
+        let seconds = tracker.zones.seconds(image.zone, image.moving.timeout);
         let epoch = entry.fill(image, home.bucket, second, seconds);
         match self.publish(image, home, (slot, entry)) {
             Ok(()) => Ok(Link::entry(slot, Direction::Original, epoch)),
