@@ -122,7 +122,16 @@ fn known(count: u64) {
     println!("track, UDP, known, {count:>7} connections: {cost:6.1} ns a packet");
 }
 
-fn new(name: &str, count: u64, commit: &Commit, look_first: bool) {
+/// How the packets of new connections come.
+#[derive(Clone, Copy, PartialEq)]
+enum Way {
+    Commit,
+    LookThenCommit,
+    /// The same, in bursts whose tuples are prefetched.
+    Foreseen,
+}
+
+fn new(name: &str, count: u64, commit: &Commit, way: Way) {
     let mut best = f64::INFINITY;
     for _ in 0..3 {
         let tracker = tracker(count as u32);
@@ -132,7 +141,11 @@ fn new(name: &str, count: u64, commit: &Commit, look_first: bool) {
             let counted = measure(|| {
                 for number in 0..count {
                     let tuple = tuple(number, 17);
-                    if look_first {
+                    if way == Way::Foreseen && number % BURST as u64 == 0 {
+                        (number..number + BURST as u64)
+                            .for_each(|number| tracker.prefetch_tuple(1, &self::tuple(number, 17)));
+                    }
+                    if way != Way::Commit {
                         black_box(track(&tracker, tuple, None, None));
                     }
                     created += u64::from(track(&tracker, tuple, None, Some(commit)).created);
@@ -190,9 +203,22 @@ fn resident() -> usize {
     pages.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
 }
 
+/// What this machine takes at the moment to bring a cache line from memory: the unit of what is random below.
+fn yardstick(lines: usize) {
+    let mut table = weft_io::mem::HugeTable::<[u64; 8]>::new(lines).unwrap();
+    let mut order: Vec<usize> = (0..lines).collect();
+    (1..lines).rev().for_each(|at| order.swap(at, random(at as u64) as usize % (at + 1)));
+    (0..lines).for_each(|at| table[order[at]][0] = order[(at + 1) % lines] as u64);
+    let mut at = 0;
+    let cost = best(3, || nanoseconds(lines, || (0..lines).for_each(|_| at = table[at][0] as usize)));
+    black_box(at);
+    println!("one cache line of {} KiB, at random: {cost:.1} ns", lines / 16);
+}
+
 fn main() {
     let quick = !std::env::args().any(|argument| argument == "--bench");
     let (packets, rounds, many) = if quick { (3200, 1, 1000) } else { (3_200_000, 5, 1_000_000) };
+    yardstick(if quick { 1000 } else { 1 << 20 });
     for count in [1, 1000, 10_000, 100_000] {
         step(if quick { count.min(1000) } else { count }, 17, packets, rounds);
     }
@@ -201,9 +227,10 @@ fn main() {
     }
     known(if quick { 1000 } else { 100_000 });
     let nat = Nat { side: Side::Source, addresses: Some((99, 1099)), ports: None, choice: Choice::Hash };
-    new("commit", many, &Commit::default(), false);
-    new("look, then commit", many, &Commit::default(), true);
-    new("commit with translation", many, &Commit { nat: Some(nat), ..Commit::default() }, false);
+    new("commit", many, &Commit::default(), Way::Commit);
+    new("look, then commit", many, &Commit::default(), Way::LookThenCommit);
+    new("look, then commit, prefetched", many, &Commit::default(), Way::Foreseen);
+    new("commit with translation", many, &Commit { nat: Some(nat), ..Commit::default() }, Way::Commit);
     again(many);
     memory(if quick { 1000 } else { 4_000_000 });
 }

@@ -8,7 +8,7 @@ use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use weft_io::mem::{HugeTable, prefetch};
+use weft_io::mem::HugeTable;
 
 use crate::entry::Entry;
 
@@ -117,7 +117,7 @@ impl Arena {
     /// Fetches a slot that will be filled next.
     fn prefetch(&self, slot: usize) {
         if let Some(entry) = self.get(slot) {
-            prefetch(entry);
+            entry.prefetch();
         }
     }
 

@@ -9,6 +9,7 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 use bytemuck::Zeroable;
+use weft_io::mem::prefetch;
 
 use crate::cells::{PeerCell, identity, ports, same_addresses, store_addresses, store_wide, tuple_of, wide};
 use crate::expect::Skew;
@@ -158,6 +159,13 @@ impl Entry {
         if expiry != 0 && self.expiry.compare_exchange(expiry, new, RELAXED, RELAXED).is_ok() {
             self.seconds.store(seconds, RELAXED);
         }
+    }
+
+    /// Fetches all of it: it will be filled.
+    pub fn prefetch(&self) {
+        prefetch(&self.epoch);
+        prefetch(&self.original);
+        prefetch(&self.label);
     }
 
     /// Says that it is in the index, for who has just put it there and holds its lock.

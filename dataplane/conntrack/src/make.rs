@@ -11,7 +11,7 @@ use crate::index::Place;
 use crate::link::Link;
 use crate::nat::{self, Nat, Side};
 use crate::protocol::Progress;
-use crate::request::{Commit, Refusal, Request};
+use crate::request::{Commit, Refusal, Request, Tracked};
 use crate::state::Direction;
 use crate::tally::Count;
 use crate::track::Work;
@@ -44,27 +44,34 @@ pub(crate) struct Wanted<'a> {
 }
 
 impl Work<'_> {
-    /// Makes the connection of a tuple that has none; `None` if it has one by now.
-    pub fn make(&self, wanted: &Wanted<'_>) -> Result<Option<(Image, Link)>, Refusal> {
+    /// Makes the connection of a tuple that has none, and says what it says; false if it has one by now.
+    pub fn make(&self, wanted: &Wanted<'_>, answer: &mut Tracked) -> Result<bool, Refusal> {
         let Request { zone, effects, .. } = *self.request;
         if !effects {
             self.tracker.room(zone)?;
-            return self.plan(wanted).map(|image| Some((image, Link::NEVER)));
+            let image = self.plan(wanted)?;
+            self.created(&image, Link::NEVER, answer);
+            return Ok(true);
         }
         self.tracker.reserve(zone)?;
-        let made = self.put(wanted);
-        if !matches!(made, Ok(Some(_))) {
+        let made = self.put(wanted, answer);
+        if made != Ok(true) {
             self.tracker.release(zone);
         }
         made
     }
 
-    fn put(&self, wanted: &Wanted<'_>) -> Result<Option<(Image, Link)>, Refusal> {
+    fn created(&self, image: &Image, link: Link, answer: &mut Tracked) {
+        answer.created = true;
+        self.answer((image, &image.moving), link, answer.state, answer);
+    }
+
+    fn put(&self, wanted: &Wanted<'_>, answer: &mut Tracked) -> Result<bool, Refusal> {
         let parent = wanted.parent;
         for _ in 0..CHOICES {
             let image = self.plan(wanted)?;
             if parent.is_some_and(|parent| !self.tracker.expectations.take(parent)) {
-                return Ok(None);
+                return Ok(false);
             }
             let outcome = self.insert(&image, wanted.home);
             if let (Some(parent), Err(_)) = (parent, &outcome) {
@@ -73,13 +80,14 @@ impl Work<'_> {
             }
             match outcome {
                 Ok(link) => {
-                    self.tracker.tally.add(link.place as usize >> 3, Count::Created, 1);
+                    self.tracker.tally.add(wanted.home.bucket, Count::Created, 1);
                     if parent.is_some() {
                         self.tracker.tally.add(0, Count::Expected, 1);
                     }
-                    return Ok(Some((image, link)));
+                    self.created(&image, link, answer);
+                    return Ok(true);
                 }
-                Err(Obstacle::Raced) => return Ok(None),
+                Err(Obstacle::Raced) => return Ok(false),
                 Err(Obstacle::Full) => return Err(Refusal::Full),
                 Err(Obstacle::Clash) if image.nat.is_none() => return Err(Refusal::Clash),
                 Err(Obstacle::Clash) => {}
@@ -89,7 +97,7 @@ impl Work<'_> {
     }
 
     /// The connection as it is to be.
-    #[inline]
+    #[inline(always)]
     fn plan(&self, wanted: &Wanted<'_>) -> Result<Image, Refusal> {
         let Wanted { tuple, commit, parent, .. } = *wanted;
         let (reply, nat) = match (parent, &commit.nat) {
@@ -169,10 +177,18 @@ impl Work<'_> {
         let (tracker, zone, second) = (self.tracker, image.zone, self.request.second);
         let away = if image.nat.is_some() { tracker.place(zone, &image.reply) } else { home };
         let _held = tracker.index.lock(home.bucket, away.bucket);
-        if tracker.find_held(home, zone, &image.original, second).is_some() {
+        if image.nat.is_none() {
+            // One place for both tuples.
+            match tracker.find_held(home, zone, [&image.original, &image.reply], second) {
+                Some(0) => return Err(Obstacle::Raced),
+                Some(_) => return Err(Obstacle::Clash),
+                None => {}
+            }
+        } else if tracker.find_held(home, zone, [&image.original; 2], second).is_some() {
             return Err(Obstacle::Raced);
-        }
-        if image.reply != image.original && tracker.find_held(away, zone, &image.reply, second).is_some() {
+        } else if image.reply != image.original
+            && tracker.find_held(away, zone, [&image.reply; 2], second).is_some()
+        {
             return Err(Obstacle::Clash);
         }
         tracker.index.insert(home, slot).map_err(|_| Obstacle::Full)?;

@@ -235,7 +235,7 @@ impl<'a> Work<'a> {
 
     /// Fills in what the connection says.
     #[inline]
-    fn answer(
+    pub fn answer(
         &self,
         (image, moving): (&Image, &Moving),
         connection: Link,
@@ -294,12 +294,8 @@ impl<'a> Work<'a> {
     }
 
     fn begin(&self, wanted: &Wanted<'_>, answer: &mut Tracked) -> Done {
-        match self.make(wanted) {
-            Ok(Some((image, link))) => {
-                answer.created = true;
-                self.answer((&image, &image.moving), link, answer.state, answer);
-            }
-            Ok(None) => return None,
+        match self.make(wanted, answer) {
+            Ok(made) => return made.then_some(()),
             // Another worker has made it, and taken the last place for that.
             Err(_) if self.request.effects && self.is_known(wanted.tuple) => return None,
             Err(refusal) => {
