@@ -23,12 +23,18 @@ pub(crate) struct PeerCell {
 impl PeerCell {
     #[inline]
     pub fn load(&self) -> Peer {
+        Peer { state: TcpState::from_number(self.state.load(RELAXED)), ..self.load_window() }
+    }
+
+    /// Without the state.
+    #[inline]
+    pub fn load_window(&self) -> Peer {
         Peer {
             low: self.low.load(RELAXED),
             high: self.high.load(RELAXED),
             window: self.window.load(RELAXED),
             scale: self.scale.load(RELAXED),
-            state: TcpState::from_number(self.state.load(RELAXED)),
+            state: TcpState::Established,
         }
     }
 
@@ -67,28 +73,46 @@ impl PeerCell {
     }
 }
 
-pub(crate) fn load_addresses(words: &[AtomicU64; 4]) -> (u128, u128) {
-    let [a, b, c, d] = words.each_ref().map(|word| u128::from(word.load(RELAXED)));
-    (a | b << 64, c | d << 64)
+/// Source and destination address.
+#[inline]
+pub(crate) fn load_addresses([a, b, c, d]: &[AtomicU64; 4]) -> (u128, u128) {
+    (wide(a, b), wide(c, d))
 }
 
-pub(crate) fn store_addresses(words: &[AtomicU64; 4], src: u128, dst: u128) {
-    let values = [src as u64, (src >> 64) as u64, dst as u64, (dst >> 64) as u64];
-    words.iter().zip(values).for_each(|(word, value)| word.store(value, RELAXED));
+/// A number from its lower and its upper half.
+#[inline]
+pub(crate) fn wide(low: &AtomicU64, high: &AtomicU64) -> u128 {
+    u128::from(low.load(RELAXED)) | u128::from(high.load(RELAXED)) << 64
 }
 
+#[inline]
+pub(crate) fn store_addresses([a, b, c, d]: &[AtomicU64; 4], src: u128, dst: u128) {
+    store_wide(a, b, src);
+    store_wide(c, d, dst);
+}
+
+#[inline]
+pub(crate) fn store_wide(low: &AtomicU64, high: &AtomicU64, value: u128) {
+    low.store(value as u64, RELAXED);
+    high.store((value >> 64) as u64, RELAXED);
+}
+
+#[inline]
 pub(crate) fn same_addresses(words: &[AtomicU64; 4], src: u128, dst: u128) -> bool {
     load_addresses(words) == (src, dst)
 }
 
+#[inline]
 pub(crate) fn ports(tuple: &Tuple) -> u32 {
     u32::from(tuple.src_port) << 16 | u32::from(tuple.dst_port)
 }
 
+#[inline]
 pub(crate) fn identity(zone: u16, tuple: &Tuple) -> u32 {
     u32::from(zone) << 16 | u32::from(tuple.protocol) << 8 | tuple.family as u32
 }
 
+#[inline]
 pub(crate) fn tuple_of(words: &[AtomicU64; 4], ports: &AtomicU32, identity: u32) -> Tuple {
     let (src, dst) = load_addresses(words);
     let ports = ports.load(RELAXED);

@@ -9,10 +9,11 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 use bytemuck::Zeroable;
+use weft_io::mem::prefetch;
 
-use crate::cells::{PeerCell, identity, ports, same_addresses, store_addresses, tuple_of};
+use crate::cells::{PeerCell, identity, ports, same_addresses, store_addresses, store_wide, tuple_of, wide};
 use crate::expect::Skew;
-use crate::image::{Image, flag, helper_of, kind_of, nat_of, phase_of, timeout_of};
+use crate::image::{Image, Moving, flag, helper_of, kind_of, nat_of, phase_of, timeout_of};
 use crate::nat::Translation;
 use crate::protocol::{Kind, Progress};
 use crate::request::Segment;
@@ -129,7 +130,7 @@ impl Entry {
             Direction::Original => (first, second),
             Direction::Reply => (second, first),
         };
-        let old = (from.load(), to.load());
+        let old = (from.load_window(), to.load_window());
         let (mut source, mut destination) = old;
         let fits = tcp::advance(&mut source, &mut destination, segment);
         if fits {
@@ -160,6 +161,13 @@ impl Entry {
         }
     }
 
+    /// Fetches all of it: it will be filled.
+    pub fn prefetch(&self) {
+        prefetch(&self.epoch);
+        prefetch(&self.original);
+        prefetch(&self.label);
+    }
+
     /// Says that it is in the index, for who has just put it there and holds its lock.
     pub fn link(&self) {
         self.flags.store(self.flags.load(RELAXED) | flag::LINKED, RELAXED);
@@ -171,6 +179,7 @@ impl Entry {
     }
 
     /// The connection, unless a writer is at it, and its epoch.
+    #[inline]
     pub fn read(&self) -> Option<(Image, u32)> {
         let epoch = self.epoch.load(Ordering::Acquire);
         let image = self.image();
@@ -178,8 +187,8 @@ impl Entry {
         (epoch & 1 == 0 && self.epoch.load(RELAXED) == epoch).then_some((image, epoch))
     }
 
-    /// The connection, for who holds its lock.
-    pub fn image(&self) -> Image {
+    #[inline]
+    fn image(&self) -> Image {
         let flags = self.flags.load(RELAXED);
         let identity = self.identity.load(RELAXED);
         let parent = || tuple_of(&self.parent, &self.parent_ports, self.parent_identity.load(RELAXED));
@@ -188,24 +197,38 @@ impl Entry {
             original: tuple_of(&self.original, &self.original_ports, identity),
             reply: tuple_of(&self.reply, &self.reply_ports, identity),
             nat: nat_of(flags),
+            helper: helper_of(flags),
+            parent: (flags & flag::PARENT != 0).then(parent),
+            moving: self.moving(),
+        }
+    }
+
+    /// What moves, for who holds the connection's lock.
+    #[inline]
+    pub fn moving(&self) -> Moving {
+        let flags = self.flags.load(RELAXED);
+        Moving {
             mark: self.mark.load(RELAXED),
             label: self.label(),
             progress: self.progress(flags),
             timeout: timeout_of(flags),
-            helper: helper_of(flags),
-            parent: (flags & flag::PARENT != 0).then(parent),
         }
     }
 
+    #[inline]
     fn label(&self) -> u128 {
-        let [low, high] = self.label.each_ref().map(|word| u128::from(word.load(RELAXED)));
-        low | high << 64
+        let [low, high] = &self.label;
+        wide(low, high)
     }
 
+    #[inline]
     fn progress(&self, flags: u32) -> Progress {
         let kind = kind_of(flags);
         let peers = match kind {
-            Kind::Tcp => self.peers.each_ref().map(PeerCell::load),
+            Kind::Tcp => {
+                let [first, second] = &self.peers;
+                [first.load(), second.load()]
+            }
             _ => Default::default(),
         };
         Progress { kind, phase: phase_of(flags), peers }
@@ -229,19 +252,20 @@ impl Entry {
     /// Writes a new connection into a slot that is the caller's alone, and says its epoch.
     pub fn fill(&self, image: &Image, home: usize, second: u32, seconds: u32) -> u32 {
         let epoch = self.open();
+        let moving = &image.moving;
         self.flags.store(image.flags(), RELAXED);
-        self.mark.store(image.mark, RELAXED);
+        self.mark.store(moving.mark, RELAXED);
         self.home.store(home as u32, RELAXED);
-        if image.progress.kind == Kind::Tcp {
-            self.peers.iter().zip(&image.progress.peers).for_each(|(cell, peer)| cell.set(peer));
+        if moving.progress.kind == Kind::Tcp {
+            self.peers.iter().zip(&moving.progress.peers).for_each(|(cell, peer)| cell.set(peer));
         }
         self.identity.store(identity(image.zone, &image.original), RELAXED);
         self.original_ports.store(ports(&image.original), RELAXED);
         self.reply_ports.store(ports(&image.reply), RELAXED);
         store_addresses(&self.original, image.original.src, image.original.dst);
         store_addresses(&self.reply, image.reply.src, image.reply.dst);
-        self.store_label(image.label);
-        self.skew.iter().for_each(|skew| skew.store(0, RELAXED));
+        self.store_label(moving.label);
+        self.set_skew(Skew::default());
         if let Some(parent) = image.parent {
             store_addresses(&self.parent, parent.src, parent.dst);
             self.parent_ports.store(ports(&parent), RELAXED);
@@ -252,25 +276,18 @@ impl Entry {
         self.close(epoch)
     }
 
-    /// Writes what may change of a connection, for who holds its lock; says its epoch afterwards.
-    pub fn change(&self, old: &Image, new: &Image) -> u32 {
+    /// Writes what has moved, for who holds the connection's lock; says its epoch afterwards.
+    pub fn change(&self, old: &Moving, new: &Moving) -> u32 {
         let visible = old.progress.visible() != new.progress.visible()
             || (old.mark, old.label) != (new.mark, new.label);
         let epoch = if visible { self.open() } else { self.epoch.load(RELAXED) };
-        let (before, after) = (old.flags(), new.flags());
-        if before != after {
-            self.flags.store(after | flag::LINKED, RELAXED);
-        }
+        self.flags.store(self.flags.load(RELAXED) & flag::FIXED | new.flags(), RELAXED);
         if new.progress.kind == Kind::Tcp {
             let peers = old.progress.peers.iter().zip(&new.progress.peers);
             self.peers.iter().zip(peers).for_each(|(cell, (old, new))| cell.store(old, new));
         }
-        if old.mark != new.mark {
-            self.mark.store(new.mark, RELAXED);
-        }
-        if old.label != new.label {
-            self.store_label(new.label);
-        }
+        self.mark.store(new.mark, RELAXED);
+        self.store_label(new.label);
         if visible { self.close(epoch) } else { epoch }
     }
 
@@ -284,8 +301,7 @@ impl Entry {
 
     fn store_label(&self, label: u128) {
         let [low, high] = &self.label;
-        low.store(label as u64, RELAXED);
-        high.store((label >> 64) as u64, RELAXED);
+        store_wide(low, high, label);
     }
 
     fn open(&self) -> u32 {
@@ -303,8 +319,8 @@ impl Entry {
 
     /// Skew of its sequence numbers.
     pub fn skew(&self) -> Skew {
-        let [original, reply] = self.skew.each_ref().map(|skew| skew.load(RELAXED) as i32);
-        Skew { original, reply }
+        let [original, reply] = &self.skew;
+        Skew { original: original.load(RELAXED) as i32, reply: reply.load(RELAXED) as i32 }
     }
 
     /// Sets that.

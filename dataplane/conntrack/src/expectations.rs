@@ -58,7 +58,8 @@ pub(crate) struct Expectations {
 impl Expectations {
     pub fn new(max: u32) -> Expectations {
         let (count, generation) = (AtomicU32::new(0), AtomicU32::new(0));
-        Expectations { map: RwLock::default(), max: max as usize, count, generation }
+        let map = RwLock::new(HashMap::with_capacity(max as usize));
+        Expectations { map, max: max as usize, count, generation }
     }
 
     /// How many there are.

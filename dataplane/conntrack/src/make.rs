@@ -6,11 +6,12 @@ use crate::connections::{Connections, Sought};
 use crate::entry::Entry;
 use crate::expectations::Expectation;
 use crate::hash::spread;
-use crate::image::Image;
+use crate::image::{Image, Moving};
+use crate::index::Place;
 use crate::link::Link;
 use crate::nat::{self, Nat, Side};
 use crate::protocol::Progress;
-use crate::request::{Commit, Refusal, Request};
+use crate::request::{Commit, Refusal, Request, Tracked};
 use crate::state::Direction;
 use crate::tally::Count;
 use crate::track::Work;
@@ -29,53 +30,64 @@ enum Obstacle {
     Full,
 }
 
+/// The connection that is asked for.
+#[derive(Clone, Copy)]
+pub(crate) struct Wanted<'a> {
+    /// Its original tuple.
+    pub tuple: &'a Tuple,
+    /// Where that belongs.
+    pub home: Place,
+    /// What is asked for.
+    pub commit: &'a Commit,
+    /// What expects it.
+    pub parent: Option<&'a Expectation>,
+}
+
 impl Work<'_> {
-    /// Makes the connection of a tuple that has none; `None` if it has one by now.
-    pub fn make(
-        &self,
-        tuple: &Tuple,
-        commit: &Commit,
-        parent: Option<&Expectation>,
-    ) -> Result<Option<(Image, Link)>, Refusal> {
+    /// Makes the connection of a tuple that has none, and says what it says; false if it has one by now.
+    pub fn make(&self, wanted: &Wanted<'_>, answer: &mut Tracked) -> Result<bool, Refusal> {
         let Request { zone, effects, .. } = *self.request;
         if !effects {
             self.tracker.room(zone)?;
-            let image = self.plan(tuple, commit, parent)?;
-            return Ok(Some((image, Link::NEVER)));
+            let image = self.plan(wanted)?;
+            self.created(&image, Link::NEVER, answer);
+            return Ok(true);
         }
         self.tracker.reserve(zone)?;
-        let made = self.put(tuple, commit, parent);
-        if !matches!(made, Ok(Some(_))) {
+        let made = self.put(wanted, answer);
+        if made != Ok(true) {
             self.tracker.release(zone);
         }
         made
     }
 
-    fn put(
-        &self,
-        tuple: &Tuple,
-        commit: &Commit,
-        parent: Option<&Expectation>,
-    ) -> Result<Option<(Image, Link)>, Refusal> {
+    fn created(&self, image: &Image, link: Link, answer: &mut Tracked) {
+        answer.created = true;
+        self.answer((image, &image.moving), link, answer.state, answer);
+    }
+
+    fn put(&self, wanted: &Wanted<'_>, answer: &mut Tracked) -> Result<bool, Refusal> {
+        let parent = wanted.parent;
         for _ in 0..CHOICES {
-            let image = self.plan(tuple, commit, parent)?;
+            let image = self.plan(wanted)?;
             if parent.is_some_and(|parent| !self.tracker.expectations.take(parent)) {
-                return Ok(None);
+                return Ok(false);
             }
-            let outcome = self.insert(&image);
+            let outcome = self.insert(&image, wanted.home);
             if let (Some(parent), Err(_)) = (parent, &outcome) {
                 // It wasn't used: it may be by another packet.
                 let _ = self.tracker.expectations.insert(*parent, self.request.second);
             }
             match outcome {
                 Ok(link) => {
-                    self.tracker.tally.add(link.place as usize >> 3, Count::Created, 1);
+                    self.tracker.tally.add(wanted.home.bucket, Count::Created, 1);
                     if parent.is_some() {
                         self.tracker.tally.add(0, Count::Expected, 1);
                     }
-                    return Ok(Some((image, link)));
+                    self.created(&image, link, answer);
+                    return Ok(true);
                 }
-                Err(Obstacle::Raced) => return Ok(None),
+                Err(Obstacle::Raced) => return Ok(false),
                 Err(Obstacle::Full) => return Err(Refusal::Full),
                 Err(Obstacle::Clash) if image.nat.is_none() => return Err(Refusal::Clash),
                 Err(Obstacle::Clash) => {}
@@ -85,7 +97,9 @@ impl Work<'_> {
     }
 
     /// The connection as it is to be.
-    fn plan(&self, tuple: &Tuple, commit: &Commit, parent: Option<&Expectation>) -> Result<Image, Refusal> {
+    #[inline(always)]
+    fn plan(&self, wanted: &Wanted<'_>) -> Result<Image, Refusal> {
+        let Wanted { tuple, commit, parent, .. } = *wanted;
         let (reply, nat) = match (parent, &commit.nat) {
             (Some(parent), _) if self.translates() => self.foretold(tuple, parent)?,
             (None, Some(nat)) => (self.translated(tuple, nat)?, Some(nat.side)),
@@ -104,12 +118,9 @@ impl Work<'_> {
             original: *tuple,
             reply,
             nat,
-            mark,
-            label,
-            progress,
-            timeout,
             helper: commit.helper.filter(|helper| helper.is_for(tuple)),
             parent: parent.map(|parent| parent.original),
+            moving: Moving { mark, label, progress, timeout },
         })
     }
 
@@ -145,15 +156,14 @@ impl Work<'_> {
     }
 
     /// Fills a slot and puts it where both tuples are sought, if neither has a connection.
-    fn insert(&self, image: &Image) -> Result<Link, Obstacle> {
+    fn insert(&self, image: &Image, home: Place) -> Result<Link, Obstacle> {
         let tracker = self.tracker;
         let second = self.request.second;
-        let home = tracker.place(image.zone, &image.original);
         let slot = tracker.arena.take(home.bucket).ok_or(Obstacle::Full)?;
         let entry = tracker.arena.get(slot).ok_or(Obstacle::Full)?;
-        let seconds = tracker.zones.seconds(image.zone, image.timeout);
+        let seconds = tracker.zones.seconds(image.zone, image.moving.timeout);
         let epoch = entry.fill(image, home.bucket, second, seconds);
-        match self.publish(image, slot, entry) {
+        match self.publish(image, home, (slot, entry)) {
             Ok(()) => Ok(Link::entry(slot, Direction::Original, epoch)),
             Err(obstacle) => {
                 entry.end();
@@ -163,15 +173,22 @@ impl Work<'_> {
         }
     }
 
-    fn publish(&self, image: &Image, slot: usize, entry: &Entry) -> Result<(), Obstacle> {
+    fn publish(&self, image: &Image, home: Place, (slot, entry): (usize, &Entry)) -> Result<(), Obstacle> {
         let (tracker, zone, second) = (self.tracker, image.zone, self.request.second);
-        let home = tracker.place(zone, &image.original);
         let away = if image.nat.is_some() { tracker.place(zone, &image.reply) } else { home };
         let _held = tracker.index.lock(home.bucket, away.bucket);
-        if tracker.find_held(home, zone, &image.original, second).is_some() {
+        if image.nat.is_none() {
+            // One place for both tuples.
+            match tracker.find_held(home, zone, [&image.original, &image.reply], second) {
+                Some(0) => return Err(Obstacle::Raced),
+                Some(_) => return Err(Obstacle::Clash),
+                None => {}
+            }
+        } else if tracker.find_held(home, zone, [&image.original; 2], second).is_some() {
             return Err(Obstacle::Raced);
-        }
-        if image.reply != image.original && tracker.find_held(away, zone, &image.reply, second).is_some() {
+        } else if image.reply != image.original
+            && tracker.find_held(away, zone, [&image.reply; 2], second).is_some()
+        {
             return Err(Obstacle::Clash);
         }
         tracker.index.insert(home, slot).map_err(|_| Obstacle::Full)?;

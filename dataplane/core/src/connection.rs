@@ -48,7 +48,8 @@ pub fn tuple(fields: &Fields) -> Option<Tuple> {
     let tuple = Tuple { src, dst, src_port, dst_port, protocol, family };
     Some(match (tuple.is_icmp(), Protocol(protocol)) {
         (true, _) => message(tuple),
-        (false, Protocol::TCP | Protocol::UDP | Protocol::SCTP) => tuple,
+        (false, Protocol::TCP | Protocol::UDP) => tuple,
+        // As Open vSwitch, SCTP too.
         (false, _) => Tuple { src_port: 0, dst_port: 0, ..tuple },
     })
 }
@@ -174,7 +175,7 @@ fn ends(octets: &[u8], tuple: Tuple) -> Option<Tuple> {
         return Some(Tuple { src_port, dst_port: Tuple::icmp(kind, code), ..tuple });
     }
     match protocol {
-        Protocol::TCP | Protocol::UDP | Protocol::SCTP => Some(Tuple {
+        Protocol::TCP | Protocol::UDP => Some(Tuple {
             src_port: u16::from_be_bytes([a, b]),
             dst_port: u16::from_be_bytes([c, d]),
             ..tuple

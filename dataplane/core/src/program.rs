@@ -11,7 +11,7 @@
 //! Each worker has its own arena, and is the only one to touch it.
 
 use std::collections::VecDeque;
-use std::hash::{BuildHasher, Hash, Hasher};
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use hashbrown::HashTable;
@@ -256,9 +256,7 @@ impl Programs {
     /// Of the path: what most programs differ by. Terms are part of it, so that programs which differ by what registers or
     /// marks hold don't fall on one place.
     fn hash_of(&self, verdict: &Verdict) -> u64 {
-        let mut state = self.hasher.build_hasher();
-        (&verdict.ops, verdict.drop, verdict.tunnel).hash(&mut state);
-        let mut hash = state.finish();
+        let mut hash = self.hasher.hash_one((&verdict.ops, verdict.drop, verdict.tunnel));
         for rule in &verdict.rules {
             hash = fold(hash, Arc::as_ptr(rule) as usize as u64);
         }
@@ -390,6 +388,7 @@ impl Program {
             && own.terms == verdict.terms
             && own.looks == verdict.looks
             && own.deps == verdict.deps
+            && own.groups == verdict.groups
             && own.further == verdict.further
             && own.young == verdict.young
             && own.patches == verdict.patches

@@ -227,7 +227,7 @@ pub struct Verdict {
     pub looks: Vec<Look>,
     /// Rules hit, in order, each time.
     pub rules: Vec<Arc<Rule>>,
-    /// Groups and buckets used.
+    /// Buckets used.
     pub buckets: Vec<Chosen>,
     /// Numbers of groups that were asked for, whether they are there or not, and of those that their choices watch.
     pub groups: Vec<u32>,
