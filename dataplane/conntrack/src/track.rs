@@ -122,16 +122,19 @@ impl<'a> Work<'a> {
 
     fn found(&self, found: &Found, tuple: &Tuple, answer: &mut Tracked) -> Done {
         let entry = self.tracker.arena.get(found.slot)?;
+        let expiry = entry.expiry();
         let (image, _) = entry.read().filter(|&(_, epoch)| epoch == found.epoch)?;
         let mut judgement = self.judge(&image, &image.moving, found.direction);
         if judgement.verdict.is_some_and(|verdict| verdict.outcome == Outcome::Again) {
             return self.replace(found, tuple, answer);
         }
         let epoch = match self.write(entry, found, (&image, &judgement)) {
-            Some(epoch) => epoch,
+            Some(epoch) => {
+                self.refresh(entry, expiry, &judgement);
+                epoch
+            }
             None => self.write_held(entry, found, (&image, &mut judgement))?,
         };
-        self.refresh(entry, image.zone, &judgement);
         let link = Link::entry(found.slot, found.direction, epoch);
         let state = self.seen(&image, &judgement, found.direction);
         answer.link = if self.is_ordinary(&image) && judgement.lasts() { link } else { Link::NEVER };
@@ -209,14 +212,16 @@ impl<'a> Work<'a> {
         if judgement.verdict.is_some_and(|verdict| verdict.outcome == Outcome::Again) {
             return None;
         }
-        Some(entry.change(&old, &judgement.moving))
+        let epoch = entry.change(&old, &judgement.moving);
+        self.refresh(entry, entry.expiry(), judgement);
+        Some(epoch)
     }
 
-    fn refresh(&self, entry: &Entry, zone: u16, judgement: &Judgement) {
+    fn refresh(&self, entry: &Entry, expiry: u32, judgement: &Judgement) {
         let Some(timeout) = judgement.verdict.and_then(|verdict| verdict.refresh) else { return };
         if self.request.effects {
-            let seconds = self.tracker.zones.seconds(zone, timeout);
-            entry.revive(entry.expiry.load(Ordering::Relaxed), self.request.second, seconds);
+            let seconds = self.tracker.zones.seconds(self.request.zone, timeout);
+            entry.revive(expiry, self.request.second, seconds);
         }
     }
 
