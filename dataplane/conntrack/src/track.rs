@@ -4,6 +4,7 @@
 //! and its windows, they are written as a hit writes them. Else its lock is taken, and it is judged again as it is then.
 //! Whoever finds that another worker was quicker begins anew.
 
+use std::cell::Cell;
 use std::sync::atomic::Ordering;
 
 use crate::connections::{Connections, Found, Sought};
@@ -28,6 +29,8 @@ pub(crate) struct Work<'a> {
     pub request: &'a Request<'a>,
     /// What was said of the packet before, in this zone.
     before: Option<Before>,
+    /// The slot of a connection that a trace would have replaced.
+    pub replaced: Cell<Option<usize>>,
 }
 
 /// What a packet makes of a connection.
@@ -42,7 +45,8 @@ type Done = Option<()>;
 
 impl<'a> Work<'a> {
     pub fn new(tracker: &'a Connections, request: &'a Request<'a>) -> Self {
-        Work { tracker, request, before: request.before.filter(|before| before.zone == request.zone) }
+        let before = request.before.filter(|before| before.zone == request.zone);
+        Work { tracker, request, before, replaced: Cell::new(None) }
     }
 
     pub fn run(&self) -> Tracked {
@@ -115,8 +119,12 @@ impl<'a> Work<'a> {
 
     /// The packet begins a new connection in this one's place.
     fn replace(&self, found: &Found, tuple: &Tuple, answer: &mut Tracked) -> Done {
-        let removed =
-            !self.request.effects || self.tracker.remove(found.slot, found.epoch, Count::Replaced, |_| true);
+        let removed = if self.request.effects {
+            self.tracker.remove(found.slot, found.epoch, Count::Replaced, |_| true)
+        } else {
+            self.replaced.set(Some(found.slot));
+            true
+        };
         if removed { self.absent(tuple, None, answer) } else { None }
     }
 
