@@ -132,7 +132,8 @@ impl Connections {
             Target::Entry(slot, direction) => {
                 let Some(entry) = self.arena.get(slot) else { return false };
                 let expiry = entry.expiry();
-                let steps = alive(entry, link, second) && entry.step(direction, segment);
+                let alive = entry.epoch.load(Ordering::Acquire) == link.epoch && second < expiry;
+                let steps = alive && entry.step(direction, segment);
                 if steps {
                     entry.refresh(expiry, second, |zone, timeout| self.zones.seconds(zone, timeout));
                 }
