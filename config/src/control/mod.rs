@@ -283,9 +283,10 @@ pub enum Code {
 impl From<ChangeError> for Refusal {
     fn from(error: ChangeError) -> Self {
         let code = match error {
-            ChangeError::NoSuchBridge(_) | ChangeError::NoSuchPort(_) | ChangeError::NoSuchTunnel(_) => {
-                Code::NotFound
-            }
+            ChangeError::NoSuchBridge(_)
+            | ChangeError::NoSuchPort(_)
+            | ChangeError::NoSuchTunnel(_)
+            | ChangeError::NoSuchGroup(_) => Code::NotFound,
             _ => Code::Refused,
         };
         Refusal::new(code, error)

@@ -1,10 +1,10 @@
 //! What of a packet can matter, bridge by bridge: the union of what is read in its own tables and, through patch ports, in
-//! those of other bridges. Every port of a bridge has its mask.
+//! those of other bridges. Every port of a bridge has its mask; a guarded one has what its guards read on top.
 
 use std::collections::{BTreeSet, HashMap};
 
 use crate::key::{KeyMask, PortId};
-use crate::snapshot::{BridgeId, Model, PortKind};
+use crate::snapshot::{BridgeId, Model, PortKind, PortSpec};
 use crate::tables::{Edge, TableId, Tables};
 use crate::vlan::{VlanMode, VlanSet};
 
@@ -12,6 +12,8 @@ use crate::vlan::{VlanMode, VlanSet};
 #[derive(Clone, Debug, Default)]
 pub struct Reads {
     mask: KeyMask,
+    /// What is read, besides, of packets from the bridge's guarded ports.
+    guarded: KeyMask,
     lengths: Vec<u16>,
     /// Whether they can take the outermost tag off, so that who comes next reads the second in its place.
     pops: bool,
@@ -21,19 +23,48 @@ impl Reads {
     /// What these tables can read of a packet that enters the first of them.
     pub fn of(tables: &Tables) -> Reads {
         let reach = tables.reads(TableId::FIRST);
-        Reads { mask: reach.mask, lengths: reach.lengths().collect(), pops: reach.has(Edge::PopVlan) }
+        let own = |entry| tables.table(entry).is_some_and(|table| !table.is_empty());
+        let guarded = match own(TableId::FROM_GUARDED) {
+            true => tables.reads(TableId::FROM_GUARDED).mask.union(&KeyMask::TAG),
+            false => KeyMask::INGRESS,
+        };
+        // Which connections a packet can belong to is decided by its VLAN.
+        let tag = if own(TableId::TO_GUARDED) { KeyMask::TAG } else { KeyMask::INGRESS };
+        let pops = reach.has(Edge::PopVlan);
+        Reads { mask: reach.mask.union(&tag), guarded, lengths: reach.lengths().collect(), pops }
     }
 
     fn add(&mut self, other: &Reads) {
         self.mask = self.mask.union(&other.mask);
+        self.guarded = self.guarded.union(&other.guarded);
         self.lengths.extend(&other.lengths);
         self.pops |= other.pops;
     }
 }
 
-/// Each bridge's mask, and the lengths that packets are compared with, ascending. What a bridge's tables are about to read
-/// (`coming`) counts as well.
-pub fn of(model: &Model, coming: Option<(BridgeId, &Reads)>) -> (HashMap<BridgeId, KeyMask>, Vec<u16>) {
+/// What of packets can matter.
+#[derive(Clone, Debug, Default)]
+pub struct Masks {
+    /// Of each bridge's packets.
+    pub bridges: HashMap<BridgeId, KeyMask>,
+    /// Besides, of packets from its guarded ports.
+    guarded: HashMap<BridgeId, KeyMask>,
+    /// The lengths that packets are compared with, ascending.
+    pub lengths: Vec<u16>,
+}
+
+impl Masks {
+    /// What of packets from that port can matter; `None` if it is on no bridge.
+    pub fn of_port(&self, port: &PortSpec) -> Option<KeyMask> {
+        let bridge = port.bridge?;
+        let mask = self.bridges.get(&bridge)?;
+        let guarded = self.guarded.get(&bridge).filter(|_| port.guard.from);
+        Some(guarded.map_or(*mask, |guarded| mask.union(guarded)))
+    }
+}
+
+/// What of packets can matter. What a bridge's tables are about to read (`coming`) counts as well.
+pub fn of(model: &Model, coming: Option<(BridgeId, &Reads)>) -> Masks {
     let mut reads: HashMap<BridgeId, Reads> = HashMap::new();
     for bridge in &model.bridges {
         let mut own = Reads { mask: KeyMask::INGRESS, ..Reads::default() };
@@ -45,6 +76,7 @@ pub fn of(model: &Model, coming: Option<(BridgeId, &Reads)>) -> (HashMap<BridgeI
     }
     let lengths: BTreeSet<u16> = reads.values().flat_map(|reads| reads.lengths.iter().copied()).collect();
     let mut masks: HashMap<BridgeId, KeyMask> = reads.iter().map(|(id, reads)| (*id, reads.mask)).collect();
+    let guarded = reads.iter().map(|(id, reads)| (*id, reads.guarded)).collect();
     let links = links(model, &reads);
     // As far as patch ports lead.
     loop {
@@ -56,7 +88,7 @@ pub fn of(model: &Model, coming: Option<(BridgeId, &Reads)>) -> (HashMap<BridgeI
             }
         }
         if masks == before {
-            return (masks, lengths.into_iter().collect());
+            return Masks { bridges: masks, guarded, lengths: lengths.into_iter().collect() };
         }
     }
 }

@@ -139,24 +139,22 @@ impl Publisher {
 
     /// Whether packets of every port are read as widely as their tables need; `coming` counts, if given.
     pub fn is_wide_enough(&self, coming: Option<(BridgeId, &Reads)>) -> bool {
-        let (masks, lengths) = masks::of(&self.model, coming);
+        let masks = masks::of(&self.model, coming);
         let snapshot = self.published.load();
-        lengths == snapshot.lengths
-            && snapshot.ports.iter().flatten().all(|port| {
-                let mask = port.spec.bridge.and_then(|id| masks.get(&id));
-                mask.is_none_or(|mask| port.mask.union(mask) == port.mask)
-            })
+        masks.lengths == snapshot.lengths
+            && snapshot
+                .ports
+                .iter()
+                .flatten()
+                .all(|port| masks.of_port(&port.spec).is_none_or(|mask| port.mask.union(&mask) == port.mask))
     }
 
     /// Whether packets of every port are read just as widely as their tables need.
     pub fn is_exact(&self) -> bool {
-        let (masks, lengths) = masks::of(&self.model, None);
+        let masks = masks::of(&self.model, None);
         let snapshot = self.published.load();
-        let exact = |port: &Arc<Port>| {
-            let mask = port.spec.bridge.and_then(|id| masks.get(&id));
-            mask.is_none_or(|mask| port.mask == *mask)
-        };
-        lengths == snapshot.lengths && snapshot.ports.iter().flatten().all(exact)
+        let exact = |port: &Arc<Port>| masks.of_port(&port.spec).is_none_or(|mask| port.mask == mask);
+        masks.lengths == snapshot.lengths && snapshot.ports.iter().flatten().all(exact)
     }
 
     /// Publishes the same again, with key masks as the tables need them now; `coming` is read as well from now on.
@@ -167,12 +165,13 @@ impl Publisher {
 
     fn build(&self, old: &Snapshot, model: &Model, changes: &mut Changes) -> Snapshot {
         let coming = self.coming.as_ref().map(|(id, reads)| (*id, reads));
-        let (masks, lengths) = masks::of(model, coming);
+        let masks = masks::of(model, coming);
+        let lengths = masks.lengths.clone();
         let other_lengths = lengths != old.lengths;
         let mut snapshot = Snapshot { generation: old.generation + 1, lengths, ..Snapshot::default() };
         for spec in &model.ports {
             // Even of a port without a bridge: packets of two ports are never one flow.
-            let mask = spec.bridge.and_then(|id| masks.get(&id)).copied().unwrap_or(KeyMask::INGRESS);
+            let mask = masks.of_port(spec).unwrap_or(KeyMask::INGRESS);
             let other_class = other_lengths && mask.reads_length();
             let other_mask = old.port(spec.id).is_some_and(|port| port.mask != mask || other_class);
             let other_home = spec.bridge.is_some_and(|id| changes.homes.contains(&id));
@@ -187,7 +186,7 @@ impl Publisher {
             };
             put(&mut snapshot.ports, spec.id.index(), Arc::new(port));
         }
-        snapshot.vteps = self.build_vteps(old, model, &masks, changes);
+        snapshot.vteps = self.build_vteps(old, model, &masks.bridges, changes);
         for spec in &model.bridges {
             put(
                 &mut snapshot.bridges,

@@ -64,6 +64,10 @@ impl<T: Tracer> Walk<'_, T> {
             Action::FinTimeout { idle, hard } => self.shorten_timeouts(here, by, (*idle, *hard)),
             // Its rules are clauses; by itself it does nothing. Connections are the conntrack's.
             Action::Conjunction { .. } | Action::Note(_) | Action::Ct(_) | Action::CtClear => {}
+            Action::Own(own) => {
+                self.outcome = Some(*own);
+                self.exit = true;
+            }
             Action::SetQueue(queue) => self.set_queue(*queue),
             Action::PopQueue => self.set_queue(0),
             _ => {

@@ -9,6 +9,7 @@
 //!
 //! * `execute`: actions, one after the other; `write`: what they do to fields and headers;
 //! * `output`: ports, patch ports, tunnels, controllers; `normal`: VLAN and FDB switching;
+//! * `policy`: weft's own tables, before and behind the user's;
 //! * [`group`]: groups, and the choices that hashes make; `learn`: rules that packets make;
 //! * [`trace`]: who listens.
 
@@ -17,12 +18,14 @@ pub mod group;
 mod learn;
 mod normal;
 mod output;
+mod policy;
 pub mod trace;
 mod write;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use weft_flow::action::Own;
 use weft_flow::{Action, Field, Fields, FlowKey, KeyMask, Subfield, Term};
 use weft_wire::{DropReason, OfPort};
 
@@ -79,6 +82,7 @@ pub fn walk<T: Tracer>(occasion: Occasion<'_>, verdict: &mut Verdict, tracer: &m
         opaque: false,
         tags: 0,
         state: None,
+        outcome: None,
         copy_start: None,
         outer_copies: Vec::new(),
     };
@@ -117,6 +121,8 @@ struct Walk<'a, T> {
     outer_copies: Vec<Option<usize>>,
     /// The range that says what `fields` are, if they haven't changed since it was written down.
     state: Option<Terms>,
+    /// What weft's own tables have said of the packet.
+    outcome: Option<Own>,
 }
 
 /// Where a walk is: on which bridge, and where the packet came in there.
@@ -195,6 +201,9 @@ impl<'a, T: Tracer> Walk<'a, T> {
         self.set(Field::ActsetOutput, UNSET.into());
         let here = Here { bridge, port, live, tables: &tables, visited };
         self.tracer.event(Event::Bridge { bridge, port, fields: &self.fields });
+        if port.spec.guard.from && !self.may_enter(&here)? {
+            return Ok(());
+        }
         self.look_up(&here, TableId::FIRST, port.spec.ofport, Missed::Matters)?;
         self.run_action_set(&here)
     }

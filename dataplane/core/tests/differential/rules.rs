@@ -133,9 +133,9 @@ fn action(dice: &mut Dice, table: u8, depth: u8) -> Action {
             in_port: dice.pick(&[None, None, Some(OfPort(2))]),
             // Backwards now and then: most rules that go round in circles drop all they do.
             table: Some(if dice.percent(8) {
-                dice.below(TABLES.into()) as u8
+                dice.below(TABLES.into()) as u16
             } else {
-                (table + 1).min(TABLES)
+                (table + 1).min(TABLES).into()
             }),
             ct: false,
         },

@@ -81,6 +81,7 @@ pub fn port(id: u16, dice: &mut Dice) -> PortSpec {
             None,
         ]),
         vlan: vlan_mode(dice),
+        guard: Default::default(),
         priority_tags: dice.pick(&[PriorityTags::Never, PriorityTags::IfNonzero, PriorityTags::Always]),
         protected: dice.percent(20),
         up: dice.percent(90),
