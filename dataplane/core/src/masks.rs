@@ -115,7 +115,7 @@ impl Link {
 fn links(model: &Model, reads: &HashMap<BridgeId, Reads>) -> Vec<Link> {
     let bridge_of: HashMap<PortId, BridgeId> =
         model.ports.iter().filter_map(|port| Some((port.id, port.bridge?))).collect();
-    let link = |port: &crate::snapshot::PortSpec| {
+    let link = |port: &PortSpec| {
         let PortKind::Patch(Some(peer)) = port.kind else { return None };
         let (from, to) = (port.bridge?, *bridge_of.get(&peer)?);
         let strips = port.vlan != VlanMode::Trunk(VlanSet::all());

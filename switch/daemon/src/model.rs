@@ -53,6 +53,7 @@ impl Switch {
             ofport: port.ofport?,
             priority_tags: priority_tags(port.priority_tags),
             protected: port.protected,
+            guard: crate::acl::guard(port),
             ..match state.live {
                 Live::Patch => self.patch_spec(state, port, bridge),
                 _ => device_spec(state, &port.name, bridge),
