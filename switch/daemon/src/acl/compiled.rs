@@ -1,6 +1,7 @@
 //! What is in a bridge's own tables, and how it becomes something else: only what differs is touched.
 
-use std::collections::{BTreeSet, HashMap};
+use std::cmp::Ordering;
+use std::collections::HashMap;
 
 use weft_core::tables::{Change, Tables};
 use weft_flow::message::{FlowCommand, FlowFlags, FlowMod};
@@ -15,7 +16,8 @@ use super::rules::{self, OwnRule, Place};
 pub struct Compiled {
     /// What numbers stand for.
     pub numbering: Numbering,
-    units: BTreeSet<Unit>,
+    /// In order, each once.
+    units: Vec<Unit>,
     places: HashMap<Place, Vec<OwnRule>>,
     /// What rules that are gone have counted, by cookie: packets and octets.
     retired: HashMap<u64, (u64, u64)>,
@@ -64,10 +66,12 @@ impl Compiled {
     }
 
     /// Becomes `next`; what has to be done for it. `tables` are those that the rules are in, for their counters.
-    pub fn become_units(&mut self, next: BTreeSet<Unit>, tables: &Tables) -> Changes {
+    pub fn become_units(&mut self, next: Vec<Unit>, tables: &Tables) -> Changes {
         let mut before: HashMap<Place, Option<OwnRule>> = HashMap::new();
-        let gone = self.units.difference(&next).flat_map(rules::of);
-        for rule in gone.collect::<Vec<_>>() {
+        let (gone, come) = differences(&self.units, &next);
+        let (gone, come): (Vec<OwnRule>, Vec<OwnRule>) =
+            (gone.into_iter().flat_map(rules::of).collect(), come.into_iter().flat_map(rules::of).collect());
+        for rule in gone {
             self.note(&rule.place, &mut before);
             let Some(here) = self.places.get_mut(&rule.place) else { continue };
             here.extract_if(.., |own| *own == rule).next();
@@ -75,7 +79,7 @@ impl Compiled {
                 self.places.remove(&rule.place);
             }
         }
-        for rule in next.difference(&self.units).flat_map(rules::of) {
+        for rule in come {
             self.note(&rule.place, &mut before);
             self.places.entry(rule.place.clone()).or_default().push(rule);
         }
@@ -144,5 +148,27 @@ impl Compiled {
     /// Forgets what rules have counted that `stays` doesn't know.
     pub fn forget_counts(&mut self, stays: impl Fn(Cookie) -> bool) {
         self.retired.retain(|cookie, _| Cookie::of(*cookie).is_some_and(&stays));
+    }
+}
+
+/// What of two ordered lists is in the first alone, and in the second alone.
+fn differences<'u>(old: &'u [Unit], new: &'u [Unit]) -> (Vec<&'u Unit>, Vec<&'u Unit>) {
+    let (mut gone, mut come) = (Vec::new(), Vec::new());
+    let (mut old, mut new) = (old.iter().peekable(), new.iter().peekable());
+    loop {
+        let order = match (old.peek(), new.peek()) {
+            (None, None) => return (gone, come),
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (Some(one), Some(two)) => one.cmp(two),
+        };
+        match order {
+            Ordering::Less => gone.extend(old.next()),
+            Ordering::Greater => come.extend(new.next()),
+            Ordering::Equal => {
+                old.next();
+                new.next();
+            }
+        }
     }
 }

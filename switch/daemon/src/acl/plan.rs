@@ -3,9 +3,13 @@
 //!
 //! * A *profile* is what ports that are bound to the same groups in the same way have in common.
 //! * A *class* is what addresses that are members of the same groups have in common: of groups that a rule names as its
-//!   remote side. So a rule is as many units as there are profiles (and classes), however many ports and addresses.
+//!   remote side.
+//! * A *relation* is which of these groups a profile's rules name: what a class is to a profile.
+//!
+//! So a rule is as many units as there are profiles of its group, and relations of them that it is about, however many
+//! ports and addresses there are.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::Hash;
 
 use weft_config::acl::{
@@ -19,8 +23,10 @@ use weft_wire::{Mac, OfPort};
 /// A part of what is in the tables. Equal units stand for equal rules.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Unit {
-    /// What holds for all guarded ports.
-    Fixed,
+    /// What holds for all that guarded ports send.
+    Sent,
+    /// What holds for all that ports of groups get, and for their connections.
+    Got,
     /// A port with a guard.
     Port(GuardedPort),
     /// An Ethernet address that a port may send from.
@@ -31,7 +37,9 @@ pub enum Unit {
     Profile(Profile),
     /// The class of an address.
     Address(Prefix, u32),
-    /// A group's rule, for one profile (and one class of the remote group).
+    /// What a class (the second) is to a profile (the first): the relation.
+    Relation(u32, u32, u32),
+    /// A group's rule, for one profile (and one relation with the remote group).
     Permit(Permit),
 }
 
@@ -91,8 +99,8 @@ pub enum Far {
     Any,
     /// An address or network.
     Prefix(Prefix),
-    /// Addresses of that class.
-    Class(u32),
+    /// Addresses whose class has that relation to the profile.
+    Relation(u32),
 }
 
 /// What makes a profile: groups by number, `acl_egress=open`, `acl_multicast`.
@@ -112,16 +120,13 @@ impl<K> Default for Ids<K> {
 
 impl<K: Clone + Eq + Hash + Ord> Ids<K> {
     /// The numbers of these, and of no others.
-    fn settle(&mut self, keys: BTreeSet<K>) {
+    fn settle(&mut self, keys: HashSet<K>) {
         self.ids.retain(|key, _| keys.contains(key));
-        let mut taken: BTreeSet<u32> = self.ids.values().copied().collect();
-        for key in keys {
-            if !self.ids.contains_key(&key) {
-                let free = (1..).find(|id| !taken.contains(id)).unwrap_or(u32::MAX);
-                taken.insert(free);
-                self.ids.insert(key, free);
-            }
-        }
+        let mut new: Vec<K> = keys.into_iter().filter(|key| !self.ids.contains_key(key)).collect();
+        new.sort_unstable();
+        let taken: HashSet<u32> = self.ids.values().copied().collect();
+        let free = (1..).filter(|id| !taken.contains(id));
+        self.ids.extend(new.into_iter().zip(free));
     }
 
     fn of(&self, key: &K) -> u32 {
@@ -141,6 +146,8 @@ pub struct Numbering {
     pub profiles: Ids<ProfileKey>,
     /// Of classes: groups by number.
     pub classes: Ids<Vec<u16>>,
+    /// Of relations: groups by number.
+    relations: Ids<Vec<u16>>,
 }
 
 /// Whether the port's packets go through weft's own tables: what it sends, and what it gets.
@@ -149,33 +156,30 @@ pub fn guard(port: &Port) -> weft_core::snapshot::Guard {
     weft_core::snapshot::Guard { from: to || !port.port_security.0.is_empty(), to }
 }
 
-/// All that has to be in the tables of `bridge`; `zones` are the uppermost bits of its zones.
-pub fn units(config: &Config, bridge: &Bridge, zones: u8, numbering: &mut Numbering) -> BTreeSet<Unit> {
+/// All that has to be in the tables of `bridge`, in order, each once; `zones` are the uppermost bits of its zones.
+pub fn units(config: &Config, bridge: &Bridge, zones: u8, numbering: &mut Numbering) -> Vec<Unit> {
     let ports: Vec<&Port> = bridge.ports.iter().filter(|port| guard(port).from).collect();
     if ports.is_empty() {
-        return BTreeSet::new();
+        return Vec::new();
     }
     let groups: HashMap<&GroupName, &Group> =
         config.acl.groups.iter().map(|group| (&group.name, group)).collect();
     let bound: Vec<&Port> = ports.iter().copied().filter(|port| !port.acl.0.is_empty()).collect();
-    numbering.profiles.settle(bound.iter().map(|port| profile_key(port, &groups)).collect());
+    let keys: Vec<ProfileKey> = ports.iter().map(|port| profile_key(port, &groups)).collect();
+    numbering.profiles.settle(keys.iter().filter(|(ids, ..)| !ids.is_empty()).cloned().collect());
     let addresses = addresses(config, &bound, &groups);
     numbering.classes.settle(addresses.values().cloned().collect());
-    let mut units = BTreeSet::from([Unit::Fixed]);
-    for port in ports {
-        let profile = match port.acl.0.is_empty() {
-            true => 0,
-            false => numbering.profiles.of(&profile_key(port, &groups)),
-        };
-        units.extend(port_units(port, profile, zones));
+    let mut units = vec![Unit::Sent];
+    if !bound.is_empty() {
+        units.push(Unit::Got);
     }
-    for (prefix, class) in &addresses {
-        units.insert(Unit::Address(*prefix, numbering.classes.of(class)));
+    for (port, key) in ports.iter().zip(&keys) {
+        port_units(port, numbering.profiles.of(key), zones, &mut units);
     }
-    let by_id: HashMap<u16, &Group> = groups.values().map(|group| (number(group), *group)).collect();
-    for (key, id) in &numbering.profiles.ids {
-        profile_units((key, *id), &by_id, (&groups, &numbering.classes), &mut units);
-    }
+    units.extend(addresses.iter().map(|(prefix, class)| Unit::Address(*prefix, numbering.classes.of(class))));
+    rule_units(&groups, numbering, &mut units);
+    units.sort_unstable();
+    units.dedup();
     units
 }
 
@@ -190,17 +194,16 @@ fn profile_key(port: &Port, groups: &HashMap<&GroupName, &Group>) -> ProfileKey 
     (ids, port.acl_egress == Decision::Open, port.acl_multicast)
 }
 
-fn port_units(port: &Port, profile: u32, zones: u8) -> Vec<Unit> {
+fn port_units(port: &Port, profile: u32, zones: u8, units: &mut Vec<Unit>) {
     // A complete configuration has given it a number.
-    let Some(ofport) = port.ofport else { return Vec::new() };
+    let Some(ofport) = port.ofport else { return };
     let secured = !port.port_security.0.is_empty();
     let guarded = GuardedPort { ofport, profile, zones, secured };
-    let mut units = vec![Unit::Port(guarded)];
+    units.push(Unit::Port(guarded));
     for pair in &port.port_security.0 {
         units.push(Unit::Mac(guarded, pair.mac));
         units.push(Unit::Pair(ofport, pair.mac, pair.ip));
     }
-    units
 }
 
 /// The addresses that are members of groups which rules of the ports' groups name, each with these groups, those of the
@@ -253,11 +256,43 @@ fn addresses(
     members
 }
 
+/// What profiles' rules come to.
+fn rule_units(groups: &HashMap<&GroupName, &Group>, numbering: &mut Numbering, units: &mut Vec<Unit>) {
+    let by_id: HashMap<u16, &Group> = groups.values().map(|group| (number(group), *group)).collect();
+    let remote_of = |rule: &acl::Rule| match &rule.remote {
+        Remote::Group(name) => groups.get(name).map(|group| number(group)),
+        Remote::Any | Remote::Prefix(_) => None,
+    };
+    // For each profile, what each class is to it.
+    let mut related: Vec<(u32, u32, Vec<u16>)> = Vec::new();
+    for ((ids, ..), profile) in numbering.profiles.all() {
+        let rules = ids.iter().filter_map(|id| by_id.get(id)).flat_map(|group| &group.rules);
+        let named: BTreeSet<u16> = rules.filter_map(remote_of).collect();
+        for (members, class) in numbering.classes.all() {
+            let relation: Vec<u16> = members.iter().copied().filter(|id| named.contains(id)).collect();
+            if !relation.is_empty() {
+                related.push((profile, class, relation));
+            }
+        }
+    }
+    numbering.relations.settle(related.iter().map(|(.., relation)| relation.clone()).collect());
+    let mut relations: HashMap<u32, BTreeMap<u32, &[u16]>> = HashMap::new();
+    for (profile, class, relation) in &related {
+        let id = numbering.relations.of(relation);
+        units.push(Unit::Relation(*profile, *class, id));
+        relations.entry(*profile).or_default().insert(id, relation);
+    }
+    for (key, profile) in numbering.profiles.all() {
+        let relations = relations.remove(&profile).unwrap_or_default();
+        profile_units((key, profile), &by_id, (&relations, &remote_of), units);
+    }
+}
+
 fn profile_units(
     (key, id): (&ProfileKey, u32),
     by_id: &HashMap<u16, &Group>,
-    (groups, classes): (&HashMap<&GroupName, &Group>, &Ids<Vec<u16>>),
-    units: &mut BTreeSet<Unit>,
+    (relations, remote_of): (&BTreeMap<u32, &[u16]>, &dyn Fn(&acl::Rule) -> Option<u16>),
+    units: &mut Vec<Unit>,
 ) {
     let (ids, open, multicast) = key;
     let mut profile = Profile { id, stateless: [false; 2], stateful: *open, multicast: *multicast };
@@ -270,22 +305,20 @@ fn profile_units(
             }
             let permit = |remote| Unit::Permit(Permit { remote, ..permit(id, group, rule) });
             match &rule.remote {
-                Remote::Any => drop(units.insert(permit(Far::Any))),
-                Remote::Prefix(prefix) => drop(units.insert(permit(Far::Prefix(*prefix)))),
-                Remote::Group(name) => {
-                    let Some(remote) = groups.get(name).map(|group| number(group)) else { continue };
-                    let of_remote = classes.ids.iter().filter(|(members, _)| members.contains(&remote));
-                    units.extend(of_remote.map(|(_, class)| permit(Far::Class(*class))));
+                Remote::Any => units.push(permit(Far::Any)),
+                Remote::Prefix(prefix) => units.push(permit(Far::Prefix(*prefix))),
+                Remote::Group(_) => {
+                    let remote = remote_of(rule);
+                    let about = |(_, groups): &(&u32, &&[u16])| remote.is_some_and(|id| groups.contains(&id));
+                    units.extend(relations.iter().filter(about).map(|(id, _)| permit(Far::Relation(*id))));
                 }
             }
         }
     }
     if *open {
-        units.extend(
-            [Ethertype::Ipv4, Ethertype::Ipv6].map(|ethertype| Unit::Permit(open_egress(id, ethertype))),
-        );
+        units.extend([Ethertype::Ipv4, Ethertype::Ipv6].map(|family| Unit::Permit(open_egress(id, family))));
     }
-    units.insert(Unit::Profile(profile));
+    units.push(Unit::Profile(profile));
 }
 
 fn permit(profile: u32, group: &Group, rule: &acl::Rule) -> Permit {

@@ -4,7 +4,7 @@
 //! (what no VM offers) and *egress*; what it gets, through *entry* and *ingress*. There, a profile's packets meet its
 //! stateless rules, then connection tracking. A tracked packet is held against the rules of the direction in which its
 //! connection was begun, established or not: what a rule says when it comes, goes or loses a member holds for all
-//! packets at once. *Remote* tables say which class the other side's address is of.
+//! packets at once. *Remote* tables say which class the other side's address is of, *relation* what that is to the profile.
 //!
 //! The zone of a connection is the VLAN of its packets at the port, with the bridge's number above it: two ports of a
 //! VLAN share the connection, and two bridges or VLANs never do.
@@ -33,13 +33,14 @@ pub mod table {
     pub const INGRESS_STATE: u16 = 263;
     pub const REMOTE_DST: u16 = 264;
     pub const REMOTE_SRC: u16 = 265;
-    pub const EGRESS_STATELESS: u16 = 266;
-    pub const INGRESS_STATELESS: u16 = 267;
-    pub const EGRESS_RULES: u16 = 268;
-    pub const EGRESS_REPLIES: u16 = 269;
-    pub const INGRESS_RULES: u16 = 270;
-    pub const INGRESS_REPLIES: u16 = 271;
-    pub const COMMIT: u16 = 272;
+    pub const RELATION: u16 = 266;
+    pub const EGRESS_STATELESS: u16 = 267;
+    pub const INGRESS_STATELESS: u16 = 268;
+    pub const EGRESS_RULES: u16 = 269;
+    pub const EGRESS_REPLIES: u16 = 270;
+    pub const INGRESS_RULES: u16 = 271;
+    pub const INGRESS_REPLIES: u16 = 272;
+    pub const COMMIT: u16 = 273;
 }
 
 const _: () = assert!(table::SOURCE == TableId::FROM_GUARDED.0 && table::ENTRY == TableId::TO_GUARDED.0);
@@ -121,11 +122,12 @@ impl If {
     }
 }
 
-/// Registers: the port, the zone, the profile, the class of the other side's address.
+/// Registers: the port, the zone, the profile, the class of the other side's address, and what it is to the profile.
 const PORT: Field = Field::Reg5;
 const ZONE: Field = Field::Reg6;
 const PROFILE: Field = Field::Reg7;
 const CLASS: Field = Field::Reg8;
+const RELATION: Field = Field::Reg9;
 
 const SOURCES: [Field; 2] = [Field::IpSrc, Field::Ipv6Src];
 const DESTINATIONS: [Field; 2] = [Field::IpDst, Field::Ipv6Dst];
@@ -174,9 +176,9 @@ impl Out {
 pub fn of(unit: &Unit) -> Vec<OwnRule> {
     let mut out = Out { rules: Vec::new(), cookie: owner(unit) };
     match unit {
-        Unit::Fixed => {
-            fixed_out(&mut out);
-            fixed_in(&mut out);
+        Unit::Sent => sent(&mut out),
+        Unit::Got => {
+            got(&mut out);
             states(&mut out);
         }
         Unit::Port(port) => port_rules(&mut out, port),
@@ -187,8 +189,12 @@ pub fn of(unit: &Unit) -> Vec<OwnRule> {
             let priority = 100 + u16::from(prefix.length());
             for (table, side) in [(table::REMOTE_DST, DESTINATIONS), (table::REMOTE_SRC, SOURCES)] {
                 let when = If::default().of(prefix.family()).prefix(side, *prefix);
-                out.add(table, priority, when, &[load(CLASS, *class)]);
+                out.add(table, priority, when, &[load(CLASS, *class), go(table::RELATION)]);
             }
+        }
+        Unit::Relation(profile, class, relation) => {
+            let when = If::default().is(PROFILE, *profile).is(CLASS, *class);
+            out.add(table::RELATION, 100, when, &[load(RELATION, *relation)]);
         }
         Unit::Permit(permit) => permit_rules(&mut out, permit),
     }
@@ -197,10 +203,10 @@ pub fn of(unit: &Unit) -> Vec<OwnRule> {
 
 fn owner(unit: &Unit) -> Cookie {
     match unit {
-        Unit::Fixed => Cookie::Fixed,
+        Unit::Sent | Unit::Got => Cookie::Fixed,
         Unit::Port(port) | Unit::Mac(port, _) => Cookie::Port(port.ofport),
         Unit::Pair(port, ..) => Cookie::Port(*port),
-        Unit::Profile(profile) => Cookie::Profile(profile.id),
+        Unit::Profile(Profile { id, .. }) | Unit::Relation(id, ..) => Cookie::Profile(*id),
         Unit::Address(_, class) => Cookie::Class(*class),
         Unit::Permit(permit) => match permit.rule {
             Some((group, rule)) => Cookie::Rule(group, rule),
@@ -210,7 +216,7 @@ fn owner(unit: &Unit) -> Cookie {
 }
 
 /// What no guarded port offers, and what every one may send.
-fn fixed_out(out: &mut Out) {
+fn sent(out: &mut Out) {
     use Ethertype::{Ipv4, Ipv6};
     let when = If::default;
     let service = [
@@ -222,6 +228,21 @@ fn fixed_out(out: &mut Out) {
         out.add(table::SERVICE, 100, when, &[refuse(reason)]);
     }
     out.add(table::SERVICE, 0, when(), &[go(table::EGRESS)]);
+    for kind in [135, 136] {
+        out.add(table::SERVICE, 80, when().icmp6(kind), &[refuse(DropReason::SpoofedNd)]);
+    }
+    let silent = when().icmp6(135).is(Field::Icmpv6Code, 0u8).is(Field::NdSll, 0u8);
+    out.add(table::SERVICE, 90, silent, &[go(table::EGRESS)]);
+    // Who asks for an address has none, and neither has who looks whether one is free (RFC 4862, section 5.4).
+    out.add(table::ADDRESS, 100, when().udp(Ipv4, 68, 67).is(Field::IpSrc, 0u8), &[go(table::SERVICE)]);
+    for kind in [133, 135, 131, 132, 143] {
+        out.add(table::ADDRESS, 100, when().icmp6(kind).is(Field::Ipv6Src, 0u8), &[go(table::SERVICE)]);
+    }
+    out.add(table::ADDRESS, 10, when().arp(), &[refuse(DropReason::SpoofedArp)]);
+    for family in [Ipv4, Ipv6] {
+        out.add(table::ADDRESS, 10, when().of(family), &[refuse(DropReason::SpoofedIp)]);
+    }
+    out.add(table::ADDRESS, 0, when(), &[go(table::SERVICE)]);
     // A port of no group.
     out.add(table::EGRESS, 300, when().is(PROFILE, 0u8), &[PERMIT]);
     let always = [when().arp(), when().udp(Ipv4, 68, 67), when().udp(Ipv6, 546, 547)];
@@ -232,7 +253,7 @@ fn fixed_out(out: &mut Out) {
 }
 
 /// What every port of groups gets.
-fn fixed_in(out: &mut Out) {
+fn got(out: &mut Out) {
     use Ethertype::{Ipv4, Ipv6};
     let when = If::default;
     let always = [when().arp(), when().udp(Ipv4, 67, 68), when().udp(Ipv6, 547, 546)];
@@ -268,7 +289,7 @@ fn states(out: &mut Out) {
     for ((table, remote, reason), (rules, replies), (same, other)) in sides {
         out.add(table, 100, state(INVALID, INVALID), &[refuse(DropReason::AclInvalid)]);
         for (reply, (remote, rules)) in [(0, same), (REPLY, other)] {
-            let steps = [load(CLASS, 0), go_by_origin(remote), go_by_origin(rules), refuse(reason)];
+            let steps = [load(RELATION, 0), go_by_origin(remote), go_by_origin(rules), refuse(reason)];
             out.add(table, 90, state(RELATED | reply, RELATED | REPLY), &steps);
         }
         out.add(table, 80, state(REPLY, REPLY), &[go(remote), go(replies), refuse(reason)]);
@@ -286,7 +307,6 @@ fn introduce(port: &GuardedPort, next: u16) -> [Action; 3] {
 }
 
 fn port_rules(out: &mut Out, port: &GuardedPort) {
-    use Ethertype::{Ipv4, Ipv6};
     let when = || If::default().port(port.ofport);
     if port.profile != 0 {
         out.add(table::ENTRY, 100, when(), &introduce(port, table::INGRESS));
@@ -295,37 +315,23 @@ fn port_rules(out: &mut Out, port: &GuardedPort) {
         return out.add(table::SOURCE, 50, when(), &introduce(port, table::EGRESS));
     }
     out.add(table::SOURCE, 50, when(), &[refuse(DropReason::SpoofedMac)]);
-    out.add(table::ADDRESS, 10, when().arp(), &[refuse(DropReason::SpoofedArp)]);
-    for family in [Ipv4, Ipv6] {
-        out.add(table::ADDRESS, 10, when().of(family), &[refuse(DropReason::SpoofedIp)]);
-    }
-    out.add(table::ADDRESS, 5, when(), &[go(table::SERVICE)]);
-    for kind in [135, 136] {
-        out.add(table::SERVICE, 80, when().icmp6(kind), &[refuse(DropReason::SpoofedNd)]);
-    }
 }
 
 /// What goes with an Ethernet address, whatever the IP addresses are.
 fn mac_rules(out: &mut Out, port: &GuardedPort, mac: Mac) {
-    use Ethertype::{Ipv4, Ipv6};
     let when = || If::default().port(port.ofport).is(Field::EthSrc, mac.to_u64());
     out.add(table::SOURCE, 100, when(), &introduce(port, table::ADDRESS));
-    let next = [go(table::SERVICE)];
-    // A probe claims nothing (RFC 5227, section 2.1.1), and who asks for an address has none.
+    // A probe claims nothing (RFC 5227, section 2.1.1).
     let probe = when().arp().is(Field::ArpSha, mac.to_u64()).is(Field::ArpSpa, 0u8);
-    out.add(table::ADDRESS, 100, probe, &next);
-    out.add(table::ADDRESS, 100, when().udp(Ipv4, 68, 67).is(Field::IpSrc, 0u8), &next);
-    // Duplicate address detection (RFC 4862, section 5.4), and reports before an address is one's own.
-    for kind in [133, 135, 131, 132, 143] {
-        out.add(table::ADDRESS, 100, when().icmp6(kind).is(Field::Ipv6Src, 0u8), &next);
-    }
-    let local = link_local(mac);
-    out.add(table::ADDRESS, 100, when().of(Ipv6).is(Field::Ipv6Src, local.to_bits()), &next);
+    out.add(table::ADDRESS, 100, probe, &[go(table::SERVICE)]);
+    let local = link_local(mac).to_bits();
+    let own = when().of(Ethertype::Ipv6).is(Field::Ipv6Src, local);
+    out.add(table::ADDRESS, 100, own, &[go(table::SERVICE)]);
+    let solicit = when().icmp6(135).is(Field::Icmpv6Code, 0u8).is(Field::NdSll, mac.to_u64());
+    out.add(table::SERVICE, 90, solicit, &[go(table::EGRESS)]);
     for shown in [mac.to_u64(), 0] {
-        let solicit = when().icmp6(135).is(Field::Icmpv6Code, 0u8).is(Field::NdSll, shown);
-        out.add(table::SERVICE, 90, solicit, &[go(table::EGRESS)]);
         let advert = when().icmp6(136).is(Field::Icmpv6Code, 0u8).is(Field::NdTll, shown);
-        out.add(table::SERVICE, 90, advert.is(Field::NdTarget, local.to_bits()), &[go(table::EGRESS)]);
+        out.add(table::SERVICE, 90, advert.is(Field::NdTarget, local), &[go(table::EGRESS)]);
     }
 }
 
@@ -413,7 +419,7 @@ fn matches(permit: &Permit, way: Way) -> Vec<If> {
     match permit.remote {
         Far::Any => {}
         Far::Prefix(prefix) => when = when.prefix(if sent { DESTINATIONS } else { SOURCES }, prefix),
-        Far::Class(class) => when = when.is(CLASS, class),
+        Far::Relation(relation) => when = when.is(RELATION, relation),
     }
     if let Some(icmp) = permit.icmp {
         return icmp_match(when, permit.ethertype, icmp, way).into_iter().collect();
