@@ -4,6 +4,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use crate::key::{KeyMask, PortId};
+use crate::pipeline::policy::CLAIMS;
 use crate::snapshot::{BridgeId, Model, PortKind, PortSpec};
 use crate::tables::{Edge, TableId, Tables};
 use crate::vlan::{VlanMode, VlanSet};
@@ -25,7 +26,7 @@ impl Reads {
         let reach = tables.reads(TableId::FIRST);
         let own = |entry| tables.table(entry).is_some_and(|table| !table.is_empty());
         let guarded = match own(TableId::FROM_GUARDED) {
-            true => tables.reads(TableId::FROM_GUARDED).mask.union(&KeyMask::TAG),
+            true => unclaimed(tables.reads(TableId::FROM_GUARDED).mask).union(&KeyMask::TAG),
             false => KeyMask::INGRESS,
         };
         // Which connections a packet can belong to is decided by its VLAN.
@@ -40,6 +41,16 @@ impl Reads {
         self.lengths.extend(&other.lengths);
         self.pops |= other.pops;
     }
+}
+
+/// Without what is read of each packet by itself.
+fn unclaimed(mut mask: KeyMask) -> KeyMask {
+    for word in CLAIMS {
+        if let Some(bits) = mask.0.get_mut(word) {
+            *bits = 0;
+        }
+    }
+    mask
 }
 
 /// What of packets can matter.

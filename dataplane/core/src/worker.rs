@@ -16,7 +16,7 @@ use weft_flow::Term;
 use weft_io::{Burst, PortQueue};
 use weft_wire::DropReason;
 
-use crate::cache::Flow;
+use crate::cache::{Flow, LINKS};
 use crate::counters::Counters;
 use crate::decap::Vteps;
 use crate::forward::Forwarder;
@@ -103,9 +103,9 @@ pub struct Worker {
     forward: Forwarder,
     roles: Vec<Role>,
     vteps: Vteps,
-    narrow: Box<Lane<NARROW>>,
-    middle: Box<Lane<MIDDLE>>,
-    wide: Box<Lane<KEY_WORDS>>,
+    narrow: Box<Lane<NARROW, 0>>,
+    middle: Box<Lane<MIDDLE, LINKS>>,
+    wide: Box<Lane<KEY_WORDS, LINKS>>,
     burst: Option<Box<Burst>>,
     running: bool,
     /// Counts comings and goings of queues.
@@ -114,6 +114,8 @@ pub struct Worker {
 
 /// Programs whose counts are added to rules in one go: some hundred microseconds' work.
 const SETTLE: usize = 4096;
+/// Connections that are looked at in one go for whether their time is over: some ten microseconds' work.
+const EXPIRE: usize = 4096;
 
 impl Worker {
     /// A worker without ports.
@@ -125,7 +127,8 @@ impl Worker {
     ) -> std::io::Result<Self> {
         let (narrow, middle, wide) =
             (Lane::new(CACHED_FLOWS)?, Lane::new(CACHED_FLOWS)?, Lane::new(CACHED_FLOWS)?);
-        let capacity = narrow.cache.capacity() + middle.cache.capacity() + wide.cache.capacity();
+        let capacity =
+            narrow.flows.cache.capacity() + middle.flows.cache.capacity() + wide.flows.cache.capacity();
         counters.worker.capacity.set(capacity as u64);
         Ok(Worker {
             index,
@@ -211,6 +214,8 @@ impl Worker {
         self.forward.second = now.second();
         self.forward.now = now.uptime;
         self.forward.settle(SETTLE);
+        self.forward.tidy();
+        self.forward.shared.connections.expire(self.forward.second, EXPIRE);
         self.narrow.sweep(&mut self.forward);
         self.middle.sweep(&mut self.forward);
         self.wide.sweep(&mut self.forward);
@@ -227,7 +232,8 @@ impl Worker {
             self.forward.frames.go_home();
         }
         let gauges = &self.forward.counters.worker;
-        let flows = self.narrow.cache.len() + self.middle.cache.len() + self.wide.cache.len();
+        let flows =
+            self.narrow.flows.cache.len() + self.middle.flows.cache.len() + self.wide.flows.cache.len();
         gauges.flows.set(flows as u64);
         gauges.programs.set(self.forward.programs.len() as u64);
         gauges.held.set(self.forward.held.len() as u64);
@@ -362,13 +368,13 @@ impl Worker {
     }
 
     fn list_flows(&self, port: PortId, limit: usize) -> Vec<FlowInfo> {
-        let narrow = self.narrow.cache.iter().filter_map(|flow| self.flow_info(flow, port));
-        let middle = self.middle.cache.iter().filter_map(|flow| self.flow_info(flow, port));
-        let wide = self.wide.cache.iter().filter_map(|flow| self.flow_info(flow, port));
+        let narrow = self.narrow.flows.cache.iter().filter_map(|flow| self.flow_info(flow, port));
+        let middle = self.middle.flows.cache.iter().filter_map(|flow| self.flow_info(flow, port));
+        let wide = self.wide.flows.cache.iter().filter_map(|flow| self.flow_info(flow, port));
         narrow.chain(middle).chain(wide).take(limit).collect()
     }
 
-    fn flow_info<const W: usize>(&self, flow: &Flow<W>, port: PortId) -> Option<FlowInfo> {
+    fn flow_info<const W: usize, const L: usize>(&self, flow: &Flow<W, L>, port: PortId) -> Option<FlowInfo> {
         let mut key = FlowKey::default();
         key.0.iter_mut().zip(&flow.key).for_each(|(place, word)| *place = *word);
         let program = self.forward.programs.get(flow.program)?;

@@ -8,7 +8,7 @@ use weft_flow::{Action, Field, Fields, Subfield};
 use weft_wire::{DropReason, OfPort};
 
 use super::trace::{Event, Tracer};
-use super::{By, Here, Missed, Walk};
+use super::{By, Here, How, Walk};
 use crate::snapshot::{Path, Port, PortKind, TunnelKeys};
 use crate::tables::TableId;
 use crate::verdict::{Emit, Op, PacketIn, Shared};
@@ -73,7 +73,7 @@ impl<T: Tracer> Walk<'_, T> {
                 self.packet_in(here, by, &to_controller(u16::MAX, PacketInReason::Action));
                 Ok(())
             }
-            OfPort::TABLE => self.look_up(here, TableId::FIRST, in_port, Missed::Matters),
+            OfPort::TABLE => self.look_up(here, TableId::FIRST, How::arrived(in_port)),
             OfPort::NONE => Ok(()),
             // OpenFlow 1.3.5, section 5.12: not to the ingress port, unless it is named as IN_PORT.
             port if port == in_port => {
@@ -126,7 +126,7 @@ impl<T: Tracer> Walk<'_, T> {
                 return self.emit_in_vlan(here, out, vid);
             }
         };
-        self.emit(here, out, TagRewrite::Keep, key, max_len)
+        self.emit(here, out, TagRewrite::Keep, (key, max_len))
     }
 
     /// One copy, by a port that may be a patch port or a tunnel.
@@ -135,8 +135,7 @@ impl<T: Tracer> Walk<'_, T> {
         here: &Here<'_>,
         out: &Port,
         tag: TagRewrite,
-        key: Option<u32>,
-        max_len: u32,
+        (key, max_len): (Option<u32>, u32),
     ) -> Result<(), DropReason> {
         if !out.spec.up {
             self.refuse(DropReason::TxPortDown);
@@ -208,6 +207,7 @@ impl<T: Tracer> Walk<'_, T> {
             self.written.0[word] = u64::MAX;
         }
         self.stack.clear();
+        self.before = None;
         self.state = None;
     }
 

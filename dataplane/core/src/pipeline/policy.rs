@@ -9,14 +9,21 @@
 
 use weft_flow::Field;
 use weft_flow::action::Own;
+use weft_flow::field::Prerequisite;
 use weft_flow::fields::{KEY_WORDS, WORDS};
 use weft_wire::{DropReason, OfPort, Tci, Vid};
 
 use super::trace::Tracer;
-use super::{Here, Missed, Walk};
+use super::{Here, How, Missed, Walk};
+use crate::key::Ingress;
+use crate::parse;
 use crate::snapshot::Port;
 use crate::tables::TableId;
 use crate::vlan::TagRewrite;
+
+/// The words that hold what ARP and neighbour discovery packets claim: link-layer addresses and the target. Guards read
+/// them of each such packet, and no key has them for that.
+pub(crate) const CLAIMS: [usize; 4] = [9, 10, 12, 13];
 
 /// One way through weft's own tables.
 struct Pass<'p> {
@@ -30,9 +37,32 @@ struct Pass<'p> {
 impl<T: Tracer> Walk<'_, T> {
     /// Whether the packet may come in by its port, which is guarded. If not, it is refused.
     pub(super) fn may_enter(&mut self, here: &Here<'_>) -> Result<bool, DropReason> {
+        self.read_claims();
         let vid = here.port.spec.vlan.admit(self.packet_tci()).unwrap_or(Vid::NONE);
         let (entry, otherwise) = (TableId::FROM_GUARDED, DropReason::AclEgress);
         self.pass(here, &Pass { entry, port: here.port, vid, otherwise })
+    }
+
+    /// Reads what ARP and neighbour discovery claim. That is in no key: it would make all of a guarded port's flows wide,
+    /// for packets that are few. So these aren't cached.
+    fn read_claims(&mut self) {
+        let kind = self.get(Field::Icmpv6Type);
+        let nd = self.has(Prerequisite::Icmp6) && (135..=136).contains(&kind);
+        if !nd && !self.has(Prerequisite::Arp) {
+            return;
+        }
+        self.verdict.fleeting = true;
+        // One that is only described has them.
+        let Some(packet) = self.occasion.packet else { return };
+        let ingress = Ingress::of(self.occasion.key);
+        let read = parse::words::<KEY_WORDS>(packet.data(), packet.total_len(), ingress);
+        for word in CLAIMS {
+            if let (Some(field), Some(value)) =
+                (self.fields.0.get_mut(word), read.and_then(|read| read.get(word).copied()))
+            {
+                *field = value;
+            }
+        }
     }
 
     /// Whether a copy whose tag is changed so may leave by a guarded port. If not, it is refused.
@@ -60,10 +90,10 @@ impl<T: Tracer> Walk<'_, T> {
         let looked_up = self.scoped(|walk| {
             walk.exit = false;
             walk.fields.0[KEY_WORDS..WORDS].fill(0);
-            walk.state = None;
+            (walk.before, walk.state) = (None, None);
             walk.set(Field::Reg5, pass.port.spec.ofport.0.into());
             walk.set(Field::Reg6, pass.vid.get().into());
-            walk.look_up(here, pass.entry, in_port, Missed::IsNothing)
+            walk.look_up(here, pass.entry, How { missed: Missed::IsNothing, ..How::arrived(in_port) })
         });
         (self.depth, self.lookups) = limits;
         self.action_set = action_set;

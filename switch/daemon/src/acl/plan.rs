@@ -288,10 +288,13 @@ fn rule_units(groups: &HashMap<&GroupName, &Group>, numbering: &mut Numbering, u
     }
 }
 
+/// The group that a rule names, by number.
+type RemoteOf<'r> = dyn Fn(&acl::Rule) -> Option<u16> + 'r;
+
 fn profile_units(
     (key, id): (&ProfileKey, u32),
     by_id: &HashMap<u16, &Group>,
-    (relations, remote_of): (&BTreeMap<u32, &[u16]>, &dyn Fn(&acl::Rule) -> Option<u16>),
+    (relations, remote_of): (&BTreeMap<u32, &[u16]>, &RemoteOf<'_>),
     units: &mut Vec<Unit>,
 ) {
     let (ids, open, multicast) = key;

@@ -7,9 +7,12 @@ use weft_config::value::Value;
 use weft_core::datapath::Datapath;
 use weft_core::fdb::Fdb;
 use weft_core::key::{KeyMask, PortId};
+use weft_core::pipeline::trace::Silent;
+use weft_core::pipeline::{Occasion, walk};
 use weft_core::snapshot::{BridgeId, BridgeSpec, Model, PortKind, PortSpec};
 use weft_core::tables::FlowTables;
-use weft_core::trace::{Description, Names, run};
+use weft_core::trace::{Description, Names};
+use weft_core::verdict::Verdict;
 use weft_core::vlan::{PriorityTags, VlanMode};
 use weft_core::worker::Worker;
 use weft_flow::text::{self, FlowLine, NoNames, parse_match};
@@ -83,14 +86,26 @@ impl Lab {
         let snapshot = self.datapath.shared().published.load();
         let bridge = snapshot.bridge(BridgeId(0)).unwrap();
         let names = Names { snapshot: &snapshot, bridge };
-        let matches = parse_match(packet, &names).unwrap_or_else(|error| panic!("{packet}: {error}"));
+        // To everybody: what is learned doesn't matter.
+        let packet = format!("{packet},dl_dst=ff:ff:ff:ff:ff:ff");
+        let matches = parse_match(&packet, &names).unwrap_or_else(|error| panic!("{packet}: {error}"));
         let in_port = text::PortNames::number(&names, port);
         let description = Description { bridge, in_port, matches: &matches, frame: None };
-        let key = description.key(&snapshot).unwrap();
-        let traced = run(&snapshot, &key, (1, Duration::from_secs(1))).unwrap();
-        let copies: Vec<&str> = traced.copies.iter().map(|copy| copy.port.as_str()).collect();
-        match traced.dropped {
-            Some(dropped) => dropped.reason.to_string(),
+        let occasion = Occasion {
+            snapshot: &snapshot,
+            key: &description.key(&snapshot).unwrap(),
+            packet: None,
+            connections: self.datapath.connections(),
+            second: 1,
+            now: Duration::from_secs(1),
+            effects: true,
+        };
+        let mut verdict = Verdict::default();
+        walk(occasion, &mut verdict, &mut Silent);
+        let copies = verdict.emits().filter_map(|emit| snapshot.port(emit.port)).map(|port| &*port.spec.name);
+        let copies: Vec<&str> = copies.collect();
+        match verdict.drop.filter(|_| copies.is_empty()) {
+            Some(reason) => reason.to_string(),
             None => copies.join(" "),
         }
     }
@@ -105,9 +120,7 @@ impl Lab {
 }
 
 fn config(toml: &str) -> Config {
-    Config::from_toml(toml, "test")
-        .and_then(|config| Ok(config.complete(&Config::default()).unwrap()))
-        .unwrap()
+    Config::from_toml(toml, "test").unwrap().complete(&Config::default()).unwrap()
 }
 
 fn print(compiled: &Compiled) -> String {
@@ -311,9 +324,9 @@ fn only_packets_of_guarded_ports_are_read_for_what_they_claim() {
     // What is to leave by a port of groups is read, but for ARP's and neighbours' addresses.
     let lab = Lab::new(&format!("{PORTS}{GROUPS}"));
     let (guarded, other) = (lab.mask(0), lab.mask(2));
-    assert!(guarded.0[12] != 0 && guarded.0[9] != 0);
-    assert_eq!((other.0[9], other.0[10], other.0[12], other.0[13]), (0, 0, 0, 0));
-    assert!(other.0[8] != 0);
+    for mask in [guarded, other] {
+        assert!(mask.0[8] != 0 && mask.width() == weft_core::key::Width::Middle, "{mask:?}");
+    }
 }
 
 const STATEFUL: &str = r#"
@@ -337,6 +350,115 @@ rule = [
 name = "old"
 rule = [{ direction = "ingress", protocol = "tcp", ports = "80" }, { direction = "ingress", protocol = "sctp", stateless = true }]
 "#;
+
+/// Packets of one connection: there, and back.
+const ASKS: &str = "dl_src=02:00:00:00:00:01,udp,nw_src=10.0.0.1,nw_dst=10.0.0.3,tp_src=5000,tp_dst=53";
+const TELLS: &str = "udp,nw_src=10.0.0.3,nw_dst=10.0.0.1,tp_src=53,tp_dst=5000";
+
+#[test]
+fn answers_pass_and_nothing_else_that_nobody_asked_for() {
+    let mut toml = STATEFUL.replace(
+        "]\n\n[[acl.group]]\nname = \"web\"",
+        "  { name = \"vm3\", type = \"null\" },\n]\n\n[[acl.group]]\nname = \"web\"",
+    );
+    let mut lab = Lab::new(&toml);
+    assert_eq!(lab.sends("vm3", TELLS), "acl_ingress");
+    assert_eq!(lab.sends("vm1", ASKS), "vm3");
+    assert_eq!(lab.sends("vm3", TELLS), "vm1");
+    assert_eq!(lab.sends("vm1", ASKS), "vm3");
+    assert_eq!(lab.sends("vm3", &TELLS.replace("tp_dst=5000", "tp_dst=5001")), "acl_ingress");
+    // Of a VLAN's ports, each goes by its own rules.
+    assert_eq!(lab.sends("vm2", "udp,nw_src=10.0.0.2,nw_dst=10.0.0.3,tp_dst=53"), "acl_egress");
+    // What is not permitted any more stops, both ways, though it is established.
+    toml = toml.replace("acl_egress = \"open\", ", "");
+    lab.apply(config(&toml));
+    assert_eq!(lab.sends("vm3", TELLS), "acl_ingress");
+    assert_eq!(lab.sends("vm1", ASKS), "acl_egress");
+    let ping = |there: bool| match there {
+        true => "icmp,nw_src=10.0.0.3,nw_dst=10.0.0.1,icmp_type=8,icmp_code=0",
+        false => "dl_src=02:00:00:00:00:01,icmp,nw_src=10.0.0.1,nw_dst=10.0.0.3,icmp_type=0,icmp_code=0",
+    };
+    assert_eq!(lab.sends("vm1", ping(false)), "acl_invalid");
+    assert_eq!(lab.sends("vm3", ping(true)), "vm1 vm2");
+    assert_eq!(lab.sends("vm1", ping(false)), "vm3");
+    lab.apply(config(
+        &toml.replace("  { direction = \"ingress\", protocol = \"icmp\", icmp = \"8\" },\n", ""),
+    ));
+    assert_eq!(lab.sends("vm1", ping(false)), "acl_egress");
+    assert_eq!(lab.sends("vm3", ping(true)), "acl_ingress");
+}
+
+#[test]
+fn a_member_that_leaves_takes_its_connections_along() {
+    let toml = |members: &str| {
+        format!(
+            r#"
+[[bridge]]
+name = "br0"
+port = [{{ name = "vm1", type = "null", acl = "web" }}, {{ name = "vm2", type = "null", acl = "web" }}, {{ name = "vm3", type = "null" }}]
+[[acl.group]]
+name = "friends"
+members = [{members}]
+[[acl.group]]
+name = "web"
+rule = [
+  {{ direction = "ingress", protocol = "tcp", ports = "80", remote = "friends" }},
+  {{ direction = "egress", protocol = "udp", remote = "friends" }},
+]
+"#
+        )
+    };
+    let friends = toml("\"10.0.0.3\"");
+    let mut lab = Lab::new(&friends);
+    let syn = "tcp,nw_src=10.0.0.3,nw_dst=10.0.0.1,tp_src=4000,tp_dst=80,tcp_flags=syn";
+    let answer = "tcp,nw_src=10.0.0.1,nw_dst=10.0.0.3,tp_src=80,tp_dst=4000,tcp_flags=syn|ack";
+    let ack = "tcp,nw_src=10.0.0.3,nw_dst=10.0.0.1,tp_src=4000,tp_dst=80,tcp_flags=ack";
+    let back = "tcp,nw_src=10.0.0.1,nw_dst=10.0.0.3,tp_src=80,tp_dst=4000,tcp_flags=ack";
+    let (asks, tells) = (ASKS.trim_start_matches("dl_src=02:00:00:00:00:01,"), TELLS);
+    assert_eq!(lab.sends("vm1", asks), "vm3");
+    assert_eq!(lab.sends("vm3", syn), "vm1 vm2");
+    for _ in 0..2 {
+        for (from, packet, passes) in [
+            ("vm1", answer, "vm3"),
+            ("vm3", ack, "vm1 vm2"),
+            ("vm1", back, "vm3"),
+            ("vm1", asks, "vm3"),
+            ("vm3", tells, "vm1"),
+        ] {
+            assert!(lab.sends(from, packet).contains(passes.split(' ').next().unwrap()), "{packet}");
+        }
+        // It leaves; and is back.
+        assert_eq!(lab.apply(config(&toml(""))), 10);
+        for (from, packet, reason) in [
+            ("vm3", ack, "acl_ingress"),
+            ("vm1", back, "acl_egress"),
+            ("vm1", asks, "acl_egress"),
+            ("vm3", tells, "acl_ingress"),
+        ] {
+            assert_eq!(lab.sends(from, packet), reason, "{packet}");
+        }
+        lab.apply(config(&friends));
+    }
+}
+
+#[test]
+fn ports_that_are_both_guarded_share_a_connection() {
+    let toml = STATEFUL
+        .replace(", acl_egress = \"open\"", "")
+        .replace("port_security = \"02:00:00:00:00:01 10.0.0.1\"", "acl_multicast = false");
+    let toml = toml.replace("remote = \"web\" }", "remote = \"10.0.0.0/24\" }, { direction = \"ingress\", protocol = \"udp\", ports = \"53\", remote = \"10.0.0.1\" }");
+    let lab = Lab::new(&toml);
+    let (asks, tells) = (
+        "udp,nw_src=10.0.0.1,nw_dst=10.0.0.2,tp_src=5000,tp_dst=53",
+        "udp,nw_src=10.0.0.2,nw_dst=10.0.0.1,tp_src=53,tp_dst=5000",
+    );
+    for _ in 0..3 {
+        assert_eq!(lab.sends("vm1", asks), "vm2");
+        assert_eq!(lab.sends("vm2", tells), "vm1");
+    }
+    assert_eq!(lab.sends("vm2", &tells.replace("tp_dst=5000", "tp_dst=5001")), "acl_egress");
+    assert_eq!(lab.datapath.connections().zones(), [(0xf000, 1)]);
+}
 
 /// `WEFT_BLESS=1 cargo test -p weft-daemon` writes the expected file anew.
 #[test]
