@@ -368,7 +368,7 @@ fn answers_pass_and_nothing_else_that_nobody_asked_for() {
     assert_eq!(lab.sends("vm1", ASKS), "vm3");
     assert_eq!(lab.sends("vm3", &TELLS.replace("tp_dst=5000", "tp_dst=5001")), "acl_ingress");
     // Of a VLAN's ports, each goes by its own rules.
-    assert_eq!(lab.sends("vm2", "udp,nw_src=10.0.0.2,nw_dst=10.0.0.3,tp_dst=53"), "acl_egress");
+    assert_eq!(lab.sends("vm2", "udp,nw_src=10.0.0.2,nw_dst=10.0.0.3,tp_src=7,tp_dst=53"), "acl_egress");
     // What is not permitted any more stops, both ways, though it is established.
     toml = toml.replace("acl_egress = \"open\", ", "");
     lab.apply(config(&toml));
@@ -428,7 +428,7 @@ rule = [
             assert!(lab.sends(from, packet).contains(passes.split(' ').next().unwrap()), "{packet}");
         }
         // It leaves; and is back.
-        assert_eq!(lab.apply(config(&toml(""))), 10);
+        assert_eq!(lab.apply(config(&toml(""))), 7);
         for (from, packet, reason) in [
             ("vm3", ack, "acl_ingress"),
             ("vm1", back, "acl_egress"),
