@@ -8,6 +8,7 @@ use weft_tests::{Host, Lab, Node, Result, clean_ping, ping, scenarios, wait_for}
 scenarios! {
     what_a_vm_pretends_to_be_is_refused_and_counted needs NEEDS;
     groups_open_and_close_while_packets_flow needs NEEDS;
+    established_connections_end_with_what_permits_them needs NEEDS;
     groups_are_there_again_after_a_crash needs NEEDS;
     bad_groups_are_refused_in_one_line needs NEEDS;
 }
@@ -151,6 +152,49 @@ fn groups_open_and_close_while_packets_flow(lab: &Lab, workers: u32) -> Result {
         node.weft.sh(&format!("acl bind {port}"))?;
     }
     clean_ping(&two, &one, "")
+}
+
+fn established_connections_end_with_what_permits_them(lab: &Lab, workers: u32) -> Result {
+    let (node, one, two) = two_vms(lab, workers)?;
+    for line in [
+        "acl group add friends",
+        "acl group add others",
+        "acl group add web",
+        "acl rule add web ingress protocol=tcp remote=friends",
+        "acl rule add web ingress protocol=icmp icmp=8 remote=friends",
+        "port set one acl=friends acl_egress=open",
+        "acl bind two web",
+    ] {
+        node.weft.sh(line)?;
+    }
+    clean_ping(&one, &two, "")?;
+    let megabyte = 1 << 20;
+    let sent = weft_tests::send_bytes(lab, one.ns(), (two.ns(), two.address()), megabyte)?;
+    assert_eq!(sent, u64::from(megabyte));
+    assert!(!pings(&two, &one)?, "nothing permits what two begins");
+    assert!(node.weft.drops("two", "acl_egress")? > 0, "{}", node.weft.sh("acl show")?);
+    // One connection for both guarded ends, and a cached flow each way.
+    let mut pings = one.ns().spawn(lab, "ping", &["ping", "-n", "-i", "0.05", two.address()])?;
+    let answers = || node.weft.counter("one", "tx_packets");
+    let grows = |what: &str| -> Result {
+        let before = answers()?;
+        wait_for(what, LIMIT, || Ok(answers()? > before + 10))
+    };
+    for (leave, come) in [
+        ("acl bind one others", "acl bind one friends"),
+        ("acl rule del web 2", "acl rule add web ingress protocol=icmp icmp=8 remote=friends id=2"),
+    ] {
+        grows("answers to an established ping")?;
+        node.weft.sh(leave)?;
+        let (before, refused) = (answers()?, node.weft.drops("one", "acl_ingress")?);
+        let dropped = || Ok(node.weft.drops("one", "acl_ingress")? > refused + 10);
+        wait_for("refused packets of an established connection", LIMIT, dropped)?;
+        assert!(answers()? <= before + 1, "answers came after '{leave}'");
+        node.weft.sh(come)?;
+    }
+    grows("answers after all is permitted again")?;
+    pings.terminate(LIMIT)?;
+    Ok(())
 }
 
 fn groups_are_there_again_after_a_crash(lab: &Lab, workers: u32) -> Result {
