@@ -25,7 +25,9 @@ pub fn answer(op: FlowOp) -> Result<FlowReply, Refusal> {
             Verb::FlowAdd => FlowReply::Changed { added: 2, replaced: 1, removed: 0 },
             _ => FlowReply::Changed { added: 0, replaced: 0, removed: 0 },
         },
-        FlowOp::Dump(dump) if dump.all => FlowReply::Rules { rules: vec![own_rule()], next: None },
+        FlowOp::Dump(dump) if dump.all && dump.filter.is_empty() => {
+            FlowReply::Rules { rules: vec![own_rule()], next: None }
+        }
         FlowOp::Dump(_) => FlowReply::Rules { rules: vec![rule("priority=10,arp", 3)], next: Some(4) },
         FlowOp::Next { .. } => FlowReply::Rules { rules: vec![rule("priority=0", 1200)], next: None },
         FlowOp::Groups(_) => FlowReply::Groups {
