@@ -268,7 +268,7 @@ fn ct() -> impl Strategy<Value = Action> {
         Just(Action::Move { source: Subfield::whole(Field::Reg0), target: Subfield::whole(Field::CtMark) }),
     ];
     let flags = (any::<bool>(), any::<bool>(), any::<bool>());
-    (flags, zone, option::of(0..=254u8), option::of(nat()), vec(exec, 0..3)).prop_map(
+    (flags, zone, option::of(0..=254u16), option::of(nat()), vec(exec, 0..3)).prop_map(
         |((commit, force, ftp), zone, table, nat, exec)| {
             let helper = ftp.then_some(CtHelper::Ftp);
             Action::Ct(Box::new(Ct {

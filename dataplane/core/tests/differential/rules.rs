@@ -25,6 +25,7 @@ pub fn tables(dice: &mut Dice) -> Arc<FlowTables> {
     let tables = FlowTables::new();
     let mut changes: Vec<Change> = GROUPS.iter().map(|&id| Change::Group(group(id, dice))).collect();
     changes.extend(rules(dice).into_iter().map(Change::Flow));
+    changes.extend(crate::own::changes(dice));
     tables.prepare(&changes, Duration::ZERO).unwrap().commit();
     tables
 }
@@ -34,6 +35,7 @@ pub fn tracking_tables(dice: &mut Dice) -> Arc<FlowTables> {
     let tables = FlowTables::new();
     let mut changes: Vec<Change> = GROUPS.iter().map(|&id| Change::Group(group(id, dice))).collect();
     changes.extend(tracking_rules(dice).into_iter().map(Change::Flow));
+    changes.extend(crate::own::changes(dice));
     tables.prepare(&changes, Duration::ZERO).unwrap().commit();
     tables
 }
@@ -119,8 +121,8 @@ pub fn copied(tables: &FlowTables, now: Duration) -> Arc<FlowTables> {
         }));
     }
     for rule in root.tables().flat_map(|table| table.rules()) {
-        changes.push(Change::Flow(FlowMod {
-            table: Some(rule.table.0 as u8),
+        let flow = FlowMod {
+            table: None,
             priority: rule.priority,
             matches: rule.matches.clone(),
             cookie: Some(rule.cookie),
@@ -128,7 +130,8 @@ pub fn copied(tables: &FlowTables, now: Duration) -> Arc<FlowTables> {
             idle_timeout: rule.idle_timeout(),
             hard_timeout: rule.hard_timeout(),
             ..FlowMod::default()
-        }));
+        };
+        changes.push(Change::FlowIn(rule.table, flow));
     }
     copy.prepare(&changes, now).unwrap().commit();
     copy
@@ -176,7 +179,7 @@ fn rule(dice: &mut Dice) -> FlowMod {
     }
 }
 
-fn mark(matches: &Match) -> u16 {
+pub fn mark(matches: &Match) -> u16 {
     let words = matches.terms().iter().flat_map(|term| [u64::from(term.word), term.mask, term.value]);
     let sum =
         words.fold(7, |sum: u64, word| (sum ^ word).wrapping_mul(0xff51_afd7_ed55_8ccd).rotate_left(31));
@@ -419,7 +422,7 @@ fn group(id: u32, dice: &mut Dice) -> GroupMod {
 }
 
 /// A match on one field or two, or on registers.
-fn matches(dice: &mut Dice) -> Match {
+pub fn matches(dice: &mut Dice) -> Match {
     let (mut masks, mut values) = (Fields::default(), Fields::default());
     for _ in 0..dice.below(3) {
         let (word, value, mask) = field(dice);
@@ -457,7 +460,7 @@ fn field(dice: &mut Dice) -> (usize, u64, u64) {
 }
 
 /// The same of a field of the packet's connection.
-fn connection_field(dice: &mut Dice) -> (usize, u64, u64) {
+pub fn connection_field(dice: &mut Dice) -> (usize, u64, u64) {
     match dice.below(7) {
         0..=2 => {
             let states = [
