@@ -4,7 +4,8 @@ use std::sync::atomic::Ordering;
 
 use crate::connections::Connections;
 use crate::control::{Connection, Filter, Statistics, ZoneLimit};
-use crate::entry::{Entry, Image};
+use crate::entry::Entry;
+use crate::image::Image;
 use crate::tally::Count;
 use crate::timeouts::Timeouts;
 

@@ -6,31 +6,22 @@
 //! `expiry` (only ever exchanged from a value that was read: 0 is final), and the windows of TCP's ends, each by packets
 //! of one direction.
 
-use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 use bytemuck::Zeroable;
 
+use crate::cells::{PeerCell, identity, ports, same_addresses, store_addresses, tuple_of};
 use crate::expect::Skew;
-use crate::nat::{Side, Translation};
-use crate::protocol::{Kind, Phase, Progress};
-use crate::request::{Helper, Segment};
+use crate::image::{Image, flag, helper_of, kind_of, nat_of, phase_of, timeout_of};
+use crate::nat::Translation;
+use crate::protocol::{Kind, Progress};
+use crate::request::Segment;
 use crate::state::Direction;
-use crate::tcp::{self, Peer, TcpState};
+use crate::tcp;
 use crate::timeouts::Timeout;
-use crate::tuple::{Family, Tuple};
+use crate::tuple::Tuple;
 
 const RELAXED: Ordering = Ordering::Relaxed;
-
-/// One end of a TCP connection.
-#[derive(Debug, Zeroable)]
-#[repr(C)]
-struct PeerCell {
-    low: AtomicU32,
-    high: AtomicU32,
-    window: AtomicU16,
-    scale: AtomicU8,
-    state: AtomicU8,
-}
 
 /// A connection. See the module's text.
 #[derive(Debug, Zeroable)]
@@ -63,61 +54,6 @@ pub(crate) struct Entry {
 
 const _: () = assert!(size_of::<Entry>() == 192);
 
-/// Bits of `flags`.
-mod flag {
-    // Bits 0 and 1: an ordinary packet of the original, of the reply direction changes nothing that rules see.
-    pub const KIND: u32 = 2;
-    pub const PHASE: u32 = 4;
-    pub const NAT: u32 = 1 << 6;
-    pub const NAT_DESTINATION: u32 = 1 << 7;
-    pub const PARENT: u32 = 1 << 8;
-    pub const HELPER: u32 = 9;
-    /// In the index.
-    pub const LINKED: u32 = 1 << 11;
-    pub const TIMEOUT: u32 = 12;
-}
-
-/// A connection as values.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Image {
-    pub zone: u16,
-    pub original: Tuple,
-    pub reply: Tuple,
-    pub nat: Option<Side>,
-    pub mark: u32,
-    pub label: u128,
-    pub progress: Progress,
-    pub timeout: Timeout,
-    pub helper: Option<Helper>,
-    pub parent: Option<Tuple>,
-}
-
-impl Image {
-    /// How a packet of a direction is rewritten.
-    pub fn translation(&self, direction: Direction) -> Option<Translation> {
-        self.nat.map(|side| Translation::of(side, direction, &self.original, &self.reply))
-    }
-
-    fn flags(&self) -> u32 {
-        let progress = &self.progress;
-        // Not as long as the next packet would start another timeout.
-        let quiet = |direction| u32::from(progress.quiet(direction) && progress.keeps(self.timeout));
-        let quiet = quiet(Direction::Original) | quiet(Direction::Reply) << 1;
-        let nat = match self.nat {
-            None => 0,
-            Some(Side::Source) => flag::NAT,
-            Some(Side::Destination) => flag::NAT | flag::NAT_DESTINATION,
-        };
-        quiet
-            | (progress.kind as u32) << flag::KIND
-            | (progress.phase as u32) << flag::PHASE
-            | nat
-            | if self.parent.is_some() { flag::PARENT } else { 0 }
-            | self.helper.map_or(0, |helper| helper as u32) << flag::HELPER
-            | (self.timeout as u32) << flag::TIMEOUT
-    }
-}
-
 /// What a reader met.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Sight {
@@ -127,80 +63,6 @@ pub(crate) enum Sight {
     Other,
     /// A writer is at it: look again.
     Busy,
-}
-
-impl PeerCell {
-    #[inline]
-    fn load(&self) -> Peer {
-        Peer {
-            low: self.low.load(RELAXED),
-            high: self.high.load(RELAXED),
-            window: self.window.load(RELAXED),
-            scale: self.scale.load(RELAXED),
-            state: TcpState::from_number(self.state.load(RELAXED)),
-        }
-    }
-
-    /// Stores what differs, so that what other workers slide meanwhile stays.
-    #[inline]
-    fn store(&self, old: &Peer, new: &Peer) {
-        self.slide(old, new);
-        if new.scale != old.scale {
-            self.scale.store(new.scale, RELAXED);
-        }
-        if new.state != old.state {
-            self.state.store(new.state as u8, RELAXED);
-        }
-    }
-
-    #[inline]
-    fn slide(&self, old: &Peer, new: &Peer) {
-        if new.low != old.low {
-            self.low.store(new.low, RELAXED);
-        }
-        if new.high != old.high {
-            self.high.store(new.high, RELAXED);
-        }
-        if new.window != old.window {
-            self.window.store(new.window, RELAXED);
-        }
-    }
-}
-
-fn load_addresses(words: &[AtomicU64; 4]) -> (u128, u128) {
-    let [a, b, c, d] = words.each_ref().map(|word| u128::from(word.load(RELAXED)));
-    (a | b << 64, c | d << 64)
-}
-
-fn store_addresses(words: &[AtomicU64; 4], src: u128, dst: u128) {
-    let values = [src as u64, (src >> 64) as u64, dst as u64, (dst >> 64) as u64];
-    words.iter().zip(values).for_each(|(word, value)| word.store(value, RELAXED));
-}
-
-fn same_addresses(words: &[AtomicU64; 4], src: u128, dst: u128) -> bool {
-    load_addresses(words) == (src, dst)
-}
-
-fn ports(tuple: &Tuple) -> u32 {
-    u32::from(tuple.src_port) << 16 | u32::from(tuple.dst_port)
-}
-
-fn identity(zone: u16, tuple: &Tuple) -> u32 {
-    u32::from(zone) << 16 | u32::from(tuple.protocol) << 8 | tuple.family as u32
-}
-
-fn tuple_of(words: &[AtomicU64; 4], ports: &AtomicU32, identity: u32) -> Tuple {
-    let (src, dst) = load_addresses(words);
-    let ports = ports.load(RELAXED);
-    let family = if identity & 0xff == 0 { Family::V4 } else { Family::V6 };
-    Tuple {
-        src,
-        dst,
-        src_port: (ports >> 16) as u16,
-        dst_port: ports as u16,
-        protocol: (identity >> 8) as u8,
-        family,
-    }
 }
 
 impl Entry {
@@ -254,7 +116,7 @@ impl Entry {
         if flags >> direction.index() & 1 == 0 {
             return false;
         }
-        if flags >> flag::KIND & 3 != Kind::Tcp as u32 {
+        if kind_of(flags) != Kind::Tcp {
             return true;
         }
         segment().is_some_and(|segment| self.advance(direction, &segment))
@@ -341,21 +203,12 @@ impl Entry {
     }
 
     fn progress(&self, flags: u32) -> Progress {
-        let kind = match flags >> flag::KIND & 3 {
-            0 => Kind::Other,
-            1 => Kind::Icmp,
-            _ => Kind::Tcp,
-        };
-        let phase = match flags >> flag::PHASE & 3 {
-            0 => Phase::First,
-            1 => Phase::Multiple,
-            _ => Phase::Both,
-        };
+        let kind = kind_of(flags);
         let peers = match kind {
             Kind::Tcp => self.peers.each_ref().map(PeerCell::load),
             _ => Default::default(),
         };
-        Progress { kind, phase, peers }
+        Progress { kind, phase: phase_of(flags), peers }
     }
 
     /// How a packet of this direction is rewritten, if the epoch is still this one.
@@ -380,13 +233,7 @@ impl Entry {
         self.mark.store(image.mark, RELAXED);
         self.home.store(home as u32, RELAXED);
         if image.progress.kind == Kind::Tcp {
-            for (cell, peer) in self.peers.iter().zip(&image.progress.peers) {
-                cell.low.store(peer.low, RELAXED);
-                cell.high.store(peer.high, RELAXED);
-                cell.window.store(peer.window, RELAXED);
-                cell.scale.store(peer.scale, RELAXED);
-                cell.state.store(peer.state as u8, RELAXED);
-            }
+            self.peers.iter().zip(&image.progress.peers).for_each(|(cell, peer)| cell.set(peer));
         }
         self.identity.store(identity(image.zone, &image.original), RELAXED);
         self.original_ports.store(ports(&image.original), RELAXED);
@@ -466,24 +313,4 @@ impl Entry {
         original.store(skew.original as u32, RELAXED);
         reply.store(skew.reply as u32, RELAXED);
     }
-}
-
-fn nat_of(flags: u32) -> Option<Side> {
-    match (flags & flag::NAT != 0, flags & flag::NAT_DESTINATION != 0) {
-        (false, _) => None,
-        (true, false) => Some(Side::Source),
-        (true, true) => Some(Side::Destination),
-    }
-}
-
-fn helper_of(flags: u32) -> Option<Helper> {
-    match flags >> flag::HELPER & 3 {
-        1 => Some(Helper::Ftp),
-        2 => Some(Helper::Tftp),
-        _ => None,
-    }
-}
-
-fn timeout_of(flags: u32) -> Timeout {
-    Timeout::ALL.get((flags >> flag::TIMEOUT & 0xf) as usize).copied().unwrap_or_default()
 }

@@ -3,9 +3,10 @@
 use std::sync::atomic::Ordering;
 
 use crate::connections::{Connections, Sought};
-use crate::entry::{Entry, Image};
+use crate::entry::Entry;
 use crate::expectations::Expectation;
 use crate::hash::spread;
+use crate::image::Image;
 use crate::link::Link;
 use crate::nat::{self, Nat, Side};
 use crate::protocol::Progress;

@@ -7,8 +7,9 @@
 use std::sync::atomic::Ordering;
 
 use crate::connections::{Connections, Found, Sought};
-use crate::entry::{Entry, Image};
+use crate::entry::Entry;
 use crate::expectations::Expectation;
+use crate::image::Image;
 use crate::index::Place;
 use crate::link::{Absence, Link, Target};
 use crate::nat::Translation;

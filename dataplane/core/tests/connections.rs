@@ -356,9 +356,9 @@ fn port_0_and_fragments_are_invalid() {
 #[test]
 fn a_trace_says_what_ct_would_say_and_changes_nothing() {
     let mut rig = switch(&FIREWALL);
-    let said = |rig: &Rig| {
+    let said = |rig: &Rig, frame: &[u8]| {
         let snapshot = rig.datapath.shared().published.load();
-        let key = parse::full(&udp(true), Ingress::port(PortId(0))).unwrap();
+        let key = parse::full(frame, Ingress::port(PortId(0))).unwrap();
         let query = Query {
             snapshot: &snapshot,
             connections: rig.datapath.connections(),
@@ -376,9 +376,16 @@ fn a_trace_says_what_ct_would_say_and_changes_nothing() {
         connections.collect::<Vec<_>>()
     };
     let new = "zone 5: new|trk, src=10.0.0.1,dst=10.0.0.2,sport=1000,dport=2000, begun as src=10.0.0.1,dst=10.0.0.2,sport=1000,dport=2000";
-    assert_eq!(said(&rig), [new.to_owned(), format!("{new}, would be made")]);
+    assert_eq!(said(&rig, &udp(true)), [new.to_owned(), format!("{new}, would be made")]);
     assert_eq!(rig.datapath.connections().statistics().connections, 0);
     assert!(passes(&mut rig, true, udp(true)));
     assert!(passes(&mut rig, false, udp(false)));
-    assert_eq!(said(&rig), [new.replace("new", "est")]);
+    assert_eq!(said(&rig, &udp(true)), [new.replace("new", "est")]);
+    // What is only described has no sequence numbers: it is taken as the next segment.
+    let segment = |flags| tcp(true, flags, (0, 0), 0);
+    assert!(said(&rig, &segment(0))[0].starts_with("zone 5: new|trk"));
+    assert!(passes(&mut rig, true, tcp(true, SYN, (100, 0), 0)));
+    assert!(passes(&mut rig, false, tcp(false, SYN | ACK, (500, 101), 0)));
+    assert!(passes(&mut rig, true, tcp(true, ACK, (101, 501), 0)));
+    assert!(said(&rig, &segment(0))[0].starts_with("zone 5: est|trk"));
 }

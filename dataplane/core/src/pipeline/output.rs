@@ -64,7 +64,7 @@ impl<T: Tracer> Walk<'_, T> {
         port: OfPort,
         max_len: u32,
     ) -> Result<(), DropReason> {
-        let in_port = OfPort(self.get(Field::InPort) as u16);
+        let in_port = self.in_port();
         match port {
             OfPort::NORMAL => self.normal(here),
             OfPort::FLOOD | OfPort::ALL => self.output_everywhere(here, in_port),
@@ -224,7 +224,7 @@ impl<T: Tracer> Walk<'_, T> {
             bridge: here.bridge.spec.id,
             table: by.table,
             cookie: by.rule.map_or(u64::MAX, |rule| rule.cookie),
-            in_port: OfPort(self.get(Field::InPort) as u16),
+            in_port: self.in_port(),
             fields,
             controller: controller.clone(),
             meter: here.tables.meter(number).cloned(),
