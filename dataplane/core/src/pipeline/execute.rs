@@ -74,6 +74,10 @@ impl<T: Tracer> Walk<'_, T> {
             Action::Conjunction { .. } | Action::Note(_) => {}
             Action::Ct(ct) => self.connect(here, ct)?,
             Action::CtClear => self.ct_clear(),
+            Action::Own(own) => {
+                self.outcome = Some(*own);
+                self.exit = true;
+            }
             Action::SetQueue(queue) => self.set_queue(*queue),
             Action::PopQueue => self.set_queue(0),
             _ => {

@@ -126,19 +126,22 @@ impl<T: Tracer> Walk<'_, T> {
                 return self.emit_in_vlan(here, out, vid);
             }
         };
-        self.emit(out, TagRewrite::Keep, key, max_len)
+        self.emit(here, out, TagRewrite::Keep, (key, max_len))
     }
 
     /// One copy, by a port that may be a patch port or a tunnel.
     pub(super) fn emit(
         &mut self,
+        here: &Here<'_>,
         out: &Port,
         tag: TagRewrite,
-        key: Option<u32>,
-        max_len: u32,
+        (key, max_len): (Option<u32>, u32),
     ) -> Result<(), DropReason> {
         if !out.spec.up {
             self.refuse(DropReason::TxPortDown);
+            return Ok(());
+        }
+        if out.spec.guard.to && !self.may_leave(here, out, tag)? {
             return Ok(());
         }
         match &out.spec.kind {
