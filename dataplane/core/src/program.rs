@@ -324,6 +324,7 @@ impl Program {
             && own.terms == verdict.terms
             && own.looks == verdict.looks
             && own.deps == verdict.deps
+            && own.groups == verdict.groups
             && own.further == verdict.further
             && own.young == verdict.young
             && own.patches == verdict.patches
