@@ -131,9 +131,11 @@ impl Connections {
         match link.target() {
             Target::Entry(slot, direction) => {
                 let Some(entry) = self.arena.get(slot) else { return false };
-                let steps = alive(entry, link, second) && entry.step(direction, segment);
+                let expiry = entry.expiry();
+                let alive = entry.epoch.load(Ordering::Acquire) == link.epoch && second < expiry;
+                let steps = alive && entry.step(direction, segment);
                 if steps {
-                    entry.refresh(second, |zone, timeout| self.zones.seconds(zone, timeout));
+                    entry.refresh(expiry, second, |zone, timeout| self.zones.seconds(zone, timeout));
                 }
                 steps
             }

@@ -140,10 +140,16 @@ impl Entry {
         fits
     }
 
-    /// Lets it live on from this second. `seconds` is asked for if its age hasn't been seen to in this second.
+    /// Its expiry, for who looks at its epoch afterwards: then both are of one connection.
     #[inline]
-    pub fn refresh(&self, second: u32, seconds: impl FnOnce(u16, Timeout) -> u32) {
-        let expiry = self.expiry.load(RELAXED);
+    pub fn expiry(&self) -> u32 {
+        self.expiry.load(Ordering::Acquire)
+    }
+
+    /// Lets it live on from this second; `expiry` is what was read before its epoch was seen to be right. `seconds` is asked
+    /// for if its age hasn't been seen to in this second.
+    #[inline]
+    pub fn refresh(&self, expiry: u32, second: u32, seconds: impl FnOnce(u16, Timeout) -> u32) {
         if second.saturating_add(self.seconds.load(RELAXED)) == expiry {
             return;
         }

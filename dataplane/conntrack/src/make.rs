@@ -48,7 +48,7 @@ impl Work<'_> {
     pub fn make(&self, wanted: &Wanted<'_>, answer: &mut Tracked) -> Result<bool, Refusal> {
         let Request { zone, effects, .. } = *self.request;
         if !effects {
-            self.tracker.room(zone)?;
+            self.tracker.room(zone, u32::from(self.replaced.get().is_some()))?;
             let image = self.plan(wanted)?;
             self.created(&image, Link::NEVER, answer);
             return Ok(true);
@@ -148,11 +148,14 @@ impl Work<'_> {
         nat::choose(nat, tuple, number, |reply| self.is_known(reply)).ok_or(Refusal::NatExhausted)
     }
 
-    /// Whether a live connection has the tuple.
+    /// Whether a live connection has the tuple that stays.
     pub fn is_known(&self, tuple: &Tuple) -> bool {
         let Request { zone, second, .. } = *self.request;
         let place = self.tracker.place(zone, tuple);
-        matches!(self.tracker.find(place, zone, tuple, second), Sought::Found(_))
+        match self.tracker.find(place, zone, tuple, second) {
+            Sought::Found(found) => self.replaced.get() != Some(found.slot),
+            Sought::Absent(_) => false,
+        }
     }
 
     /// Fills a slot and puts it where both tuples are sought, if neither has a connection.
@@ -219,10 +222,12 @@ impl Connections {
         self.total.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Whether there may be one.
-    fn room(&self, zone: u16) -> Result<(), Refusal> {
-        self.reserve(zone)?;
-        self.release(zone);
-        Ok(())
+    /// Whether there may be one when so many have gone.
+    fn room(&self, zone: u16, leaving: u32) -> Result<(), Refusal> {
+        if !self.zones.room(zone, leaving) {
+            return Err(Refusal::ZoneLimit);
+        }
+        let total = self.total.load(Ordering::Relaxed).saturating_sub(leaving);
+        if total < self.max { Ok(()) } else { Err(Refusal::Full) }
     }
 }

@@ -4,6 +4,7 @@
 //! and its windows, they are written as a hit writes them. Else its lock is taken, and it is judged again as it is then.
 //! Whoever finds that another worker was quicker begins anew.
 
+use std::cell::Cell;
 use std::sync::atomic::Ordering;
 
 use crate::connections::{Connections, Found, Sought};
@@ -28,6 +29,8 @@ pub(crate) struct Work<'a> {
     pub request: &'a Request<'a>,
     /// What was said of the packet before, in this zone.
     before: Option<Before>,
+    /// The slot of a connection that a trace would have replaced.
+    pub replaced: Cell<Option<usize>>,
 }
 
 /// What a packet makes of a connection.
@@ -42,7 +45,8 @@ type Done = Option<()>;
 
 impl<'a> Work<'a> {
     pub fn new(tracker: &'a Connections, request: &'a Request<'a>) -> Self {
-        Work { tracker, request, before: request.before.filter(|before| before.zone == request.zone) }
+        let before = request.before.filter(|before| before.zone == request.zone);
+        Work { tracker, request, before, replaced: Cell::new(None) }
     }
 
     pub fn run(&self) -> Tracked {
@@ -115,23 +119,30 @@ impl<'a> Work<'a> {
 
     /// The packet begins a new connection in this one's place.
     fn replace(&self, found: &Found, tuple: &Tuple, answer: &mut Tracked) -> Done {
-        let removed =
-            !self.request.effects || self.tracker.remove(found.slot, found.epoch, Count::Replaced, |_| true);
+        let removed = if self.request.effects {
+            self.tracker.remove(found.slot, found.epoch, Count::Replaced, |_| true)
+        } else {
+            self.replaced.set(Some(found.slot));
+            true
+        };
         if removed { self.absent(tuple, None, answer) } else { None }
     }
 
     fn found(&self, found: &Found, tuple: &Tuple, answer: &mut Tracked) -> Done {
         let entry = self.tracker.arena.get(found.slot)?;
+        let expiry = entry.expiry();
         let (image, _) = entry.read().filter(|&(_, epoch)| epoch == found.epoch)?;
         let mut judgement = self.judge(&image, &image.moving, found.direction);
         if judgement.verdict.is_some_and(|verdict| verdict.outcome == Outcome::Again) {
             return self.replace(found, tuple, answer);
         }
         let epoch = match self.write(entry, found, (&image, &judgement)) {
-            Some(epoch) => epoch,
+            Some(epoch) => {
+                self.refresh(entry, expiry, &judgement);
+                epoch
+            }
             None => self.write_held(entry, found, (&image, &mut judgement))?,
         };
-        self.refresh(entry, image.zone, &judgement);
         let link = Link::entry(found.slot, found.direction, epoch);
         let state = self.seen(&image, &judgement, found.direction);
         answer.link = if self.is_ordinary(&image) && judgement.lasts() { link } else { Link::NEVER };
@@ -209,14 +220,16 @@ impl<'a> Work<'a> {
         if judgement.verdict.is_some_and(|verdict| verdict.outcome == Outcome::Again) {
             return None;
         }
-        Some(entry.change(&old, &judgement.moving))
+        let epoch = entry.change(&old, &judgement.moving);
+        self.refresh(entry, entry.expiry(), judgement);
+        Some(epoch)
     }
 
-    fn refresh(&self, entry: &Entry, zone: u16, judgement: &Judgement) {
+    fn refresh(&self, entry: &Entry, expiry: u32, judgement: &Judgement) {
         let Some(timeout) = judgement.verdict.and_then(|verdict| verdict.refresh) else { return };
         if self.request.effects {
-            let seconds = self.tracker.zones.seconds(zone, timeout);
-            entry.revive(entry.expiry.load(Ordering::Relaxed), self.request.second, seconds);
+            let seconds = self.tracker.zones.seconds(self.request.zone, timeout);
+            entry.revive(expiry, self.request.second, seconds);
         }
     }
 

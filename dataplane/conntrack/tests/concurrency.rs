@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 
 use weft_conntrack::{
-    Choice, Commit, Connections, Facts, Family, Filter, Link, Masked, Nat, Request, Settings, Side, State,
-    Tracked, Tuple,
+    Choice, Commit, Connections, Facts, Family, Filter, Link, Masked, Nat, Request, Segment, Settings, Side,
+    State, Tracked, Tuple, flags,
 };
 
 fn tracker(max: u32) -> Connections {
@@ -116,6 +116,78 @@ fn mark_and_label_are_always_seen_together() {
         }
         assert!(number > 1);
     });
+}
+
+/// A TCP connection whose two directions are two workers' at once.
+struct Stream {
+    tuple: Tuple,
+    /// What each end has sent, and so what the other may acknowledge.
+    sent: [AtomicU32; 2],
+    /// What each end has acknowledged.
+    acknowledged: [AtomicU32; 2],
+}
+
+impl Stream {
+    /// What one end sends: data as far as the window goes, and acknowledgements of all that has come.
+    fn segment(&self, end: usize) -> Segment {
+        let seq = self.sent[end].load(Ordering::Acquire);
+        let room = 60_000 - seq.wrapping_sub(self.acknowledged[1 - end].load(Ordering::Acquire));
+        let ack = self.sent[1 - end].load(Ordering::Acquire);
+        Segment { seq, ack, window: 60_000, flags: flags::ACK, payload: room.min(1400), scale: None }
+    }
+
+    /// The tracker has seen it.
+    fn seen(&self, end: usize, segment: &Segment) {
+        self.sent[end].store(segment.seq.wrapping_add(segment.payload), Ordering::Release);
+        self.acknowledged[end].store(segment.ack, Ordering::Release);
+    }
+}
+
+#[test]
+fn two_workers_slide_the_windows_of_one_connection_and_nothing_is_invalid() {
+    let tracker = tracker(10);
+    let start = u32::MAX - 1_000_000;
+    let at = || [AtomicU32::new(start), AtomicU32::new(start)];
+    let stream = Stream { tuple: Tuple { protocol: 6, ..udp(1) }, sent: at(), acknowledged: at() };
+    let see = |end: usize, segment: Segment| {
+        let tuple = if end == 0 { stream.tuple } else { stream.tuple.reversed() };
+        let facts = Facts { tuple, tcp: Some(segment), valid: true, inner: None };
+        let commit = Commit::default();
+        let (before, commit) = (None, Some(&commit));
+        tracker.track(&Request {
+            zone: 1,
+            facts: &facts,
+            before,
+            commit,
+            translate: false,
+            second: 1,
+            effects: true,
+        })
+    };
+    let shake = |seq, ack, flags| Segment { seq, ack, window: 60_000, flags, payload: 0, scale: None };
+    see(0, shake(start - 1, 0, flags::SYN));
+    see(1, shake(start - 1, start, flags::SYN | flags::ACK));
+    assert!(see(0, shake(start, start, flags::ACK)).state.has(State::EST));
+    let run = &|end: usize| {
+        let (mut link, mut steps) = (Link::NEVER, 0);
+        for number in 0..300_000 {
+            let segment = stream.segment(end);
+            if number % 100 != 0 && tracker.step(link, 1, || Some(segment)) {
+                steps += 1;
+            } else {
+                let answer = see(end, segment);
+                assert!(answer.state.has(State::EST), "{segment:?} is {}", answer.state);
+                link = answer.link;
+            }
+            stream.seen(end, &segment);
+        }
+        steps
+    };
+    let steps: Vec<i32> = thread::scope(|scope| {
+        let workers = [0, 1].map(|end| scope.spawn(move || run(end)));
+        workers.into_iter().map(|worker| worker.join().unwrap()).collect()
+    });
+    assert!(steps.iter().all(|&steps| steps > 290_000), "{steps:?}");
 }
 
 #[test]
