@@ -159,3 +159,18 @@ fn a_group_that_gets_a_live_bucket_is_met_by_what_was_cached_without_it() {
     rig.change(0, &[group(GroupCommand::Modify, OfPort(2))]);
     assert_eq!(rig.reaches(0, frame(mac(1), mac(2))), [1]);
 }
+
+#[test]
+fn a_flood_meets_a_patch_ports_peer_that_comes_later() {
+    let mut rig = Rig::with_bridge(1);
+    rig.add_bridge(1);
+    rig.add_device(0, access(10));
+    rig.add_device(2, access(10));
+    rig.add_device_to(1, 1, access(10));
+    rig.add_port(60, Some(0), access(10), PortKind::Patch(Some(PortId(61))));
+    rig.publish();
+    assert_eq!(rig.reaches(0, frame(mac(1), BROADCAST)), [2]);
+    rig.add_port(61, Some(1), access(10), PortKind::Patch(Some(PortId(60))));
+    rig.publish();
+    assert_eq!(rig.reaches(0, frame(mac(1), BROADCAST)), [1, 2]);
+}

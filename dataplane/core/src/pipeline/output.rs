@@ -165,6 +165,8 @@ impl<T: Tracer> Walk<'_, T> {
         peer: Option<crate::key::PortId>,
         tag: TagRewrite,
     ) -> Result<(), DropReason> {
+        // It counts as changed when its peer comes, goes or changes: a flood depends on it, too.
+        self.verdict.deps.push(out.dep);
         let peer = peer.and_then(|peer| self.occasion.snapshot.port(peer));
         let Some(peer) = peer.filter(|peer| peer.spec.up) else {
             self.refuse(DropReason::NoSuchPort);
