@@ -32,7 +32,8 @@ impl Reads {
         // Which connections a packet can belong to is decided by its VLAN.
         let tag = if own(TableId::TO_GUARDED) { KeyMask::TAG } else { KeyMask::INGRESS };
         let pops = reach.has(Edge::PopVlan);
-        Reads { mask: reach.mask.union(&tag), guarded, lengths: reach.lengths().collect(), pops }
+        let lengths = reach.lengths().flat_map(with_tags).collect();
+        Reads { mask: reach.mask.union(&tag), guarded, lengths, pops }
     }
 
     /// Reads what `other` reads as well.
@@ -50,6 +51,11 @@ pub type OwnReads = HashMap<BridgeId, Reads>;
 /// What the tables of a model's bridges read.
 pub fn own_reads(model: &Model) -> OwnReads {
     model.bridges.iter().map(|bridge| (bridge.id, Reads::of(&bridge.flows.load()))).collect()
+}
+
+/// A length that packets are compared with, and what that is for one that has got up to two tags or labels, or lost as many.
+fn with_tags(length: u16) -> impl Iterator<Item = u16> {
+    [-8, -4, 0, 4, 8].into_iter().map(move |octets| length.saturating_add_signed(octets))
 }
 
 /// Without what is read of each packet by itself.

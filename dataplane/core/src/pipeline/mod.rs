@@ -91,6 +91,7 @@ pub fn walk<T: Tracer>(occasion: Occasion<'_>, verdict: &mut Verdict, tracer: &m
         exit: false,
         labels: mpls::Labels::default(),
         tags: 0,
+        grown: 0,
         before: None,
         unknown: Unknown::default(),
         translations: [None; LINKS],
@@ -131,6 +132,8 @@ struct Walk<'a, T> {
     labels: mpls::Labels,
     /// Tags that were put in front.
     tags: u8,
+    /// Octets by which tags and labels have made it longer than it came in.
+    grown: i16,
     /// What the last `ct` has said of the packet.
     before: Option<Before>,
     /// Bits of fields that a connection decides, and not the path.
