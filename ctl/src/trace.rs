@@ -191,6 +191,7 @@ fn event(event: &TraceEvent) -> String {
         TraceEvent::Lookup { table, rule: None } => format!("table {table}: no match"),
         TraceEvent::Action(action) => action.clone(),
         TraceEvent::Change(change) => format!("{}: {} -> {}", change.field, change.from, change.to),
+        TraceEvent::Tracked(connection) => connection.text.clone(),
         TraceEvent::ActionSet {} => "action set:".to_owned(),
         TraceEvent::Bucket { group, bucket } => format!("group {group}, bucket {bucket}:"),
         TraceEvent::Vlan { vlan } => format!("in VLAN {vlan}"),

@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 use criterion::Throughput;
-use weft_core::cache::{Cache, KeyHash};
+use weft_core::cache::{Cache, KeyHash, LINKS};
 use weft_core::key::{KEY_WORDS, MIDDLE, NARROW};
 use weft_core::worker::CACHED_FLOWS;
 
@@ -13,17 +13,17 @@ pub fn bench(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("cache");
     group.throughput(Throughput::Elements(BURST as u64));
     for flows in [1usize, 1_000, 100_000] {
-        let (mut cache, keys) = filled::<NARROW>(flows);
+        let (mut cache, keys) = filled::<NARROW, 0>(flows);
         let mut next = 0;
         group.bench_function(format!("hit, narrow, {flows} flows"), |bench| {
             bench.iter(|| burst(&mut cache, &keys, &mut next));
         });
-        let (mut cache, keys) = filled::<MIDDLE>(flows);
+        let (mut cache, keys) = filled::<MIDDLE, LINKS>(flows);
         let mut next = 0;
         group.bench_function(format!("hit, middle, {flows} flows"), |bench| {
             bench.iter(|| burst(&mut cache, &keys, &mut next));
         });
-        let (mut cache, keys) = filled::<KEY_WORDS>(flows);
+        let (mut cache, keys) = filled::<KEY_WORDS, LINKS>(flows);
         let mut next = 0;
         group.bench_function(format!("hit, wide, {flows} flows"), |bench| {
             bench.iter(|| burst(&mut cache, &keys, &mut next));
@@ -33,7 +33,7 @@ pub fn bench(criterion: &mut Criterion) {
 }
 
 /// A cache of a worker's size with `flows` flows in it, and their keys in another order, at least a burst of them.
-fn filled<const W: usize>(flows: usize) -> (Cache<W>, Vec<[u64; W]>) {
+fn filled<const W: usize, const L: usize>(flows: usize) -> (Cache<W, L>, Vec<[u64; W]>) {
     let mut cache = Cache::new(CACHED_FLOWS).expect("memory for a cache");
     let mut keys: Vec<[u64; W]> = (0..flows.max(BURST) as u64)
         .map(|number| {
@@ -54,7 +54,11 @@ fn filled<const W: usize>(flows: usize) -> (Cache<W>, Vec<[u64; W]>) {
     (cache, keys)
 }
 
-fn burst<const W: usize>(cache: &mut Cache<W>, keys: &[[u64; W]], next: &mut usize) -> usize {
+fn burst<const W: usize, const L: usize>(
+    cache: &mut Cache<W, L>,
+    keys: &[[u64; W]],
+    next: &mut usize,
+) -> usize {
     if *next + BURST > keys.len() {
         *next = 0;
     }

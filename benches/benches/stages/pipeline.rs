@@ -36,8 +36,15 @@ pub fn bench(criterion: &mut Criterion) {
     let mut verdict = Verdict::default();
     for (name, destination) in [("known destination", DESTINATION), ("flood to 10 ports", Mac([2; 6]))] {
         let key = key(destination);
-        let occasion =
-            Occasion { snapshot: &snapshot, key: &key, second: 1, now: Duration::ZERO, effects: true };
+        let occasion = Occasion {
+            snapshot: &snapshot,
+            key: &key,
+            packet: None,
+            connections: datapath.connections(),
+            second: 1,
+            now: Duration::ZERO,
+            effects: true,
+        };
         pipeline::walk(occasion, &mut verdict, &mut Silent);
         assert!(verdict.drop.is_none(), "{name}: {:?}", verdict.drop);
         group.bench_function(format!("walk, {name}"), |bench| {

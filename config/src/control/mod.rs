@@ -28,8 +28,8 @@ pub use status::{
     UplinkStatus, VniEntry, WorkerStatus,
 };
 pub use trace::{
-    TraceChange, TraceController, TraceCopy, TraceDrop, TraceEvent, TraceReport, TraceRequest, TraceRule,
-    TraceStep, TraceTunnel,
+    TraceChange, TraceConnection, TraceController, TraceCopy, TraceDrop, TraceEvent, TraceReport,
+    TraceRequest, TraceRule, TraceStep, TraceTunnel,
 };
 
 use std::collections::BTreeMap;

@@ -58,6 +58,29 @@ pub struct TraceStep {
     pub event: TraceEvent,
 }
 
+/// What a `ct` says of a packet.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the names say it; weft_core::trace::Connection has more")]
+pub struct TraceConnection {
+    pub zone: u16,
+    pub state: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tuple: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub original: Option<String>,
+    pub mark: u32,
+    /// Hexadecimal: it has 128 bits.
+    pub label: String,
+    /// Whether a connection would be made.
+    pub made: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub translated: Option<String>,
+    /// All of it, for people.
+    pub text: String,
+}
+
 /// What happens in a step.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -76,6 +99,8 @@ pub enum TraceEvent {
     },
     Action(String),
     Change(TraceChange),
+    /// A `ct` asks for the packet's connection.
+    Tracked(TraceConnection),
     ActionSet {},
     Bucket {
         group: u32,

@@ -10,6 +10,7 @@
 //! Owner: one worker, alone.
 
 use bytemuck::Zeroable;
+use weft_conntrack::Link;
 use weft_io::mem::{HugeTable, equal_lanes, prefetch};
 
 use crate::epoch::Dep;
@@ -17,13 +18,18 @@ use crate::program::ProgramId;
 
 /// Flows of a bucket.
 const WAYS: usize = 8;
+/// Connections that a flow can depend on. What goes through more of them isn't cached.
+pub const LINKS: usize = 2;
 
-/// A cached flow; the program is meaningful only while the entry's tag is set.
+/// A cached flow of a key of `W` words, and of up to `L` connections; the program is meaningful only while the entry's tag
+/// is set.
 #[derive(Zeroable, Clone, Copy, Debug)]
 #[repr(C, align(64))]
-pub struct Flow<const W: usize> {
+pub struct Flow<const W: usize, const L: usize> {
     /// The masked key.
     pub key: [u64; W],
+    /// The connections that its packets belong to, or the places where none was found; the used ones first.
+    pub links: [Link; L],
     /// The FDB entries that the program was chosen by.
     pub deps: [Dep; 2],
     /// What to do.
@@ -36,18 +42,18 @@ pub struct Flow<const W: usize> {
     pub bytes: u64,
 }
 
-const _: () = assert!(size_of::<Flow<{ crate::key::NARROW }>>() == 64);
-const _: () = assert!(size_of::<Flow<{ crate::key::MIDDLE }>>() == 128);
-const _: () = assert!(size_of::<Flow<{ crate::key::KEY_WORDS }>>() == 192);
+const _: () = assert!(size_of::<Flow<{ crate::key::NARROW }, 0>>() == 64);
+const _: () = assert!(size_of::<Flow<{ crate::key::MIDDLE }, { LINKS }>>() == 128);
+const _: () = assert!(size_of::<Flow<{ crate::key::KEY_WORDS }, { LINKS }>>() == 192);
 
 /// The place of a flow in its table.
 pub type Place = u32;
 
 /// Flows by masked key. See the module's text.
 #[derive(Debug)]
-pub struct Cache<const W: usize> {
+pub struct Cache<const W: usize, const L: usize> {
     tags: HugeTable<[u16; WAYS]>,
-    flows: HugeTable<Flow<W>>,
+    flows: HugeTable<Flow<W, L>>,
     /// Number of buckets minus 1.
     bucket_mask: usize,
     used: usize,
@@ -91,7 +97,7 @@ fn fold(a: u64, b: u64) -> u64 {
     product as u64 ^ (product >> 64) as u64
 }
 
-impl<const W: usize> Cache<W> {
+impl<const W: usize, const L: usize> Cache<W, L> {
     /// A cache for at least `capacity` flows.
     pub fn new(capacity: usize) -> std::io::Result<Self> {
         let buckets = capacity.max(WAYS).div_ceil(WAYS).next_power_of_two();
@@ -142,7 +148,7 @@ impl<const W: usize> Cache<W> {
 
     /// The flow at a place.
     #[inline(always)]
-    pub fn flow(&mut self, place: Place) -> Option<&mut Flow<W>> {
+    pub fn flow(&mut self, place: Place) -> Option<&mut Flow<W, L>> {
         self.flows.get_mut(place as usize)
     }
 
@@ -179,7 +185,7 @@ impl<const W: usize> Cache<W> {
 
     /// Shows every flow of `buckets` buckets to `keep`, from bucket `from` on, round the table; those that it doesn't want
     /// are taken out. Returns where to go on.
-    pub fn sweep(&mut self, from: usize, buckets: usize, mut keep: impl FnMut(&Flow<W>) -> bool) -> usize {
+    pub fn sweep(&mut self, from: usize, buckets: usize, mut keep: impl FnMut(&Flow<W, L>) -> bool) -> usize {
         for bucket in (from..from + buckets).map(|bucket| bucket & self.bucket_mask) {
             let Some(tags) = self.tags.get_mut(bucket) else { continue };
             for (tag, flow) in tags.iter_mut().zip(self.flows.iter().skip(bucket * WAYS)) {
@@ -193,8 +199,8 @@ impl<const W: usize> Cache<W> {
     }
 
     /// Every flow that is cached, for people to look at.
-    pub fn iter(&self) -> impl Iterator<Item = &Flow<W>> {
-        let used = |&(place, _): &(usize, &Flow<W>)| self.tags[place / WAYS][place % WAYS] != 0;
+    pub fn iter(&self) -> impl Iterator<Item = &Flow<W, L>> {
+        let used = |&(place, _): &(usize, &Flow<W, L>)| self.tags[place / WAYS][place % WAYS] != 0;
         self.flows.iter().enumerate().filter(used).map(|(_, flow)| flow)
     }
 }
@@ -207,7 +213,7 @@ mod tests {
 
     #[test]
     fn a_full_bucket_gives_up_one_flow_and_says_which_program_it_used() {
-        let mut cache = Cache::<3>::new(8).unwrap();
+        let mut cache = Cache::<3, 0>::new(8).unwrap();
         for number in 0..8u64 {
             let key = [number, 1, 0];
             let (place, victim) = cache.insert(KeyHash::of(&key), &key);
@@ -223,7 +229,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_the_cache_finds_is_what_was_put_in(keys in proptest::collection::vec((0..50u64, 0..50u64, 0..3u64), 1..400)) {
-            let mut cache = Cache::<3>::new(64).unwrap();
+            let mut cache = Cache::<3, 0>::new(64).unwrap();
             let mut oracle: HashMap<[u64; 3], u32> = HashMap::new();
             for (number, (a, b, c)) in keys.into_iter().enumerate() {
                 let key = [a, b, c];

@@ -1,9 +1,11 @@
 //! The control thread's handle on the dataplane: publish, give and take queues, read counters.
 
+use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
+use weft_conntrack::{Connections, Settings};
 use weft_flow::message::FlowMod;
 use weft_io::{FramePool, PortQueue};
 
@@ -74,12 +76,25 @@ impl Datapath {
     /// The largest number of workers.
     pub const MAX_WORKERS: usize = 64;
 
-    /// A dataplane without ports, and its workers, which the caller runs ([`crate::runtime::run`]) or drives by hand.
+    /// A dataplane without ports, and its workers, which the caller runs ([`crate::runtime::run`]) or drives by hand. There
+    /// may be so many connections as [`Settings`] says when nobody says more.
     pub fn new(pool: Arc<FramePool>, workers: usize) -> Result<(Self, Vec<Worker>), DatapathError> {
+        let random = std::hash::RandomState::new();
+        let secret = [random.hash_one(0), random.hash_one(1)];
+        Self::with_connections(pool, workers, Settings { secret, ..Settings::default() })
+    }
+
+    /// The same, with as many connections as `settings` says.
+    pub fn with_connections(
+        pool: Arc<FramePool>,
+        workers: usize,
+        settings: Settings,
+    ) -> Result<(Self, Vec<Worker>), DatapathError> {
         if !(1..=Self::MAX_WORKERS).contains(&workers) {
             return Err(DatapathError::Workers(workers));
         }
-        let shared = Shared::new(pool, workers)?;
+        let connections = Arc::new(Connections::new(settings)?);
+        let shared = Shared::new(pool, workers, connections)?;
         let publisher = Publisher::new(Arc::clone(&shared.epochs), Arc::clone(&shared.published))?;
         let (mut handles, mut made) = (Vec::new(), Vec::new());
         for index in 0..workers {
@@ -97,6 +112,12 @@ impl Datapath {
     /// What all workers share.
     pub fn shared(&self) -> &Arc<Shared> {
         &self.shared
+    }
+
+    /// All connections: to be listed, flushed and counted, and their limits and timeouts to be set. What is changed there
+    /// holds for the next packet of any worker.
+    pub fn connections(&self) -> &Arc<Connections> {
+        &self.shared.connections
     }
 
     /// How many workers there are.

@@ -4,15 +4,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use weft_conntrack::Link;
 use weft_io::{FrameCache, Packet, PortQueue};
 use weft_wire::{DropCounts, DropReason};
 
+use crate::cache::LINKS;
+use crate::connection;
 use crate::counters::Counters;
 use crate::edit;
 use crate::edit::remark::Remarks;
 use crate::encap::Template;
 use crate::epoch::Dep;
 use crate::held::{HELD_FOR, Held, Waiting};
+use crate::keep::Keep;
 use crate::key::{FlowKey, Ingress, PortId};
 use crate::ledger::Ledger;
 use crate::output::{Outputs, Pushed, discard, hand_over};
@@ -61,6 +65,8 @@ pub struct Forwarder {
     outputs: Outputs,
     verdict: Verdict,
     current: Current,
+    /// Programs of packets that weren't cached.
+    kept: Keep,
     /// What meters' bands do to a packet's DSCP.
     remarks: Remarks,
     /// What `sample` actions owe, of 65535.
@@ -80,6 +86,32 @@ struct Current {
     /// Packets and octets that it has taken in this burst.
     packets: u64,
     bytes: u64,
+}
+
+/// What a walk has found for a packet.
+#[derive(Clone, Copy, Debug)]
+pub struct Decision {
+    /// What to do; it has one more user.
+    pub program: ProgramId,
+    /// The FDB entries that this was chosen by.
+    pub deps: [Dep; 2],
+    /// The connections, or the places where none was found.
+    pub links: [Link; LINKS],
+    /// Whether it is for further packets of the flow.
+    pub lasts: bool,
+}
+
+/// Whose packet a program is run for.
+#[derive(Clone, Copy, Debug)]
+struct Run<'a> {
+    /// By whose queue it came in.
+    port: PortId,
+    /// Who answers for its drops.
+    ingress: PortId,
+    /// Why it ends if no step takes it.
+    ends: DropReason,
+    /// Its connections.
+    links: &'a [Link],
 }
 
 impl Current {
@@ -112,6 +144,7 @@ impl Forwarder {
             outputs: Outputs::new(),
             verdict: Verdict::default(),
             current: Current::NONE,
+            kept: Keep::default(),
             remarks: Remarks::default(),
             sample_debt: 0,
             drops: DropCounts::default(),
@@ -160,14 +193,21 @@ impl Forwarder {
         }
     }
 
-    /// Walks the pipeline for `key`; the program that this gives has one more user then. The error is a drop that
-    /// must not be cached, because nothing would ever end it.
-    pub fn walk(&mut self, key: &FlowKey) -> Result<(ProgramId, [Dep; 2]), DropReason> {
+    /// Walks the pipeline for a packet of this key. The error is a drop that must not be cached, because nothing would ever
+    /// end it.
+    pub fn walk(&mut self, key: &FlowKey, packet: &Packet) -> Result<Decision, DropReason> {
         self.counters.worker.misses.add(1);
         // Programs may come and go now.
         self.forget_current();
-        let (snapshot, second, now) = (&self.snapshot, self.second, self.now);
-        let occasion = Occasion { snapshot, key, second, now, effects: true };
+        let occasion = Occasion {
+            snapshot: &self.snapshot,
+            key,
+            packet: Some(packet),
+            connections: &self.shared.connections,
+            second: self.second,
+            now: self.now,
+            effects: true,
+        };
         pipeline::walk(occasion, &mut self.verdict, &mut Silent);
         if !self.verdict.learned.is_empty() {
             // Others see by this that rules have changed; this worker's next packet does, too.
@@ -175,15 +215,48 @@ impl Forwarder {
             self.learned = self.learned.wrapping_add(1);
             self.published = self.published & !u64::from(u32::MAX) | u64::from(self.learned);
         }
-        if self.verdict.deps.is_empty() {
-            return Err(self.verdict.drop.unwrap_or(DropReason::NoBridge));
-        }
-        if self.verdict.fleeting {
-            self.verdict.flow_deps = [Dep::NEVER; 2];
+        let verdict = &self.verdict;
+        if verdict.deps.is_empty() {
+            return Err(verdict.drop.unwrap_or(DropReason::NoBridge));
         }
         // A rule that this walk has made is for the next packet, even if it is of the same flow.
-        let checked = if self.verdict.learned.is_empty() { self.published } else { 0 };
-        Ok((self.programs.intern(&self.verdict, &self.snapshot, checked), self.verdict.flow_deps))
+        let checked = if verdict.learned.is_empty() { self.published } else { 0 };
+        Ok(Decision {
+            program: self.programs.intern(verdict, &self.snapshot, checked),
+            deps: verdict.flow_deps,
+            links: verdict.links,
+            lasts: !verdict.fleeting,
+        })
+    }
+
+    /// Whether a packet changes nothing that rules can see of the connections that its flow belongs to. Then they have taken
+    /// note of it.
+    #[inline(always)]
+    pub fn steps<const L: usize>(&self, links: &[Link; L], packet: &Packet) -> bool {
+        let (connections, second) = (&self.shared.connections, self.second);
+        let steps =
+            |link: Link| link == Link::NONE || connections.step(link, second, || connection::segment(packet));
+        links.first().is_none_or(|&first| {
+            first == Link::NONE || steps(first) && links.iter().skip(1).all(|&further| steps(further))
+        })
+    }
+
+    /// A walk's program that no flow uses.
+    pub fn keep(&mut self, program: ProgramId) {
+        if let Some(program) = self.kept.put(program) {
+            self.release(program);
+        }
+    }
+
+    /// Programs that were kept and no longer stand go.
+    pub fn tidy(&mut self) {
+        self.forget_current();
+        let (epochs, published) = (Arc::clone(&self.shared.epochs), self.published);
+        loop {
+            let programs = &mut self.programs;
+            let Some(stale) = self.kept.take(|id| !programs.valid(id, &epochs, published)) else { break };
+            self.release(stale);
+        }
     }
 
     /// Another program for a flow of `key` whose own one no longer stands for all its flows, if it does for this one. The
@@ -257,9 +330,10 @@ impl Forwarder {
         self.programs.release(id, |tally| ledger.enter(&tally));
     }
 
-    /// Does what the program says to a packet of `bytes` octets that came in by the queue of `port`.
+    /// Does what the program says to a packet of a flow with these connections. It came in by the queue of `port`, and has
+    /// `bytes` octets.
     #[inline(always)]
-    pub fn run(&mut self, id: ProgramId, mut packet: Packet, bytes: usize, port: PortId) {
+    pub fn run(&mut self, id: ProgramId, links: &[Link], mut packet: Packet, (port, bytes): (PortId, usize)) {
         // A hit has made it the current one; the program that a walk has just found serves the packet that it was for.
         if self.current.id != id {
             self.set_current(id);
@@ -283,7 +357,7 @@ impl Forwarder {
             },
             Shape::Encap => self.send_wrapped(id, packet, ingress),
             Shape::Drop(reason) => self.drop(ingress, reason, packet),
-            Shape::General => self.run_steps(id, packet, (port, ingress)),
+            Shape::General => self.run_steps(id, links, packet, (port, ingress)),
         }
     }
 
@@ -311,56 +385,69 @@ impl Forwarder {
     }
 
     #[inline(never)]
-    fn run_steps(&mut self, id: ProgramId, packet: Packet, from: (PortId, PortId)) {
+    fn run_steps(
+        &mut self,
+        id: ProgramId,
+        links: &[Link],
+        packet: Packet,
+        (port, ingress): (PortId, PortId),
+    ) {
         let ends = self.programs.get(id).map_or(DropReason::NoDestination, |program| program.ends);
         let steps = self.programs.take_steps(id);
-        self.do_steps(&steps, packet, (from, ends));
+        self.do_steps(&steps, packet, Run { port, ingress, ends, links });
         self.programs.put_steps(id, steps);
     }
 
-    /// Step by step; the last output takes the packet itself. `port` is whose queue it came in by, `ingress` who
-    /// answers for its drops.
-    fn do_steps(
-        &mut self,
-        steps: &[Step],
-        mut packet: Packet,
-        ((port, ingress), ends): ((PortId, PortId), DropReason),
-    ) {
+    /// Step by step; the last output takes the packet itself.
+    fn do_steps(&mut self, steps: &[Step], mut packet: Packet, run: Run<'_>) {
+        let Run { ingress, .. } = run;
         let mut at = 0;
         while let Some(step) = steps.get(at) {
             at += 1;
             let is_last = at == steps.len();
             match step {
-                Step::Edit(edits) => {
-                    if let Err(reason) = edit::apply(edits, &mut packet, &mut self.frames) {
-                        return self.drop(ingress, reason, packet);
-                    }
-                }
                 Step::Output(emit, template) if is_last => {
                     return self.send_one((emit, template.as_ref()), packet, ingress);
                 }
                 Step::Output(emit, template) => {
-                    if let Some(copy) = self.copy(&packet, (port, ingress)) {
+                    if let Some(copy) = self.copy(&packet, run) {
                         self.send_one((emit, template.as_ref()), copy, ingress);
                     }
                 }
                 Step::Clone(count) => {
                     let inside = steps.get(at..at + *count as usize).unwrap_or_default();
                     at += inside.len();
-                    if let Some(copy) = self.copy(&packet, (port, ingress)) {
-                        self.do_steps(inside, copy, ((port, ingress), ends));
-                    }
-                }
-                Step::Meter(meter) => {
-                    if let Err(reason) = self.admit(meter, &mut packet) {
-                        return self.drop(ingress, reason, packet);
+                    if let Some(copy) = self.copy(&packet, run) {
+                        self.do_steps(inside, copy, run);
                     }
                 }
                 Step::PacketIn(packet_in) => self.shared.packet_ins.offer(packet_in, &packet, self.now),
                 Step::Sample(probability, _) => self.sample(*probability),
+                Step::Edit(_) | Step::Meter(_) | Step::Translate(_) | Step::TranslateTo(_) => {
+                    if let Err(reason) = self.change(step, &mut packet, run) {
+                        return self.drop(ingress, reason, packet);
+                    }
+                }
             }
         }
-        self.drop(ingress, ends, packet);
+        self.drop(ingress, run.ends, packet);
+    }
+
+    /// Steps that change the packet, or end it.
+    #[inline]
+    fn change(&mut self, step: &Step, packet: &mut Packet, run: Run<'_>) -> Result<(), DropReason> {
+        match step {
+            Step::Edit(edits) => edit::apply(edits, packet, &mut self.frames),
+            Step::Meter(meter) => self.admit(meter, packet),
+            Step::Translate(link) => {
+                // A connection may have gone since it was asked: by another worker, for another packet.
+                let link = run.links.get(usize::from(*link)).ok_or(DropReason::ConnectionGone)?;
+                let translation = self.shared.connections.translation(*link);
+                edit::translate(&translation.ok_or(DropReason::ConnectionGone)?, packet)
+            }
+            Step::TranslateTo(translation) => edit::translate(translation, packet),
+            _ => Ok(()),
+        }
     }
 
     /// Takes `probability` of 65535 packets, spread evenly.
@@ -373,7 +460,7 @@ impl Forwarder {
     }
 
     /// A copy. One that can't be made counts as made, and dropped.
-    fn copy(&mut self, packet: &Packet, (port, ingress): (PortId, PortId)) -> Option<Packet> {
+    fn copy(&mut self, packet: &Packet, Run { port, ingress, .. }: Run<'_>) -> Option<Packet> {
         self.counters.port(port).copies.add(1);
         let copy = self.frames.copy(packet);
         if copy.is_none() {

@@ -1,26 +1,27 @@
 //! The burst's phases *key*, *probe* and *act*, over keys of one width.
 //!
 //! A worker has three lanes: a narrow one for ports whose policy reads Ethernet, VLAN and tunnel only, a middle one for
-//! most others, and a wide one for those that read MPLS, flow labels, ND targets or a tunnel's own fields. Same code,
-//! other width, other cache. A port takes the narrowest that its mask fits.
+//! most others, and a wide one for those that read MPLS, flow labels, ARP's and ND's hardware addresses or a tunnel's own
+//! fields. Same code, other width, other cache. A port takes the narrowest that its mask fits.
 
 use std::sync::Arc;
 
 use weft_io::{BURST, Burst, Packet};
 use weft_wire::DropReason;
 
-use crate::cache::{Cache, Flow, KeyHash, Place};
+use crate::cache::{KeyHash, Place};
 use crate::decap::{TUNNEL_WORDS, Vteps};
+use crate::flows::Flows;
 use crate::forward::Forwarder;
-use crate::key::{FlowKey, Ingress, KeyMask, MIDDLE, NARROW, PortId};
+use crate::key::{Ingress, KeyMask, MIDDLE, NARROW, PortId};
 use crate::parse;
 use crate::snapshot::Snapshot;
 
-/// A key width's cache and per-burst scratch. See the module's text.
+/// A cache for keys of `W` words and flows of `L` connections, and its per-burst scratch. See the module's text.
 #[derive(Debug)]
-pub struct Lane<const W: usize> {
+pub struct Lane<const W: usize, const L: usize> {
     /// The flows.
-    pub cache: Cache<W>,
+    pub flows: Flows<W, L>,
     keys: [[u64; W]; BURST],
     hashes: [KeyHash; BURST],
     found: [Found; BURST],
@@ -44,12 +45,12 @@ enum Found {
     Broken(DropReason),
 }
 
-impl<const W: usize> Lane<W> {
+impl<const W: usize, const L: usize> Lane<W, L> {
     /// A lane whose cache has room for `flows` flows.
     pub fn new(flows: usize) -> std::io::Result<Box<Self>> {
-        let cache = Cache::new(flows)?;
+        let flows = Flows::new(flows)?;
         let (keys, hashes, found) = ([[0; W]; BURST], [KeyHash::default(); BURST], [Found::Nothing; BURST]);
-        Ok(Box::new(Lane { cache, keys, hashes, found, swept: 0 }))
+        Ok(Box::new(Lane { flows, keys, hashes, found, swept: 0 }))
     }
 
     /// Takes out some of the flows that are stale or idle: nobody would find them otherwise, and each keeps a program.
@@ -57,9 +58,10 @@ impl<const W: usize> Lane<W> {
         forward.forget_current();
         let shared = Arc::clone(&forward.shared);
         let (second, published) = (forward.second, forward.published);
-        self.swept = self.cache.sweep(self.swept, SWEEP, |flow| {
+        self.swept = self.flows.cache.sweep(self.swept, SWEEP, |flow| {
             let keeps = second.saturating_sub(flow.stamp) < IDLE
                 && flow.deps.iter().all(|&dep| shared.epochs.holds(dep))
+                && flow.links.iter().all(|&link| shared.connections.holds(link, second))
                 && forward.programs.valid(flow.program, &shared.epochs, published);
             if !keeps {
                 forward.release(flow.program);
@@ -80,6 +82,7 @@ impl<const W: usize> Lane<W> {
             key_of(packet, ingress, [0; 2], read).ok_or(DropReason::RxTruncated)
         });
         self.probe(burst.len());
+        self.prefetch_connections(burst.len(), forward);
         self.act(burst, port, forward);
     }
 
@@ -101,6 +104,7 @@ impl<const W: usize> Lane<W> {
             key_of(packet, outer.ingress(), tunnel, read).ok_or(DropReason::RxTruncated)
         });
         self.probe(burst.len());
+        self.prefetch_connections(burst.len(), forward);
         self.act(burst, uplink, forward);
     }
 
@@ -117,7 +121,7 @@ impl<const W: usize> Lane<W> {
                 Ok(words) => {
                     *key = words;
                     *hash = KeyHash::of(key);
-                    self.cache.prefetch(*hash);
+                    self.flows.cache.prefetch(*hash);
                     Found::Nothing
                 }
                 Err(reason) => Found::Broken(reason),
@@ -130,9 +134,24 @@ impl<const W: usize> Lane<W> {
     fn probe(&mut self, packets: usize) {
         for (hash, found) in self.hashes.iter().zip(&mut self.found).take(packets) {
             if *found == Found::Nothing
-                && let Some(place) = self.cache.candidate(*hash)
+                && let Some(place) = self.flows.cache.candidate(*hash)
             {
                 *found = Found::Candidate(place);
+            }
+        }
+    }
+
+    /// Between *probe* and *act*, where connections are tracked: bring them near. Their flows are on their way already.
+    #[inline(always)]
+    fn prefetch_connections(&mut self, packets: usize, forward: &Forwarder) {
+        if L == 0 || !self.flows.tracks {
+            return;
+        }
+        for found in self.found.iter().take(packets) {
+            if let Found::Candidate(place) = *found
+                && let Some(flow) = self.flows.cache.flow(place)
+            {
+                flow.links.iter().for_each(|&link| forward.shared.connections.prefetch(link));
             }
         }
     }
@@ -144,7 +163,7 @@ impl<const W: usize> Lane<W> {
         let slots = self.keys.iter().zip(&self.hashes).zip(&self.found);
         for (packet, ((key, &hash), &found)) in burst.drain(..).zip(slots) {
             let hit = match found {
-                Found::Candidate(place) => self.cache.flow(place).filter(|flow| is_hit(flow, key, forward)),
+                Found::Candidate(place) => self.flows.hit(place, key, &packet, forward),
                 Found::Nothing => None,
                 Found::Broken(reason) => {
                     forward.drop(port, reason, packet);
@@ -153,7 +172,7 @@ impl<const W: usize> Lane<W> {
             };
             let flow = match hit {
                 Some(flow) => flow,
-                None => match miss(&mut self.cache, hash, key, forward) {
+                None => match self.flows.miss(hash, key, &packet, forward) {
                     Ok(flow) => flow,
                     Err(reason) => {
                         forward.drop(port, reason, packet);
@@ -168,7 +187,7 @@ impl<const W: usize> Lane<W> {
                 flow.stamp = forward.second;
                 forward.shared.epochs.stamp(flow.deps[0].cell, forward.second);
             }
-            forward.run(flow.program, packet, bytes, port);
+            forward.run(flow.program, &flow.links, packet, (port, bytes));
         }
     }
 }
@@ -213,80 +232,4 @@ pub const LENGTH_WORD: usize = 8;
 fn lengths<const W: usize>(mask: &[u64; W], forward: &Forwarder) -> Option<Arc<Snapshot>> {
     let reads = mask.get(LENGTH_WORD).is_some_and(|bits| bits & 0xffff != 0);
     reads.then(|| Arc::clone(&forward.snapshot))
-}
-
-/// Whether the flow is the key's, and all that it depends on stands.
-#[inline(always)]
-fn is_hit<const W: usize>(flow: &Flow<W>, key: &[u64; W], forward: &mut Forwarder) -> bool {
-    let epochs = &forward.shared.epochs;
-    flow.key == *key
-        && epochs.holds(flow.deps[0])
-        && epochs.holds(flow.deps[1])
-        && forward.is_current(flow.program)
-}
-
-/// The flow isn't cached, or is stale, or was cached within this burst: walks the pipeline if need be, and caches what
-/// it says. The error is a drop that is not cached.
-#[cold]
-#[inline(never)]
-fn miss<'a, const W: usize>(
-    cache: &'a mut Cache<W>,
-    hash: KeyHash,
-    key: &[u64; W],
-    forward: &mut Forwarder,
-) -> Result<&'a mut Flow<W>, DropReason> {
-    let known = cache.find(hash, key);
-    let hit = known.filter(|&place| cache.flow(place).is_some_and(|flow| is_hit(flow, key, forward)));
-    let spared = || known.filter(|&place| is_spared(cache.flow(place), key, forward));
-    let place = match hit.or_else(spared) {
-        Some(place) => place,
-        None => cache_anew(cache, (hash, known), key, forward)?,
-    };
-    // The place is one of the cache's own.
-    cache.flow(place).ok_or(DropReason::NoBridge)
-}
-
-/// Whether rules have changed, but none that the flow goes by: then it has a program that says so.
-fn is_spared<const W: usize>(flow: Option<&mut Flow<W>>, key: &[u64; W], forward: &mut Forwarder) -> bool {
-    let Some(flow) = flow else { return false };
-    if !flow.deps.iter().all(|&dep| forward.shared.epochs.holds(dep)) {
-        return false;
-    }
-    let Some(program) = forward.reprieve(flow.program, &widened(key)) else { return false };
-    forward.release(std::mem::replace(&mut flow.program, program));
-    true
-}
-
-fn widened<const W: usize>(key: &[u64; W]) -> FlowKey {
-    let mut full = FlowKey::default();
-    full.0.iter_mut().zip(key).for_each(|(word, read)| *word = *read);
-    full
-}
-
-fn cache_anew<const W: usize>(
-    cache: &mut Cache<W>,
-    (hash, known): (KeyHash, Option<Place>),
-    key: &[u64; W],
-    forward: &mut Forwarder,
-) -> Result<Place, DropReason> {
-    let (program, deps) = forward.walk(&widened(key))?;
-    let counters = &forward.counters.worker;
-    let (place, replaced) = match known {
-        Some(place) => {
-            counters.stale.add(1);
-            (place, cache.flow(place).map(|flow| flow.program))
-        }
-        None => {
-            let (place, victim) = cache.insert(hash, key);
-            counters.evicted.add(u64::from(victim.is_some()));
-            (place, victim)
-        }
-    };
-    if let Some(replaced) = replaced {
-        forward.release(replaced);
-    }
-    if let Some(flow) = cache.flow(place) {
-        *flow = Flow { program, deps, ..*flow };
-    }
-    Ok(place)
 }

@@ -4,8 +4,8 @@
 //!
 //! 1. [`worker`] receives a burst from a port's queue; [`decap`] takes tunnel headers off; [`parse`] makes its
 //!    [`key`]s, as wide as the port's policy reads: a [`lane`] for each width.
-//! 2. [`cache`] finds each key's flow, whose [`program`] says where the packet goes; [`epoch`]s say whether that still
-//!    stands.
+//! 2. [`cache`] finds each key's flow ([`flows`]), whose [`program`] says where the packet goes; [`epoch`]s and the
+//!    [`connection`]s that it belongs to say whether that still stands.
 //! 3. If not, [`pipeline`] walks the flow [`tables`] of the published [`snapshot`], with [`vlan`] rules and [`fdb`], and
 //!    leaves a new program.
 //! 4. [`forward`] applies the program's edits and outputs ([`mod@edit`], [`retag`], [`encap`]), lets packets wait for a
@@ -19,6 +19,7 @@
 pub mod bell;
 pub mod cache;
 pub mod classifier;
+pub mod connection;
 pub mod counters;
 pub mod datapath;
 pub mod decap;
@@ -27,8 +28,10 @@ pub mod encap;
 pub mod epoch;
 pub mod faults;
 pub mod fdb;
+pub mod flows;
 pub mod forward;
 pub mod held;
+pub mod keep;
 pub mod key;
 pub mod lane;
 pub mod ledger;

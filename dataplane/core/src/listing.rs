@@ -41,8 +41,8 @@ pub struct FlowInfo {
 }
 
 /// Adds a port's flows out of one cache to `flows`, which has `limit` at most.
-pub fn list<const W: usize>(
-    cache: &Cache<W>,
+pub fn list<const W: usize, const L: usize>(
+    cache: &Cache<W, L>,
     forward: &mut Forwarder,
     (port, width, limit): (PortId, Width, usize),
     flows: &mut Vec<FlowInfo>,
@@ -52,9 +52,9 @@ pub fn list<const W: usize>(
 }
 
 /// What there is to see of a flow, if it is one of that port and packets find it.
-fn flow_info<const W: usize>(
+fn flow_info<const W: usize, const L: usize>(
     forward: &mut Forwarder,
-    flow: &Flow<W>,
+    flow: &Flow<W, L>,
     (port, width): (PortId, Width),
 ) -> Option<FlowInfo> {
     let mut key = FlowKey::default();

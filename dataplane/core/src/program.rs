@@ -11,6 +11,7 @@ use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use hashbrown::HashTable;
+use weft_conntrack::Translation;
 use weft_wire::{DropReason, EtherType};
 
 use crate::edit::{Edit, Edits};
@@ -43,6 +44,10 @@ pub enum Shape {
 pub enum Step {
     /// The packet is changed.
     Edit(Edits),
+    /// The packet's addresses and ports are translated as the flow's connection of that number says.
+    Translate(u8),
+    /// They are translated so.
+    TranslateTo(Box<Translation>),
     /// A copy leaves; the packet itself, if it is the last step.
     Output(Emit, Option<Template>),
     /// The next so many steps are done to a copy.
@@ -417,6 +422,8 @@ fn compile(verdict: &Verdict, snapshot: &Snapshot, ops: &[Op], steps: &mut Vec<S
             Op::Sample { probability, collector_set_id } => {
                 steps.push(Step::Sample(*probability, *collector_set_id));
             }
+            Op::Translate(link) => steps.push(Step::Translate(*link)),
+            Op::TranslateTo(translation) => steps.push(Step::TranslateTo(translation.clone())),
             Op::Set(_) | Op::PopVlan | Op::PushVlan { .. } | Op::PopMpls { .. } | Op::PushMpls { .. } => {
                 let run = ops.iter().skip(at).take_while(|op| is_edit(op)).count();
                 let edits = ops.get(at - 1..at + run).unwrap_or_default();
@@ -446,7 +453,13 @@ fn edits_of(verdict: &Verdict, ops: &[Op]) -> Edits {
         Op::PushMpls { ethertype, lse } => {
             Some(Edit::PushMpls { ether_type: EtherType(ethertype), entry: lse })
         }
-        Op::Output(_) | Op::Clone(_) | Op::Meter(_) | Op::PacketIn(_) | Op::Sample { .. } => None,
+        Op::Output(_)
+        | Op::Clone(_)
+        | Op::Meter(_)
+        | Op::PacketIn(_)
+        | Op::Sample { .. }
+        | Op::Translate(_)
+        | Op::TranslateTo(_) => None,
     };
     Edits::new(&ops.iter().filter_map(edit).collect::<Vec<Edit>>())
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crossbeam::queue::ArrayQueue;
+use weft_conntrack::Connections;
 use weft_io::FramePool;
 
 use crate::bell::Bell;
@@ -32,6 +33,8 @@ pub struct Shared {
     pub faults: Faults,
     /// Packets for the controllers.
     pub packet_ins: PacketIns,
+    /// Connections.
+    pub connections: Arc<Connections>,
     /// Wakes the control thread.
     pub control: Bell,
     /// Each worker's inbox and bell.
@@ -102,7 +105,11 @@ impl std::ops::Deref for MailInbox {
 
 impl Shared {
     /// For `workers` workers over `pool`.
-    pub fn new(pool: Arc<FramePool>, workers: usize) -> std::io::Result<Arc<Self>> {
+    pub fn new(
+        pool: Arc<FramePool>,
+        workers: usize,
+        connections: Arc<Connections>,
+    ) -> std::io::Result<Arc<Self>> {
         Ok(Arc::new(Shared {
             pool,
             epochs: Arc::new(Epochs::new()?),
@@ -111,6 +118,7 @@ impl Shared {
             wanted: ArrayQueue::new(PortId::COUNT),
             faults: Faults::default(),
             packet_ins: PacketIns::default(),
+            connections,
             control: Bell::default(),
             workers: (0..workers).map(|_| Mailbox::default()).collect(),
         }))

@@ -11,7 +11,7 @@ use weft_flow::message::FlowMod;
 use weft_flow::{FlowKey, KeyMask, Match};
 
 use crate::tables::{ChangeRecord, Rule, TableId};
-use crate::verdict::{Look, Op, Verdict};
+use crate::verdict::{Look, Op, UNKNOWN, Verdict};
 
 /// The word of `conj_id`, and its bits.
 const CONJ_ID: (usize, u64) = (26, 0xffff_ffff << 32);
@@ -103,7 +103,10 @@ fn contradicts(matches: &Match, look: &Look, (verdict, subject): (&Verdict, Opti
             value |= key.0.get(word).copied().unwrap_or(0) & own;
             mask |= own;
         }
-        let free = if look.conjunctive && word == CONJ_ID.0 { CONJ_ID.1 } else { 0 };
+        let mut free = if look.conjunctive && word == CONJ_ID.0 { CONJ_ID.1 } else { 0 };
+        if let Some(unknown) = state.iter().find(|known| known.word == term.word | UNKNOWN) {
+            free |= unknown.mask;
+        }
         (value ^ term.value) & term.mask & mask & !free != 0
     })
 }

@@ -6,10 +6,12 @@
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
+use weft_conntrack::{Link, Translation};
 use weft_flow::Term;
 use weft_flow::action::Controller;
 use weft_wire::{DropReason, OfPort};
 
+use crate::cache::LINKS;
 use crate::epoch::Dep;
 use crate::key::PortId;
 use crate::snapshot::BridgeId;
@@ -64,6 +66,10 @@ pub enum Op {
         /// The label stack entry.
         lse: u32,
     },
+    /// Addresses and ports become what the connection of this number in [`Verdict::links`] says.
+    Translate(u8),
+    /// Addresses and ports become these: of a packet that no further one is like.
+    TranslateTo(Box<Translation>),
     /// A copy leaves.
     Output(Emit),
     /// The next so many steps are done to a copy.
@@ -155,6 +161,9 @@ impl Hash for Shared<PacketIn> {
     }
 }
 
+/// Added to a term's word in [`Look::state`]: bits that the flow's connection decides, not the program.
+pub const UNKNOWN: u8 = 0x80;
+
 /// A look-up that the walk made, and what it takes to know whether a new rule could have changed it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Look {
@@ -167,7 +176,8 @@ pub struct Look {
     /// A rule matters whatever `conj_id` it asks for.
     pub conjunctive: bool,
     /// What the fields were then: pipeline words that aren't 0, and bits of the packet's words that the walk had
-    /// written. All other pipeline bits were 0, all other bits of the packet were its own.
+    /// written. All other pipeline bits were 0, all other bits of the packet were its own. A term of a word number with
+    /// [`UNKNOWN`] says which bits of that word are another connection's in each flow.
     pub state: Terms,
 }
 
@@ -208,6 +218,9 @@ pub struct Verdict {
     pub further: Vec<Dep>,
     /// FDB entries of further senders that the packet keeps young.
     pub young: Vec<Dep>,
+    /// Connections that the packet belongs to, or places where none was found; the used ones first. They are the flow's, not
+    /// the program's.
+    pub links: [Link; LINKS],
     /// Bridges whose tables were walked.
     pub visited: Vec<Visited>,
     /// Look-ups made.
@@ -255,7 +268,8 @@ impl Verdict {
         self.buckets.clear();
         self.learned.clear();
         self.patches.clear();
-        (self.drop, self.tunnel, self.flow_deps, self.fleeting) = (None, None, [Dep::NONE; 2], false);
+        (self.drop, self.tunnel, self.fleeting) = (None, None, false);
+        (self.flow_deps, self.links) = ([Dep::NONE; 2], [Link::NONE; LINKS]);
     }
 
     /// Is of these versions of its tables from now on.

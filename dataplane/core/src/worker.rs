@@ -15,6 +15,7 @@ use crossbeam::channel::{Receiver, Sender};
 use weft_io::{Burst, PortQueue};
 use weft_wire::DropReason;
 
+use crate::cache::LINKS;
 use crate::counters::Counters;
 use crate::decap::Vteps;
 use crate::forward::Forwarder;
@@ -73,9 +74,9 @@ pub struct Worker {
     forward: Forwarder,
     roles: Vec<Role>,
     vteps: Vteps,
-    narrow: Box<Lane<NARROW>>,
-    middle: Box<Lane<MIDDLE>>,
-    wide: Box<Lane<KEY_WORDS>>,
+    narrow: Box<Lane<NARROW, 0>>,
+    middle: Box<Lane<MIDDLE, LINKS>>,
+    wide: Box<Lane<KEY_WORDS, LINKS>>,
     burst: Option<Box<Burst>>,
     running: bool,
     /// Counts comings and goings of queues.
@@ -84,6 +85,8 @@ pub struct Worker {
 
 /// Programs whose counts are added to rules in one go: some hundred microseconds' work.
 const SETTLE: usize = 4096;
+/// Connections that are looked at in one go for whether their time is over: some ten microseconds' work.
+const EXPIRE: usize = 4096;
 
 impl Worker {
     /// A worker without ports.
@@ -95,7 +98,8 @@ impl Worker {
     ) -> std::io::Result<Self> {
         let (narrow, middle, wide) =
             (Lane::new(CACHED_FLOWS)?, Lane::new(CACHED_FLOWS)?, Lane::new(CACHED_FLOWS)?);
-        let capacity = narrow.cache.capacity() + middle.cache.capacity() + wide.cache.capacity();
+        let capacity =
+            narrow.flows.cache.capacity() + middle.flows.cache.capacity() + wide.flows.cache.capacity();
         counters.worker.capacity.set(capacity as u64);
         Ok(Worker {
             index,
@@ -181,6 +185,8 @@ impl Worker {
         self.forward.second = now.second();
         self.forward.now = now.uptime;
         self.forward.settle(SETTLE);
+        self.forward.tidy();
+        self.forward.shared.connections.expire(self.forward.second, EXPIRE);
         self.narrow.sweep(&mut self.forward);
         self.middle.sweep(&mut self.forward);
         self.wide.sweep(&mut self.forward);
@@ -197,7 +203,8 @@ impl Worker {
             self.forward.frames.go_home();
         }
         let gauges = &self.forward.counters.worker;
-        let flows = self.narrow.cache.len() + self.middle.cache.len() + self.wide.cache.len();
+        let flows =
+            self.narrow.flows.cache.len() + self.middle.flows.cache.len() + self.wide.flows.cache.len();
         gauges.flows.set(flows as u64);
         gauges.programs.set(self.forward.programs.len() as u64);
         gauges.held.set(self.forward.held.len() as u64);
@@ -337,9 +344,9 @@ impl Worker {
         let Worker { narrow, middle, wide, forward, .. } = self;
         forward.forget_current();
         let mut flows = Vec::new();
-        list(&narrow.cache, forward, (port, Width::Narrow, limit), &mut flows);
-        list(&middle.cache, forward, (port, Width::Middle, limit), &mut flows);
-        list(&wide.cache, forward, (port, Width::Wide, limit), &mut flows);
+        list(&narrow.flows.cache, forward, (port, Width::Narrow, limit), &mut flows);
+        list(&middle.flows.cache, forward, (port, Width::Middle, limit), &mut flows);
+        list(&wide.flows.cache, forward, (port, Width::Wide, limit), &mut flows);
         flows
     }
 }

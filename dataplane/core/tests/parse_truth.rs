@@ -150,6 +150,11 @@ fn said(flow: &str) -> KeyMask {
             mask.0[word] = 0;
         }
     }
+    // Open vSwitch reads no identifier.
+    let icmp = |item: &str| matches!(item, "icmp" | "icmp6" | "nw_proto=1" | "nw_proto=58");
+    if flow.split(',').any(icmp) {
+        mask.0[8] &= !(0xff00_ff00 << 32);
+    }
     mask
 }
 

@@ -122,7 +122,16 @@ fn a_worker_that_still_goes_by_the_old_snapshot_puts_no_address_back_that_a_chan
     rig.port(0).vlan = access(20);
     rig.publish_unseen();
     let key = parse::full(&frame(mac(1), BROADCAST), Ingress::port(PortId(0))).unwrap();
-    let occasion = Occasion { snapshot: &old, key: &key, second: 101, now: rig.now, effects: true };
+    let connections = rig.datapath.connections();
+    let occasion = Occasion {
+        snapshot: &old,
+        key: &key,
+        packet: None,
+        connections,
+        second: 101,
+        now: rig.now,
+        effects: true,
+    };
     walk(occasion, &mut Verdict::default(), &mut Silent);
     assert!(rig.fdb().entries().is_empty());
     rig.exchange(0, frame(mac(1), BROADCAST));

@@ -14,6 +14,7 @@ use weft_core::pipeline::{self, Occasion};
 use weft_core::runtime;
 use weft_core::snapshot::{BridgeId, PortKind, Snapshot, TunnelKeys};
 use weft_core::tables::Change;
+use weft_core::trace::Query;
 use weft_core::trace::{self, Description, Names, Trace, What};
 use weft_core::verdict::Verdict;
 use weft_flow::message::{FlowCommand, FlowMod};
@@ -36,7 +37,15 @@ fn traced(rig: &Rig, port: u16, frame: &[u8]) -> Trace {
     let description =
         Description { bridge, in_port: Some(OfPort(port + 1)), matches: &matches, frame: Some(frame) };
     let key = description.key(&snapshot).unwrap();
-    trace::run(&snapshot, &key, (100, rig.now)).unwrap()
+    trace::run(Query {
+        snapshot: &snapshot,
+        key: &key,
+        packet: &mut None,
+        connections: rig.datapath.connections(),
+        second: 100,
+        now: rig.now,
+    })
+    .unwrap()
 }
 
 /// A trace of a described packet.
@@ -46,7 +55,15 @@ fn described(rig: &Rig, flow: &str) -> Trace {
     let matches = parse_match(flow, &Names { snapshot: &snapshot, bridge }).unwrap();
     let description = Description { bridge, in_port: None, matches: &matches, frame: None };
     let key = description.key(&snapshot).unwrap();
-    trace::run(&snapshot, &key, (100, rig.now)).unwrap()
+    trace::run(Query {
+        snapshot: &snapshot,
+        key: &key,
+        packet: &mut None,
+        connections: rig.datapath.connections(),
+        second: 100,
+        now: rig.now,
+    })
+    .unwrap()
 }
 
 fn rules(rig: &mut Rig, lines: &[&str]) {
@@ -316,8 +333,15 @@ fn stack_of(flows: &[FlowMod]) -> (usize, usize, Option<DropReason>) {
         let start = 0u8;
         let mut depth = Depth { lowest: usize::MAX, lookups: 0 };
         let mut verdict = Verdict::default();
-        let occasion =
-            Occasion { snapshot: &snapshot, key: &key, second: 1, now: Duration::ZERO, effects: false };
+        let occasion = Occasion {
+            snapshot: &snapshot,
+            key: &key,
+            packet: None,
+            connections: rig.datapath.connections(),
+            second: 1,
+            now: Duration::ZERO,
+            effects: false,
+        };
         pipeline::walk(occasion, &mut verdict, &mut depth);
         (std::ptr::from_ref(&start) as usize - depth.lowest, depth.lookups, verdict.drop)
     };

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use rig::Rig;
 use weft_core::snapshot::{BridgeId, TunnelKeys};
 use weft_core::tables::Change;
+use weft_core::trace::Query;
 use weft_core::trace::{self, Description, Names};
 use weft_core::vlan::{VlanMode, VlanSet};
 use weft_flow::message::FlowCommand;
@@ -82,7 +83,15 @@ fn weft(rig: &Rig, flow: &str) -> Vec<Out> {
     let matches = parse_match(flow, &Names { snapshot: &snapshot, bridge }).unwrap();
     let description = Description { bridge, in_port: None, matches: &matches, frame: None };
     let key = description.key(&snapshot).unwrap();
-    let trace = trace::run(&snapshot, &key, (100, rig.now)).unwrap();
+    let trace = trace::run(Query {
+        snapshot: &snapshot,
+        key: &key,
+        packet: &mut None,
+        connections: rig.datapath.connections(),
+        second: 100,
+        now: rig.now,
+    })
+    .unwrap();
     assert_eq!(trace.dropped.is_some(), trace.copies.is_empty() && trace.controllers.is_empty(), "{trace:?}");
     sorted(trace.copies.iter().map(|copy| (copy.ofport.0, copy.vlan.tag.map(|(vid, _)| vid))))
 }

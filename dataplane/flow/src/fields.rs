@@ -12,10 +12,11 @@
 //!  word 3   EtherType (16) | second VLAN tag (16) | nw_proto (8) | TOS (8) | TTL (8) | nw_frag (8)
 //!  word 4-5 source address: IPv6, or IPv4 / ARP SPA in the low half of word 5
 //!  word 6-7 destination address: IPv6, or IPv4 / ARP TPA in the low half of word 7
-//!  word 8   tp_src (16) | tp_dst (16) | TCP flags (16) | length class (16); ICMP type and code are the ports
+//!  word 8   tp_src (16) | tp_dst (16) | TCP flags (16) | length class (16); of ICMP, the low octets of the ports are type
+//!           and code, and the high ones the identifier
+//!  ---- what few policies read ----
 //!  word 9   ARP SHA or ND SLL (48) | 0
 //!  word 10  ARP THA or ND TLL (48) | 0
-//!  ---- what few policies read ----
 //!  word 11  outermost MPLS label stack entry (32) | IPv6 flow label (32)
 //!  word 12-13  ND target
 //!  word 14  tun_dst (32) | tun_gbp_id (16) | tun_gbp_flags (8) | tun_flags (8)
@@ -42,7 +43,7 @@ pub const KEY_WORDS: usize = 16;
 /// Words of a narrow key: Ethernet, VLAN, ingress and tunnel.
 pub const NARROW: usize = 3;
 /// Words of a key of middle width: all but what few policies read.
-pub const MIDDLE: usize = 11;
+pub const MIDDLE: usize = 9;
 /// All words.
 pub const WORDS: usize = 42;
 

@@ -157,13 +157,13 @@ mod tests {
             mask.0[word] |= 1 << 63;
             let expected = match word {
                 0..3 => Width::Narrow,
-                3..11 => Width::Middle,
+                3..9 => Width::Middle,
                 _ => Width::Wide,
             };
             assert_eq!(mask.width(), expected, "word {word}");
             assert_eq!(mask.is_narrow(), expected == Width::Narrow);
         }
         assert_eq!(KeyMask::default().width(), Width::Narrow);
-        assert_eq!(KeyMask::EVERYTHING.first_words::<11>(), [u64::MAX; MIDDLE]);
+        assert_eq!(KeyMask::EVERYTHING.first_words::<9>(), [u64::MAX; MIDDLE]);
     }
 }

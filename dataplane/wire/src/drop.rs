@@ -77,6 +77,10 @@ drop_reasons! {
     TtlExpired => "ttl_expired",
     /// A meter's rate was exceeded.
     MeterExceeded => "meter_exceeded",
+    /// No address and port of the NAT range is free.
+    NatExhausted => "nat_exhausted",
+    /// The packet's connection ended while the packet was under way.
+    ConnectionGone => "connection_gone",
     /// The packet went to the controllers and nowhere else.
     ToController => "to_controller",
     /// The tags or labels that a rule puts in front do not fit the frame.

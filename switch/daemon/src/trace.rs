@@ -1,11 +1,14 @@
 //! `weftctl trace`: a packet, described or real, goes through what is published, and nothing comes of it.
 
 use weft_config::control::{
-    Code, Refusal, Reply, TraceChange, TraceController, TraceCopy, TraceDrop, TraceEvent, TraceReport,
-    TraceRequest, TraceRule, TraceStep, TraceTunnel,
+    Code, Refusal, Reply, TraceChange, TraceConnection, TraceController, TraceCopy, TraceDrop, TraceEvent,
+    TraceReport, TraceRequest, TraceRule, TraceStep, TraceTunnel,
 };
-use weft_core::trace::{self, Change, Copy, Description, Dropped, Names, ToController, Trace, What};
+use weft_core::trace::{
+    self, Change, Connection, Copy, Description, Dropped, Names, Query, ToController, Trace, What,
+};
 use weft_flow::text::{PortNames, parse_match};
+use weft_io::{FrameCache, Packet};
 use weft_wire::OfPort;
 
 use crate::switch::Switch;
@@ -26,11 +29,30 @@ impl Switch {
         let in_port = request.in_port.as_deref().map(|port| port_of(port, &names)).transpose()?;
         let description = Description { bridge, in_port, matches: &matches, frame: frame.as_deref() };
         let key = description.key(&snapshot).map_err(|error| bad(&error))?;
-        let when = (self.second(), self.start.elapsed());
-        let traced = trace::run(&snapshot, &key, when)
-            .map_err(|error| Refusal::new(Code::Failed, format!("can't trace: {error}")))?;
+        let mut frames = self.pool.cache();
+        let mut packet = frame.as_deref().and_then(|octets| packet_of(octets, &mut frames));
+        let traced = trace::run(Query {
+            snapshot: &snapshot,
+            key: &key,
+            packet: &mut packet,
+            connections: self.datapath.connections(),
+            second: self.second(),
+            now: self.start.elapsed(),
+        });
+        packet.into_iter().for_each(|packet| frames.free(packet));
+        let traced = traced.map_err(|error| Refusal::new(Code::Failed, format!("can't trace: {error}")))?;
         Ok(Reply::Trace { trace: Box::new(report(traced)) })
     }
+}
+
+/// The frame as a packet; `None` if it is too long to be one, or there is no room.
+fn packet_of(octets: &[u8], frames: &mut FrameCache) -> Option<Packet> {
+    let mut packet = frames.alloc()?;
+    if packet.append(octets).is_some() {
+        return Some(packet);
+    }
+    frames.free(packet);
+    None
 }
 
 /// A port of the bridge, by name or number.
@@ -89,6 +111,7 @@ fn event(what: What) -> TraceEvent {
         },
         What::Action(action) => TraceEvent::Action(action),
         What::Changed(of) => TraceEvent::Change(change(of)),
+        What::Tracked(of) => TraceEvent::Tracked(connection(of)),
         What::ActionSet => TraceEvent::ActionSet {},
         What::Bucket { group, bucket } => TraceEvent::Bucket { group, bucket },
         What::Vlan(vlan) => TraceEvent::Vlan { vlan },
@@ -100,6 +123,22 @@ fn event(what: What) -> TraceEvent {
         What::Learn(rule) => TraceEvent::Learn(rule),
         What::Refused(of) => TraceEvent::Refused(drop_of(of)),
         What::Failed(of) => TraceEvent::Failed(drop_of(of)),
+    }
+}
+
+fn connection(of: Connection) -> TraceConnection {
+    let text = of.to_string();
+    TraceConnection {
+        zone: of.zone,
+        state: of.state,
+        tuple: of.tuple,
+        original: of.original,
+        mark: of.mark,
+        label: format!("{:#x}", of.label),
+        made: of.is_made,
+        refused: of.refused,
+        translated: of.translated,
+        text,
     }
 }
 

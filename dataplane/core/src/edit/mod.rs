@@ -19,6 +19,7 @@
 mod link;
 mod network;
 pub mod remark;
+mod translate;
 mod transport;
 pub(crate) mod vlan;
 
@@ -31,6 +32,8 @@ use crate::retag::retag;
 use crate::vlan::TagRewrite;
 use link::{Addresses, Labels, Tag};
 use network::Patch;
+
+pub use translate::translate;
 
 /// One change to a packet.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]

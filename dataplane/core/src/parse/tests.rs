@@ -37,6 +37,17 @@ fn a_udp_packets_five_tuple_is_read() {
     assert_eq!(key.0[3] & 0xffff_ffff, 0x1100_4000);
 }
 
+#[test]
+fn of_icmp_an_echos_identifier_is_read_and_an_errors_rest_is_not() {
+    let key = |kind: u8| {
+        let mut ip = vec![0x45, 0, 0, 28, 0, 0, 0, 0, 64, 1, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
+        ip.extend([kind, 7, 0, 0, 0x12, 0x34, 0, 1]);
+        full(&frame(&[&[8, 0], &ip[..]].concat()), PORT).unwrap().0[8]
+    };
+    assert_eq!(key(8), 0x1208_3407_0000_0000);
+    assert_eq!(key(3), 0x0003_0007_0000_0000);
+}
+
 proptest! {
     #[test]
     fn any_octets_are_parsed_without_a_panic(octets in proptest::collection::vec(any::<u8>(), 0..200), kind in 0..4usize) {

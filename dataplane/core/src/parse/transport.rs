@@ -28,10 +28,13 @@ pub(super) fn read<const W: usize>(packet: &[u8], payload: &Payload, key: &mut W
         }
         Protocol::UDP if payload.len >= udp::LEN => key.put(8, ports(segment)),
         Protocol::SCTP if payload.len >= SCTP => key.put(8, ports(segment)),
-        Protocol::ICMP | Protocol::IGMP if payload.len >= icmpv4::LEN => key.put(8, type_and_code(segment)),
+        Protocol::ICMP if payload.len >= icmpv4::LEN => {
+            key.put(8, type_and_code(segment, icmp_has_identifier))
+        }
+        Protocol::IGMP if payload.len >= icmpv4::LEN => key.put(8, type_and_code(segment, |_| false)),
         Protocol::ICMPV6 if payload.len >= icmpv4::LEN => {
-            key.put(8, type_and_code(segment));
-            if is_neighbour_discovery(segment) {
+            key.put(8, type_and_code(segment, icmpv6_has_identifier));
+            if W > MIDDLE && is_neighbour_discovery(segment) {
                 neighbour_discovery(segment, payload.len, key);
             }
         }
@@ -52,11 +55,23 @@ fn ports(segment: &[u8]) -> u64 {
     segment.first_chunk().map_or(0, |ports| u64::from(u32::from_be_bytes(*ports)) << 32)
 }
 
-/// In the places of the ports.
+/// In the places of the ports. `has_identifier` says which types have one.
 #[inline(always)]
-fn type_and_code(segment: &[u8]) -> u64 {
-    let &[kind, code] = segment.first_chunk().unwrap_or(&[0; 2]);
-    u64::from(kind) << 48 | u64::from(code) << 32
+fn type_and_code(segment: &[u8], has_identifier: fn(u8) -> bool) -> u64 {
+    let &[kind, code, _, _, high, low, ..] = segment.first_chunk::<8>().unwrap_or(&[0; 8]);
+    let [high, low] = if has_identifier(kind) { [high, low] } else { [0; 2] };
+    u64::from(u32::from_be_bytes([high, kind, low, code])) << 32
+}
+
+/// ICMP's types with an identifier, which tells connections apart: echo, timestamp and information, each asked
+/// and answered (RFC 792).
+pub(crate) fn icmp_has_identifier(kind: u8) -> bool {
+    matches!(kind, 0 | 8 | 13..=16)
+}
+
+/// The same of ICMPv6: echo (RFC 4443, section 4).
+pub(crate) fn icmpv6_has_identifier(kind: u8) -> bool {
+    matches!(kind, 128 | 129)
 }
 
 /// Neighbour solicitation and advertisement (RFC 4861, sections 4.3 and 4.4).
@@ -68,10 +83,8 @@ pub(crate) fn is_neighbour_discovery(segment: &[u8]) -> bool {
 /// Target and link-layer addresses. An address that is given twice makes all of them void.
 fn neighbour_discovery<const W: usize>(segment: &[u8], len: usize, key: &mut Words<W>) {
     let Some(found) = Neighbour::find(segment, len) else { return };
-    if W > MIDDLE {
-        key.put(12, be64(segment, TARGET).unwrap_or(0));
-        key.put(13, be64(segment, TARGET + 8).unwrap_or(0));
-    }
+    key.put(12, be64(segment, TARGET).unwrap_or(0));
+    key.put(13, be64(segment, TARGET + 8).unwrap_or(0));
     for (word, place) in [(9, found.source), (10, found.target)] {
         if let Some(at) = place {
             key.put(word, be64(segment, at).unwrap_or(0) << 16);

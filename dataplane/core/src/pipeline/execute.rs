@@ -6,7 +6,7 @@ use weft_flow::{Action, Field, Fields, Subfield};
 use weft_wire::{DropReason, OfPort};
 
 use super::trace::{Event, Tracer};
-use super::{By, Here, MAX_TAGS, Missed, UNSET, Walk};
+use super::{By, Here, How, MAX_TAGS, Missed, UNSET, Walk};
 use crate::tables::TableId;
 
 /// Whether the list goes on behind an action.
@@ -62,8 +62,10 @@ impl<T: Tracer> Walk<'_, T> {
                 });
             }
             Action::FinTimeout { idle, hard } => self.shorten_timeouts(here, by, (*idle, *hard)),
-            // Its rules are clauses; by itself it does nothing. Connections are the conntrack's.
-            Action::Conjunction { .. } | Action::Note(_) | Action::Ct(_) | Action::CtClear => {}
+            // Its rules are clauses; by itself it does nothing.
+            Action::Conjunction { .. } | Action::Note(_) => {}
+            Action::Ct(ct) => self.connect(here, ct)?,
+            Action::CtClear => self.ct_clear(),
             Action::SetQueue(queue) => self.set_queue(*queue),
             Action::PopQueue => self.set_queue(0),
             _ => {
@@ -79,17 +81,17 @@ impl<T: Tracer> Walk<'_, T> {
     /// Actions that carry out other lists.
     fn branch(&mut self, here: &Here<'_>, by: By<'_>, action: &Action) -> Result<(), DropReason> {
         match action {
-            Action::Resubmit { in_port, table, .. } => {
+            Action::Resubmit { in_port, table, ct } => {
                 let in_port = match in_port {
                     None | Some(OfPort::IN_PORT) => OfPort(self.get(Field::InPort) as u16),
                     Some(port) => *port,
                 };
                 let table = table.map_or(by.table, TableId::from);
-                self.go_to(here, by, table, (in_port, Missed::IsNothing))
+                self.go_to(here, by, table, How { in_port, missed: Missed::IsNothing, original: *ct })
             }
             Action::GotoTable(table) => {
                 let in_port = OfPort(self.get(Field::InPort) as u16);
-                self.go_to(here, by, TableId::from(*table), (in_port, Missed::Matters))
+                self.go_to(here, by, TableId::from(*table), How::arrived(in_port))
             }
             Action::Clone(actions) => self.scoped(|walk| {
                 let set = std::mem::take(&mut walk.action_set);
@@ -103,16 +105,10 @@ impl<T: Tracer> Walk<'_, T> {
     }
 
     /// A look-up that goes backwards nests, as Open vSwitch counts it; one that goes forwards doesn't.
-    fn go_to(
-        &mut self,
-        here: &Here<'_>,
-        by: By<'_>,
-        table: TableId,
-        (in_port, missed): (OfPort, Missed),
-    ) -> Result<(), DropReason> {
+    fn go_to(&mut self, here: &Here<'_>, by: By<'_>, table: TableId, how: How) -> Result<(), DropReason> {
         let deeper = u16::from(table <= by.table);
         self.depth += deeper;
-        let result = self.look_up(here, table, in_port, missed);
+        let result = self.look_up(here, table, how);
         self.depth -= deeper;
         result
     }
@@ -124,13 +120,13 @@ impl<T: Tracer> Walk<'_, T> {
     ) -> Result<(), DropReason> {
         let (fields, written, pending) = (self.fields, self.written, self.pending);
         let (opaque, exit, state, tags) = (self.opaque, self.exit, self.state, self.tags);
-        let stack = self.stack.clone();
+        let (stack, before, unknown) = (self.stack.clone(), self.before, self.unknown.clone());
         let start = self.begin_copy();
         let result = within(self);
         self.end_copy(start);
         (self.fields, self.written, self.pending) = (fields, written, pending);
         (self.opaque, self.exit, self.state, self.tags) = (opaque, exit, state, tags);
-        self.stack = stack;
+        (self.stack, self.before, self.unknown) = (stack, before, unknown);
         result
     }
 

@@ -9,9 +9,10 @@
 //!
 //! * `execute`: actions, one after the other; `write`: what they do to fields and headers;
 //! * `output`: ports, patch ports, tunnels, controllers; `normal`: VLAN and FDB switching;
-//! * [`group`]: groups, and the choices that hashes make; `learn`: rules that packets make;
+//! * `connect`: connections; [`group`]: groups, and the choices that hashes make; `learn`: rules that packets make;
 //! * [`trace`]: who listens.
 
+mod connect;
 pub(crate) mod execute;
 pub mod group;
 mod learn;
@@ -23,15 +24,19 @@ mod write;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arrayvec::ArrayVec;
+use weft_conntrack::{Before, Connections};
 use weft_flow::{Action, Field, Fields, FlowKey, KeyMask, Subfield, Term};
+use weft_io::Packet;
 use weft_wire::{DropReason, OfPort};
 
 use crate::epoch::Epochs;
 use crate::key::{Ingress, VtepId};
 use crate::snapshot::{Bridge, Port, Snapshot};
 use crate::tables::{FlowTables, Miss, Rule, TableId, Tables};
-use crate::verdict::{Look, Terms, Verdict, Visited};
+use crate::verdict::{Look, Terms, UNKNOWN, Verdict, Visited};
 
+use connect::UNKNOWN_WORDS;
 use trace::{Event, Tracer};
 
 /// How deep resubmits backwards may nest (Open vSwitch's `MAX_DEPTH`).
@@ -52,11 +57,15 @@ pub struct Occasion<'a> {
     pub snapshot: &'a Snapshot,
     /// The packet, masked or not.
     pub key: &'a FlowKey,
-    /// The time, in seconds, for the FDB.
+    /// Its octets, which have what no key has; `None` if it is only described.
+    pub packet: Option<&'a Packet>,
+    /// The connections that there are.
+    pub connections: &'a Connections,
+    /// The time, in seconds, for the FDB and connections.
     pub second: u32,
     /// The time, for rules.
     pub now: Duration,
-    /// Whether the walk may teach the FDB and make rules: a trace may not.
+    /// Whether the walk may teach the FDB, make rules and change connections: a trace may not.
     pub effects: bool,
 }
 
@@ -78,6 +87,8 @@ pub fn walk<T: Tracer>(occasion: Occasion<'_>, verdict: &mut Verdict, tracer: &m
         exit: false,
         opaque: false,
         tags: 0,
+        before: None,
+        unknown: ArrayVec::new(),
         state: None,
         copy_start: None,
         outer_copies: Vec::new(),
@@ -112,6 +123,10 @@ struct Walk<'a, T> {
     opaque: bool,
     /// Tags that were put in front.
     tags: u8,
+    /// What the last `ct` has said of the packet.
+    before: Option<Before>,
+    /// Bits of words that a connection decides, and not the path.
+    unknown: ArrayVec<(u8, u64), UNKNOWN_WORDS>,
     /// Where the copy that is being changed begins, among the steps; and those around it.
     copy_start: Option<usize>,
     outer_copies: Vec<Option<usize>>,
@@ -195,7 +210,7 @@ impl<'a, T: Tracer> Walk<'a, T> {
         self.set(Field::ActsetOutput, UNSET.into());
         let here = Here { bridge, port, live, tables: &tables, visited };
         self.tracer.event(Event::Bridge { bridge, port, fields: &self.fields });
-        self.look_up(&here, TableId::FIRST, port.spec.ofport, Missed::Matters)?;
+        self.look_up(&here, TableId::FIRST, How::arrived(port.spec.ofport))?;
         self.run_action_set(&here)
     }
 
@@ -213,36 +228,50 @@ impl<'a, T: Tracer> Walk<'a, T> {
         Ok(at as u8)
     }
 
-    /// Looks the packet up in a table, as if it had come in by `in_port`, and does what the rule says.
-    fn look_up(
-        &mut self,
-        here: &Here<'_>,
-        table: TableId,
-        in_port: OfPort,
-        missed: Missed,
-    ) -> Result<(), DropReason> {
+    /// Looks the packet up in a table, and does what the rule says.
+    fn look_up(&mut self, here: &Here<'_>, table: TableId, how: How) -> Result<(), DropReason> {
         if self.opaque {
             self.refuse(DropReason::MplsUnparsed);
             return Ok(());
         }
         self.check_limits()?;
         let own_port = self.get(Field::InPort);
-        self.set(Field::InPort, in_port.0.into());
+        self.set(Field::InPort, how.in_port.0.into());
+        let conjunction = self.get(Field::ConjId);
+        let Some(hit) = self.find(here, table, how.original) else {
+            self.set(Field::InPort, own_port);
+            return Ok(());
+        };
+        self.tracer.event(Event::Lookup { table, rule: hit.as_deref(), fields: &self.fields });
+        // What was only for the look-up: the rule's actions don't see it.
+        self.set(Field::InPort, own_port);
+        self.set(Field::ConjId, conjunction);
+        let Some(rule) = hit else { return self.miss(here, table, how.missed) };
+        self.verdict.rules.push(Arc::clone(&rule));
+        self.execute(here, By { table, rule: Some(&rule) }, &rule.actions)
+    }
+
+    /// The rule that the packet hits in a table, which is noted; `None` if it has no original direction to be looked up by.
+    fn find(&mut self, here: &Here<'_>, table: TableId, original: bool) -> Option<Option<Arc<Rule>>> {
+        let swapped = (self.fields, self.unknown.clone());
+        if original {
+            self.swap_tuples()?;
+        }
         let conjunction = self.get(Field::ConjId);
         let hit = here.tables.lookup(table, &mut self.fields);
-        if self.get(Field::ConjId) != conjunction {
+        let conjoined = self.get(Field::ConjId);
+        if conjoined != conjunction {
             self.state = None;
         }
         let (rule, priority, conjunctive) = (hit.rule.cloned(), hit.matters_from(), hit.conjunctive);
         let state = self.state_terms();
         self.verdict.looks.push(Look { bridge: here.visited, table, priority, conjunctive, state });
-        self.tracer.event(Event::Lookup { table, rule: rule.as_deref(), fields: &self.fields });
-        // What was only for the look-up: the rule's actions don't see it.
-        self.set(Field::InPort, own_port);
-        self.set(Field::ConjId, conjunction);
-        let Some(rule) = rule else { return self.miss(here, table, missed) };
-        self.verdict.rules.push(Arc::clone(&rule));
-        self.execute(here, By { table, rule: Some(&rule) }, &rule.actions)
+        if original {
+            (self.fields, self.unknown) = swapped;
+            self.state = None;
+            self.set(Field::ConjId, conjoined);
+        }
+        Some(rule)
     }
 
     /// No rule matched.
@@ -260,7 +289,7 @@ impl<'a, T: Tracer> Walk<'a, T> {
                 Ok(())
             }
             Miss::Continue => match table.next() {
-                Some(next) => self.look_up(here, next, here.port.spec.ofport, missed),
+                Some(next) => self.look_up(here, next, How { missed, ..How::arrived(here.port.spec.ofport) }),
                 None => {
                     self.refuse(DropReason::TableMiss);
                     Ok(())
@@ -292,10 +321,13 @@ impl<'a, T: Tracer> Walk<'a, T> {
         let written = self.written.0.iter().copied().chain(std::iter::repeat(u64::MAX));
         for (word, (&value, mask)) in self.fields.0.iter().zip(written).enumerate() {
             let of_packet = word < weft_flow::fields::KEY_WORDS;
-            if mask != 0 && (of_packet || value != 0) {
+            let mask = mask & !self.unknown_of(word);
+            if mask != 0 && (of_packet || value & mask != 0) {
                 self.verdict.terms.push(Term { word: word as u8, mask, value: value & mask });
             }
         }
+        let unknown = self.unknown.iter().map(|&(word, mask)| Term { word: word | UNKNOWN, mask, value: 0 });
+        self.verdict.terms.extend(unknown);
         let state = Terms { start, end: self.verdict.terms.len() as u32 };
         self.state = Some(state);
         state
@@ -322,6 +354,24 @@ impl<'a, T: Tracer> Walk<'a, T> {
 
 /// `actset_output` when the action set has no output (`OFPP_UNSET`).
 const UNSET: u16 = 0xfff7;
+
+/// As what a packet is looked up.
+#[derive(Clone, Copy)]
+struct How {
+    /// As if it had come in there.
+    in_port: OfPort,
+    /// What it means that no rule matches.
+    missed: Missed,
+    /// By the original direction of its connection.
+    original: bool,
+}
+
+impl How {
+    /// As it is, where a miss matters.
+    const fn arrived(in_port: OfPort) -> How {
+        How { in_port, missed: Missed::Matters, original: false }
+    }
+}
 
 /// What it means that no rule matched.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use weft_flow::{Action, Field, Fields, Subfield};
 use weft_wire::{DropReason, OfPort};
 
 use super::trace::{Event, Tracer};
-use super::{By, Here, Missed, Walk};
+use super::{By, Here, How, Walk};
 use crate::snapshot::{Path, Port, PortKind, TunnelKeys};
 use crate::tables::TableId;
 use crate::verdict::{Emit, Op, PacketIn, Shared};
@@ -73,7 +73,7 @@ impl<T: Tracer> Walk<'_, T> {
                 self.packet_in(here, by, &to_controller(u16::MAX, PacketInReason::Action));
                 Ok(())
             }
-            OfPort::TABLE => self.look_up(here, TableId::FIRST, in_port, Missed::Matters),
+            OfPort::TABLE => self.look_up(here, TableId::FIRST, How::arrived(in_port)),
             OfPort::NONE => Ok(()),
             // OpenFlow 1.3.5, section 5.12: not to the ingress port, unless it is named as IN_PORT.
             port if port == in_port => {
@@ -204,6 +204,7 @@ impl<T: Tracer> Walk<'_, T> {
             self.written.0[word] = u64::MAX;
         }
         self.stack.clear();
+        self.before = None;
         self.state = None;
     }
 

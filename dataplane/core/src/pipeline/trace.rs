@@ -1,5 +1,6 @@
 //! Who listens to a walk: nobody on a miss, `weftctl trace` when somebody asks.
 
+use weft_conntrack::{Facts, Tracked};
 use weft_flow::action::Controller;
 use weft_flow::{Action, Fields};
 use weft_wire::{DropReason, Mac, OfPort, Vid};
@@ -35,6 +36,13 @@ pub enum Event<'e> {
     Action(&'e Action),
     /// The fields after an action.
     Fields(&'e Fields),
+    /// A `ct` has asked for the packet's connection.
+    Tracked {
+        /// What is known of the packet; `None` if it can't have a connection.
+        facts: Option<&'e Facts>,
+        /// The answer.
+        tracked: &'e Tracked,
+    },
     /// What `write_actions` has gathered comes.
     ActionSet,
     /// A bucket of a group comes.

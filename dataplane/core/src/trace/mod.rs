@@ -15,7 +15,9 @@ mod recorder;
 
 use std::time::Duration;
 
+use weft_conntrack::Connections;
 use weft_flow::FlowKey;
+use weft_io::Packet;
 use weft_wire::{DropReason, Mac, OfPort, Vid};
 
 use crate::pipeline::{self, Occasion};
@@ -83,6 +85,8 @@ pub enum What {
     Action(String),
     /// The action (or the patch port) changes a field.
     Changed(Change),
+    /// A `ct` asks for the packet's connection.
+    Tracked(Connection),
     /// What `write_actions` has gathered is carried out.
     ActionSet,
     /// A bucket of a group is carried out.
@@ -144,6 +148,58 @@ pub struct RuleText {
     pub matches: String,
     /// Its actions.
     pub actions: String,
+}
+
+/// What a `ct` says of a packet.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Connection {
+    /// The zone.
+    pub zone: u16,
+    /// Addresses and ports that it is looked for by; `None` if the packet can't have a connection.
+    pub tuple: Option<String>,
+    /// What rules see as `ct_state`.
+    pub state: String,
+    /// The tuple that began it.
+    pub original: Option<String>,
+    /// `ct_mark`
+    pub mark: u32,
+    /// `ct_label`
+    pub label: u128,
+    /// Whether a connection would be made.
+    pub is_made: bool,
+    /// Why none would be.
+    pub refused: Option<String>,
+    /// Addresses and ports that the packet gets.
+    pub translated: Option<String>,
+}
+
+impl std::fmt::Display for Connection {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "zone {}: {}", self.zone, self.state)?;
+        match &self.tuple {
+            Some(tuple) => write!(out, ", {tuple}")?,
+            None => out.write_str(", a packet that can't have a connection")?,
+        }
+        if let Some(original) = &self.original {
+            write!(out, ", begun as {original}")?;
+        }
+        if self.mark != 0 {
+            write!(out, ", mark {:#x}", self.mark)?;
+        }
+        if self.label != 0 {
+            write!(out, ", label {:#x}", self.label)?;
+        }
+        if self.is_made {
+            out.write_str(", would be made")?;
+        }
+        if let Some(refused) = &self.refused {
+            write!(out, ", would not be made: {refused}")?;
+        }
+        match &self.translated {
+            Some(tuple) => write!(out, ", becomes {tuple}"),
+            None => Ok(()),
+        }
+    }
 }
 
 /// A copy that leaves.
@@ -218,14 +274,33 @@ pub struct Dropped {
     pub hint: String,
 }
 
+/// Which packet is walked, and by what.
+#[derive(Debug)]
+pub struct Query<'a> {
+    /// The configuration.
+    pub snapshot: &'a Snapshot,
+    /// The connections that there are.
+    pub connections: &'a Connections,
+    /// The packet.
+    pub key: &'a FlowKey,
+    /// Its octets, if it is more than described; they stay the caller's.
+    pub packet: &'a mut Option<Packet>,
+    /// The time, in seconds.
+    pub second: u32,
+    /// The time.
+    pub now: Duration,
+}
+
 /// Walks a packet through the tables, on a thread of its own that has room for the deepest walk.
 ///
 /// # Errors
 /// When there is no such thread to be had.
-pub fn run(snapshot: &Snapshot, key: &FlowKey, (second, now): (u32, Duration)) -> std::io::Result<Trace> {
+pub fn run(query: Query<'_>) -> std::io::Result<Trace> {
     std::thread::scope(|scope| {
-        let walk = || {
-            let occasion = Occasion { snapshot, key, second, now, effects: false };
+        let walk = move || {
+            let Query { snapshot, connections, key, packet, second, now } = query;
+            let packet = packet.as_ref();
+            let occasion = Occasion { snapshot, key, packet, connections, second, now, effects: false };
             let mut recorder = Recorder::new(snapshot, key);
             let mut verdict = Verdict::default();
             pipeline::walk(occasion, &mut verdict, &mut recorder);

@@ -2,6 +2,7 @@
 
 use std::net::Ipv4Addr;
 
+use weft_conntrack::{Facts, Tracked};
 use weft_flow::action::{Controller, PacketInReason};
 use weft_flow::text::{print_actions, print_flow, print_match};
 use weft_flow::{Action, Field, Fields, FlowKey, Subfield};
@@ -9,7 +10,9 @@ use weft_wire::{DropReason, OfPort, Tci};
 
 use super::fields::{changes, header_changes, packet_text, read_fields, tag};
 use super::hint::{Place, hint, last_lookup};
-use super::{Copy, Dropped, MAX_STEPS, Names, RuleText, Step, ToController, Trace, Way, What, Wrapped};
+use super::{
+    Connection, Copy, Dropped, MAX_STEPS, Names, RuleText, Step, ToController, Trace, Way, What, Wrapped,
+};
 use crate::key::{Ingress, PortId};
 use crate::pipeline::trace::{Event, Tracer};
 use crate::snapshot::{Bridge, BridgeId, Path, Port, PortSpec, Snapshot};
@@ -304,6 +307,7 @@ impl Tracer for Recorder<'_> {
             Event::Lookup { table, rule, fields } => self.looked_up(table, rule, fields),
             Event::Action(action) => self.act(action),
             Event::Fields(fields) => self.acted(fields),
+            Event::Tracked { facts, tracked } => self.push(What::Tracked(connection(facts, tracked))),
             Event::ActionSet => {
                 self.leave(|scope| matches!(scope, Scope::Bridge(..) | Scope::Action(..)));
                 self.enter(What::ActionSet, Scope::ActionSet);
@@ -339,5 +343,20 @@ impl Tracer for Recorder<'_> {
             Event::Refused(reason) => self.refuse(reason),
             Event::Error(reason) => self.fail(reason),
         }
+    }
+}
+
+/// What a `ct` has said, as text.
+fn connection(facts: Option<&Facts>, tracked: &Tracked) -> Connection {
+    Connection {
+        zone: tracked.zone,
+        tuple: facts.map(|facts| facts.tuple.to_string()),
+        state: tracked.state.to_string(),
+        original: tracked.original.map(|tuple| tuple.to_string()),
+        mark: tracked.mark,
+        label: tracked.label,
+        is_made: tracked.created,
+        refused: tracked.refused.map(|refused| refused.to_string()),
+        translated: tracked.translation.map(|translation| translation.tuple.to_string()),
     }
 }

@@ -17,6 +17,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use proptest::prelude::*;
+use weft_conntrack::{Connections, Filter, Statistics, Timeout};
 use weft_core::counters::port_totals;
 use weft_core::fdb::{Fdb, Flush};
 use weft_core::key::PortId;
@@ -28,6 +29,8 @@ use rig::frames::mac;
 use rig::{Rig, UPLINK, vid};
 
 struct Pair {
+    /// Whether all is about connections.
+    tracking: bool,
     rig: Rig,
     oracle: Oracle,
     limit: u32,
@@ -40,14 +43,17 @@ struct Pair {
 const LATELY: usize = 12;
 
 impl Pair {
-    fn new(workers: usize, dice: &mut Dice) -> Pair {
+    fn new(workers: usize, tracking: bool, dice: &mut Dice) -> Pair {
         let mut rig = Rig::with_frames(workers, 16384);
         let limit = dice.pick(&[200, 200, 4]);
         rig.add_uplink();
-        rig.model.ports.extend(universe::model_ports(dice));
+        rig.model.ports.extend(if tracking { universe::open_ports() } else { universe::model_ports(dice) });
         (0..universe::DEVICES).for_each(|id| rig.plug(id));
         let oracle = Oracle::new(workers, rig.now);
-        let mut pair = Pair { rig, oracle, limit, lately: VecDeque::new(), retired: Vec::new() };
+        let limit_of_zones = dice.pick(&[None, None, Some(3)]);
+        rig.datapath.connections().set_default_zone_limit(limit_of_zones);
+        oracle.connections.set_default_zone_limit(limit_of_zones);
+        let mut pair = Pair { tracking, rig, oracle, limit, lately: VecDeque::new(), retired: Vec::new() };
         let bridges: Vec<BridgeSpec> =
             (0..universe::BRIDGES).map(|id| pair.bridge(BridgeId(id), dice)).collect();
         pair.rig.model.bridges = bridges;
@@ -63,10 +69,15 @@ impl Pair {
     /// Up to six frames in one burst from one port.
     fn frames(&mut self, dice: &mut Dice) {
         let is_in = |port: &u16| self.rig.model.ports.iter().any(|spec| spec.id.0 == *port);
-        let ports: Vec<u16> = (0..universe::DEVICES).chain([UPLINK; 4]).filter(is_in).collect();
+        let uplinks = [UPLINK; 4].into_iter().filter(|_| !self.tracking);
+        let ports: Vec<u16> = (0..universe::DEVICES).chain(uplinks).filter(is_in).collect();
         let port = dice.pick(&ports);
         for _ in 0..1 + dice.below(6) {
-            let frame = if port == UPLINK { universe::tunnel_frame(dice) } else { universe::frame(dice) };
+            let frame = match (self.tracking, port) {
+                (true, _) => universe::tracked_frame(dice),
+                (false, UPLINK) => universe::tunnel_frame(dice),
+                (false, _) => universe::frame(dice),
+            };
             self.send(port, frame.clone());
             self.lately.truncate(LATELY - 1);
             self.lately.push_front((port, frame));
@@ -91,10 +102,10 @@ impl Pair {
     }
 
     fn change(&mut self, dice: &mut Dice) {
-        if dice.percent(40) && !self.rig.model.bridges.is_empty() {
+        if (self.tracking || dice.percent(40)) && !self.rig.model.bridges.is_empty() {
             let at = dice.below(self.rig.model.bridges.len());
             let bridge = self.rig.model.bridges[at].id;
-            let changes = rules::changes(dice);
+            let changes = if self.tracking { rules::tracking_changes(dice) } else { rules::changes(dice) };
             self.oracle.change(&self.rig.model, bridge, &changes);
             return self.rig.change(bridge.0, &changes);
         }
@@ -127,7 +138,7 @@ impl Pair {
             fdb: Arc::new(fdb),
             forward_reserved: dice.percent(30),
             vnis: universe::vnis(dice),
-            flows: rules::tables(dice),
+            flows: if self.tracking { rules::tracking_tables(dice) } else { rules::tables(dice) },
         }
     }
 
@@ -161,13 +172,32 @@ impl Pair {
         }
     }
 
+    /// The control plane ends connections.
+    fn flush(&mut self, dice: &mut Dice) {
+        let zone = dice.pick(&[None, Some(0), Some(1)]);
+        let protocol = dice.pick(&[None, Some(6), Some(17)]);
+        let original = weft_conntrack::Partial { protocol, ..Default::default() };
+        let filter = Filter { zone, original, ..Filter::default() };
+        let second = self.rig.now.as_secs() as u32 + 1;
+        let flushed = self.rig.datapath.connections().flush(&filter, second);
+        assert_eq!(flushed, self.oracle.connections.flush(&filter, second));
+    }
+
+    /// Packets that a cached flow served.
+    fn hits(&self) -> u64 {
+        let packets = self.rig.datapath.counters().map(|counters| counters.worker.packets.get()).sum::<u64>();
+        packets - self.rig.misses()
+    }
+
     fn step(&mut self, kind: u8, dice: &mut Dice) {
         match kind {
             0..35 => self.frames(dice),
             35..70 => self.again(),
             70..84 => self.change(dice),
-            84..86 => self.renew(dice),
-            86..94 => self.addresses(dice),
+            84..86 if !self.tracking => self.renew(dice),
+            84..86 => self.flush(dice),
+            86..92 => self.addresses(dice),
+            92 | 93 => self.flush(dice),
             _ => self.time(dice),
         }
     }
@@ -193,6 +223,17 @@ impl Pair {
             let expected = self.oracle.totals.get(&port).copied().unwrap_or_default();
             assert_eq!(port_totals(self.rig.datapath.counters(), port), expected, "{port:?}");
         }
+        let second = self.rig.now.as_secs() as u32 + 1;
+        let connections = |of: &Connections| {
+            let mut all = Vec::new();
+            of.list(&Filter::default(), second, &mut |connection| all.push(*connection));
+            all.sort_by_key(|connection| (connection.zone, connection.original));
+            all
+        };
+        let (own, expected) =
+            (connections(self.rig.datapath.connections()), connections(&self.oracle.connections));
+        let differs = own.iter().zip(&expected).find(|(own, expected)| own != expected);
+        assert!(differs.is_none() && own.len() == expected.len(), "{differs:?}");
         for bridge in &self.rig.model.bridges {
             let entries = |fdb: &Fdb| {
                 let mut entries = fdb.entries();
@@ -206,8 +247,8 @@ impl Pair {
     }
 }
 
-fn run(seed: u64, workers: usize, steps: &[(u8, u64)]) {
-    let mut pair = Pair::new(workers, &mut Dice(seed));
+fn run(seed: u64, workers: usize, tracking: bool, steps: &[(u8, u64)]) {
+    let mut pair = Pair::new(workers, tracking, &mut Dice(seed));
     for &(kind, seed) in steps {
         pair.step(kind, &mut Dice(seed));
         pair.compare(kind < 35);
@@ -228,12 +269,22 @@ proptest! {
 
     #[test]
     fn a_cached_verdict_is_that_of_a_fresh_walk_with_one_worker(seed in any::<u64>(), steps in steps()) {
-        run(seed, 1, &steps);
+        run(seed, 1, false, &steps);
     }
 
     #[test]
     fn a_cached_verdict_is_that_of_a_fresh_walk_with_two_workers(seed in any::<u64>(), steps in steps()) {
-        run(seed, 2, &steps);
+        run(seed, 2, false, &steps);
+    }
+
+    #[test]
+    fn connections_are_those_of_fresh_walks_with_one_worker(seed in any::<u64>(), steps in steps()) {
+        run(seed, 1, true, &steps);
+    }
+
+    #[test]
+    fn connections_are_those_of_fresh_walks_with_two_workers(seed in any::<u64>(), steps in steps()) {
+        run(seed, 2, true, &steps);
     }
 }
 
@@ -243,7 +294,7 @@ fn the_universe_reaches_what_it_is_meant_to_reach() {
     let (mut hits, mut sent) = (0, 0);
     for seed in 0..12 {
         let mut dice = Dice(seed);
-        let mut pair = Pair::new(2, &mut dice);
+        let mut pair = Pair::new(2, false, &mut dice);
         for _ in 0..150 {
             let kind = dice.below(100) as u8;
             pair.step(kind, &mut dice);
@@ -283,4 +334,38 @@ fn the_universe_reaches_what_it_is_meant_to_reach() {
         assert!(seen.contains_key(&reason), "{reason} is not among {seen:?}");
     }
     assert!(hits > 500 && sent > 500, "{hits} hits, {sent} packets out");
+}
+
+#[test]
+fn connections_come_to_something() {
+    let mut all = Statistics::default();
+    let (mut hits, mut translated, mut established) = (0, 0, 0);
+    for seed in 0..12 {
+        let mut dice = Dice(seed);
+        let mut pair = Pair::new(2, true, &mut dice);
+        for _ in 0..150 {
+            let kind = dice.below(100) as u8;
+            let before = pair.hits();
+            pair.step(kind, &mut dice);
+            hits += pair.hits() - before;
+            pair.compare(kind < 35);
+        }
+        pair.rig.datapath.connections().list(&Filter::default(), 0, &mut |connection| {
+            translated += u32::from(connection.nat.is_some());
+            established += u32::from(connection.timeout == Timeout::TcpEstablished);
+        });
+        let one = pair.rig.datapath.connections().statistics();
+        all.created += one.created;
+        all.replaced += one.replaced;
+        all.expired += one.expired;
+        all.flushed += one.flushed;
+        all.refused_zone += one.refused_zone;
+        all.refused_nat += one.refused_nat;
+        all.invalid += one.invalid;
+    }
+    eprintln!("{all:?} {hits} {translated} {established}");
+    assert!(hits > 500 && translated > 5 && established > 0, "{hits}, {translated}, {established}");
+    let Statistics { created, replaced, expired, flushed, invalid, .. } = all;
+    assert!(created > 300 && replaced > 5 && expired > 50 && flushed > 50 && invalid > 100, "{all:?}");
+    assert!(all.refused_zone > 0 && all.refused_nat > 0, "{all:?}");
 }

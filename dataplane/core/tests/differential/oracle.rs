@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use weft_conntrack::Connections;
 use weft_core::counters::PortTotals;
 use weft_core::decap::{TUNNEL_WORDS, Vteps};
 use weft_core::edit::{self, Edit, Edits};
@@ -23,6 +24,7 @@ use weft_core::verdict::{Emit, Op, Verdict};
 use weft_io::{FrameCache, FramePool, Packet};
 use weft_wire::{DropReason, EtherType};
 
+use crate::rig::CONNECTIONS;
 use crate::rules;
 
 /// What of a bridge's FDB both switches have to agree on.
@@ -46,6 +48,7 @@ pub struct Oracle {
     /// The other switch's tables, and this one's.
     flows: Vec<(Arc<FlowTables>, Arc<FlowTables>)>,
     epochs: Arc<Epochs>,
+    pub connections: Connections,
     frames: FrameCache,
     workers: usize,
     pub now: Duration,
@@ -64,6 +67,7 @@ impl Oracle {
             fdbs: BTreeMap::new(),
             flows: Vec::new(),
             epochs,
+            connections: Connections::new(CONNECTIONS).unwrap(),
             frames: FramePool::new(4096).unwrap().cache(),
             workers,
             now,
@@ -133,6 +137,7 @@ impl Oracle {
 
     /// Time has gone on: packets that waited too long are dropped.
     pub fn expire(&mut self) {
+        self.connections.expire(self.second(), usize::MAX);
         let (late, held) =
             std::mem::take(&mut self.held).into_iter().partition(|waiting| waiting.deadline <= self.now);
         self.held = held;
@@ -177,8 +182,16 @@ impl Oracle {
 
     fn switch(&mut self, port: PortId, key: &FlowKey, packet: &Packet) {
         let mut verdict = Verdict::default();
-        let (snapshot, second, now) = (&*self.snapshot, self.second(), self.now);
-        walk(Occasion { snapshot, key, second, now, effects: true }, &mut verdict, &mut Silent);
+        let occasion = Occasion {
+            snapshot: &self.snapshot,
+            key,
+            packet: Some(packet),
+            connections: &self.connections,
+            second: self.second(),
+            now: self.now,
+            effects: true,
+        };
+        walk(occasion, &mut verdict, &mut Silent);
         let ingress = verdict.tunnel.unwrap_or(port);
         if let Some(tunnel) = verdict.tunnel {
             let totals = self.totals.entry(tunnel).or_default();
@@ -240,6 +253,16 @@ impl Oracle {
                 Op::PopVlan => Edit::PopVlan,
                 Op::PushVlan { tpid, tci } => Edit::PushVlan { tpid: EtherType(*tpid), tci: *tci },
                 Op::PacketIn(_) => continue,
+                Op::Translate(number) => {
+                    let link = verdict.links[usize::from(*number)];
+                    let translation = self.connections.translation(link).unwrap();
+                    edit::translate(&translation, &mut packet).unwrap();
+                    continue;
+                }
+                Op::TranslateTo(translation) => {
+                    edit::translate(translation, &mut packet).unwrap();
+                    continue;
+                }
                 other => panic!("{other:?}"),
             };
             if let Err(reason) = edit::apply(&Edits::new(&[edit]), &mut packet, &mut self.frames) {

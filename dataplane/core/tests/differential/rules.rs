@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use weft_core::tables::{Change, FlowTables};
 use weft_flow::action::{
-    Bundle, BundleAlgorithm, Controller, HashFields, Learn, LearnSource, LearnSpec, LearnTarget, Multipath,
-    MultipathAlgorithm, PacketInReason, VlanChange,
+    Bundle, BundleAlgorithm, Controller, Ct, CtZone, HashFields, Learn, LearnSource, LearnSpec, LearnTarget,
+    Multipath, MultipathAlgorithm, Nat, NatAddresses, NatChoice, NatKind, PacketInReason, VlanChange,
 };
 use weft_flow::message::{Bucket, FlowCommand, FlowMod, GroupCommand, GroupKind, GroupMod, Selection};
 use weft_flow::{Action, Field, Fields, Match, Subfield};
@@ -27,6 +27,78 @@ pub fn tables(dice: &mut Dice) -> Arc<FlowTables> {
     changes.extend(rules(dice).into_iter().map(Change::Flow));
     tables.prepare(&changes, Duration::ZERO).unwrap().commit();
     tables
+}
+
+/// Tables through which most packets are tracked.
+pub fn tracking_tables(dice: &mut Dice) -> Arc<FlowTables> {
+    let tables = FlowTables::new();
+    let mut changes: Vec<Change> = GROUPS.iter().map(|&id| Change::Group(group(id, dice))).collect();
+    changes.extend(tracking_rules(dice).into_iter().map(Change::Flow));
+    tables.prepare(&changes, Duration::ZERO).unwrap().commit();
+    tables
+}
+
+/// Some rules come, or all are others.
+pub fn tracking_changes(dice: &mut Dice) -> Vec<Change> {
+    let delete = FlowMod { command: FlowCommand::Delete, table: None, ..FlowMod::default() };
+    let all = dice.percent(20).then_some(delete);
+    let some = if all.is_some() { tracking_rules(dice) } else { vec![tracked(dice), tracked(dice)] };
+    all.into_iter().chain(some).map(Change::Flow).collect()
+}
+
+/// IP goes through `ct`, and what that says decides.
+fn tracking_rules(dice: &mut Dice) -> Vec<FlowMod> {
+    let ip = Match::any().with(Field::EthType, 0x0800);
+    let first = Ct { table: Some(1), commit: dice.percent(20), ..ct(dice, 0) };
+    let mut rules = vec![normal()];
+    rules.push(FlowMod {
+        table: Some(0),
+        priority: 3 << 13,
+        matches: ip,
+        actions: [Action::Ct(Box::new(first))].into(),
+        ..FlowMod::default()
+    });
+    for table in 1..TABLES {
+        let actions = [Action::Output(dice.pick(&[OfPort::NORMAL, OfPort(2)]))];
+        rules.push(FlowMod { table: Some(table), actions: actions.into(), ..FlowMod::default() });
+    }
+    rules.extend((0..3 + dice.below(6)).map(|_| tracked(dice)));
+    rules
+}
+
+/// A rule about what was tracked.
+fn tracked(dice: &mut Dice) -> FlowMod {
+    let table = 1 + dice.below(usize::from(TABLES - 1)) as u8;
+    let (mut masks, mut values) = (Fields::default(), Fields::default());
+    for _ in 0..1 + dice.below(2) {
+        let (word, value, mask) = connection_field(dice);
+        if masks.0[word] & mask == 0 {
+            masks.0[word] |= mask;
+            values.0[word] |= value & mask;
+        }
+    }
+    let matches = Match::new(&masks, &values);
+    let next = Action::Resubmit { in_port: None, table: Some((table + 1).min(TABLES)), ct: dice.percent(40) };
+    let mut actions = vec![Action::Ct(Box::new(ct(dice, table)))];
+    for _ in 0..dice.below(3) {
+        actions.push(dice.pick(&[
+            Action::Output(OfPort::NORMAL),
+            next.clone(),
+            Action::CtClear,
+            Action::SetField { field: Field::IpDst, value: 0x0a00_0003, mask: Field::IpDst.max() },
+            Action::Load { target: Subfield::whole(Field::Reg0), value: 1 },
+        ]));
+    }
+    if dice.percent(30) {
+        actions.remove(0);
+    }
+    FlowMod {
+        table: Some(table),
+        priority: (1 + dice.below(2) as u16) << 13 | mark(&matches) & 0x1fff,
+        matches,
+        actions: actions.into(),
+        ..FlowMod::default()
+    }
 }
 
 /// The same rules and groups in tables of their own.
@@ -124,7 +196,9 @@ fn output(dice: &mut Dice) -> Action {
 }
 
 fn action(dice: &mut Dice, table: u8, depth: u8) -> Action {
-    match dice.below(20) {
+    match dice.below(24) {
+        20..23 => Action::Ct(Box::new(ct(dice, table))),
+        23 => Action::CtClear,
         0..6 => output(dice),
         6 | 7 => set_field(dice),
         8 => tag(dice),
@@ -137,7 +211,7 @@ fn action(dice: &mut Dice, table: u8, depth: u8) -> Action {
             } else {
                 (table + 1).min(TABLES)
             }),
-            ct: false,
+            ct: dice.percent(15),
         },
         11 if table + 1 < TABLES => {
             Action::GotoTable(table + 1 + dice.below((TABLES - table - 1).into()) as u8)
@@ -165,6 +239,57 @@ fn action(dice: &mut Dice, table: u8, depth: u8) -> Action {
             meter: None,
         })),
     }
+}
+
+fn ct(dice: &mut Dice, table: u8) -> Ct {
+    let low = |field| Subfield::new(field, 0, 16).unwrap();
+    let zone = CtZone::Number(dice.pick(&[0, 0, 1, 2]));
+    let commit = dice.percent(60);
+    let next = if dice.percent(8) { dice.below(TABLES.into()) as u8 } else { (table + 1).min(TABLES) };
+    let exec: Vec<Action> = (0..if commit { dice.below(3) } else { 0 }).map(|_| mark_action(dice)).collect();
+    Ct {
+        commit,
+        force: commit && dice.percent(20),
+        zone: dice.pick(&[zone, zone, CtZone::Field(low(Field::Reg0))]),
+        table: dice.percent(70).then_some(next),
+        helper: None,
+        exec: exec.into(),
+        nat: dice.percent(40).then(|| nat(dice)),
+    }
+}
+
+fn mark_action(dice: &mut Dice) -> Action {
+    dice.pick(&[
+        Action::SetField { field: Field::CtMark, value: 1, mask: 1 },
+        Action::SetField { field: Field::CtMark, value: 6, mask: 0xffff_ffff },
+        Action::Load { target: Subfield::new(Field::CtLabel, 64, 2).unwrap(), value: 2 },
+        Action::Move { source: Subfield::whole(Field::Reg0), target: Subfield::whole(Field::CtMark) },
+    ])
+}
+
+fn nat(dice: &mut Dice) -> Nat {
+    let address = |last: u32| std::net::Ipv4Addr::from_bits(0x0a00_0000 | last);
+    let (source, destination) = (
+        Nat {
+            kind: Some(NatKind::Source),
+            addresses: Some(NatAddresses::V4(address(3), address(4))),
+            ..Nat::default()
+        },
+        Nat {
+            kind: Some(NatKind::Destination),
+            addresses: Some(NatAddresses::V4(address(3), address(3))),
+            ..Nat::default()
+        },
+    );
+    dice.pick(&[
+        Nat::default(),
+        Nat::default(),
+        Nat { ports: Some((1000, 1002)), ..source.clone() },
+        Nat { choice: Some(NatChoice::Random), ..source.clone() },
+        Nat { persistent: true, ..source },
+        Nat { ports: Some((80, 80)), ..destination.clone() },
+        destination,
+    ])
 }
 
 fn set_field(dice: &mut Dice) -> Action {
@@ -303,7 +428,8 @@ fn matches(dice: &mut Dice) -> Match {
 /// Word, value and mask of a field.
 fn field(dice: &mut Dice) -> (usize, u64, u64) {
     let address = |dice: &mut Dice| Mac::to_u64(mac(dice.pick(&[1, 2, 3]))) << 16;
-    match dice.below(15) {
+    match dice.below(22) {
+        15..=21 => connection_field(dice),
         // in_port: a port's number plus 1
         0 => (31, (dice.pick(&[0, 1, 2, 50, 51, 60]) + 1) << 48, 0xffff << 48),
         1 => (0, address(dice), !0xffff),
@@ -321,5 +447,28 @@ fn field(dice: &mut Dice) -> (usize, u64, u64) {
         12 => (17, dice.pick(&[0, 1, 2]) << 32, 0xffff_ffff << 32),
         13 => (17, dice.pick(&[0, 1000]), 0xffff_ffff),
         _ => (16, dice.pick(&[0, 1]), 3),
+    }
+}
+
+/// The same of a field of the packet's connection.
+fn connection_field(dice: &mut Dice) -> (usize, u64, u64) {
+    match dice.below(7) {
+        0..=2 => {
+            let states = [
+                (0x21, 0x21),
+                (0x22, 0x22),
+                (0x20, 0x21),
+                (0x30, 0x30),
+                (0x28, 0x28),
+                (0, 0x20),
+                (0x40, 0x40),
+            ];
+            let (value, mask) = dice.pick(&states);
+            (27, value << 16, mask << 16)
+        }
+        3 => (27, dice.pick(&[0, 1, 6]) << 32, dice.pick(&[1, 0xffff_ffff]) << 32),
+        4 => (28, dice.pick(&[0, 2]), 3),
+        5 => (30, 0x0a00_0000 | dice.pick(&[1, 2, 3]), 0xffff_ffff),
+        _ => (31, dice.pick(&[53, 80]), 0xffff),
     }
 }

@@ -138,6 +138,28 @@ pub fn change(model: &mut Model, dice: &mut Dice) {
     }
 }
 
+/// Ports that let every packet through, so that connections come to something.
+pub fn open_ports() -> Vec<PortSpec> {
+    let port = |id: u16| PortSpec {
+        id: PortId(id),
+        ofport: OfPort(id + 1),
+        name: format!("port{id}").into(),
+        bridge: Some(BridgeId(id % 2)),
+        vlan: VlanMode::Access(vid(0)),
+        priority_tags: PriorityTags::Never,
+        protected: false,
+        up: true,
+        kind: PortKind::Device,
+    };
+    let patch = |id: u16| PortSpec { kind: PortKind::Patch(Some(PortId(2 * PATCHES + 1 - id))), ..port(id) };
+    (0..DEVICES).map(port).chain([patch(PATCHES), patch(PATCHES + 1)]).collect()
+}
+
+/// A packet of one of few connections.
+pub fn tracked_frame(dice: &mut Dice) -> Vec<u8> {
+    ip(dice.pick(&[mac(1), mac(2)]), dice.pick(&[mac(1), mac(2), mac(3)]), dice)
+}
+
 /// A frame as a station sends it, or garbage.
 pub fn frame(dice: &mut Dice) -> Vec<u8> {
     let reserved = Mac([0x01, 0x80, 0xc2, 0, 0, 2]);
@@ -146,15 +168,7 @@ pub fn frame(dice: &mut Dice) -> Vec<u8> {
     let everyone = Mac([0xff; 6]);
     let destination =
         dice.pick(&[mac(1), mac(2), mac(3), mac(4), mac(5), mac(6), everyone, everyone, multicast, reserved]);
-    let ip = Ip {
-        source: [10, 0, 0, dice.pick(&[1, 2])],
-        destination: [10, 0, 0, dice.pick(&[1, 2, 3])],
-        protocol: dice.pick(&[6, 17]),
-        tos: dice.pick(&[0, 1, 2, 3, 0x20]),
-        ports: (dice.pick(&[1000, 1001]), dice.pick(&[53, 80])),
-    };
-    let payload = if dice.percent(3) { 1600 } else { 20 };
-    let mut frame = ip_frame(source, destination, ip, payload);
+    let mut frame = ip(source, destination, dice);
     if dice.percent(10) {
         frame[12..14].copy_from_slice(&dice.pick(&[[0x08, 0x06], [0x86, 0xdd], [0x12, 0x34]]));
     }
@@ -179,6 +193,49 @@ pub fn frame(dice: &mut Dice) -> Vec<u8> {
         frame.truncate(dice.below(60));
     }
     frame
+}
+
+fn ip(source: Mac, destination: Mac, dice: &mut Dice) -> Vec<u8> {
+    let ends = (dice.pick(&[1, 2]), dice.pick(&[1, 2, 3]));
+    let ports = (dice.pick(&[1000, 1001]), dice.pick(&[53, 80]));
+    // An answer, now and then.
+    let back = dice.percent(40);
+    let (ends, ports) = if back { ((ends.1, ends.0), (ports.1, ports.0)) } else { (ends, ports) };
+    let ip = Ip {
+        source: [10, 0, 0, ends.0],
+        destination: [10, 0, 0, ends.1],
+        protocol: dice.pick(&[6, 6, 17, 17, 17, 1, 47]),
+        tos: dice.pick(&[0, 1, 2, 3, 0x20]),
+        ports,
+    };
+    let payload = if dice.percent(3) { 1600 } else { 20 };
+    let mut frame = ip_frame(source, destination, ip, payload);
+    match ip.protocol {
+        6 => segment(&mut frame[34..], dice),
+        1 => echo(&mut frame[34..42], back, dice),
+        _ => {}
+    }
+    if dice.percent(3) {
+        // A first fragment, or a later one.
+        frame[20..22].copy_from_slice(&dice.pick(&[[0x20, 0], [0, 9]]));
+    }
+    frame
+}
+
+/// A TCP header somewhere in a connection.
+fn segment(header: &mut [u8], dice: &mut Dice) {
+    let numbers = [0u32, 1, 1, 21, 41, 0x8000_0000];
+    header[4..8].copy_from_slice(&dice.pick(&numbers).to_be_bytes());
+    header[8..12].copy_from_slice(&dice.pick(&numbers).to_be_bytes());
+    // SYN, SYN and ACK, ACK, FIN, RST.
+    header[13] = dice.pick(&[2, 0x12, 0x10, 0x10, 0x10, 0x10, 0x18, 0x11, 4, 0]);
+}
+
+/// An echo request, its reply, or an error about a packet of 10.0.0.1.
+fn echo(header: &mut [u8], back: bool, dice: &mut Dice) {
+    header[0] = if back { 0 } else { 8 };
+    header[1] = 0;
+    header[4..8].copy_from_slice(&[0, dice.pick(&[1, 2]), 0, 1]);
 }
 
 /// A frame as another tunnel end sends it, or garbage.

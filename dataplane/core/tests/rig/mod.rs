@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use craft::{CraftQueue, Workshop};
+use weft_conntrack::Settings;
 use weft_core::counters::port_totals;
 use weft_core::datapath::Datapath;
 use weft_core::encap::Template;
@@ -40,6 +41,9 @@ pub const DEPTH: usize = 8192;
 pub const LOCAL: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 pub const LOCAL_MAC: Mac = Mac([2, 0xff, 0, 0, 0, 1]);
 pub const UNDERLAY_MTU: u16 = 1600;
+
+/// Few connections, so that a test can fill the table.
+pub const CONNECTIONS: Settings = Settings { max: 1000, secret: [7, 8], expectations: 16 };
 
 pub struct Rig {
     pub pool: Arc<FramePool>,
@@ -150,7 +154,8 @@ impl Rig {
         // Huge pages are for switches that run long: zeroing them is most of what a short test would do.
         let _ = rustix::thread::disable_transparent_huge_pages(true);
         let pool = FramePool::new(frames).unwrap();
-        let (datapath, workers) = Datapath::new(Arc::clone(&pool), workers).unwrap();
+        let (datapath, workers) =
+            Datapath::with_connections(Arc::clone(&pool), workers, CONNECTIONS).unwrap();
         Rig {
             pool,
             datapath,

@@ -1,0 +1,332 @@
+//! The table as others see it: the calls of the packet path. What they do to connections is in [`crate::track`], what the
+//! control plane asks is in [`crate::admin`].
+
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+
+use weft_io::mem::prefetch;
+
+use crate::arena::Arena;
+use crate::control::Settings;
+use crate::entry::{Entry, Sight};
+use crate::expect::{Expected, Skew, Unexpected};
+use crate::expectations::{Expectation, Expectations};
+use crate::hash::Key;
+use crate::index::{Index, Place};
+use crate::link::{Absence, Link, Target};
+use crate::nat::Translation;
+use crate::request::{Request, Segment, Tracked};
+use crate::state::{Direction, State};
+use crate::tally::{Count, Tally};
+use crate::tcp;
+use crate::track::Work;
+use crate::tuple::Tuple;
+use crate::zones::Zones;
+
+/// How often a reader that meets a writer looks again before it takes the writer's lock.
+const READ_TRIES: usize = 64;
+
+/// All connections of the switch. See the crate's text.
+#[derive(Debug)]
+pub struct Connections {
+    pub(crate) arena: Arena,
+    pub(crate) index: Index,
+    pub(crate) key: Key,
+    pub(crate) zones: Zones,
+    pub(crate) expectations: Expectations,
+    pub(crate) tally: Tally,
+    /// Connections in the index.
+    pub(crate) total: AtomicU32,
+    pub(crate) max: u32,
+    /// Accepts TCP segments outside of windows.
+    pub(crate) liberal: AtomicBool,
+    /// What random choices are made of.
+    pub(crate) random: AtomicU64,
+    /// Where the sweep goes on.
+    pub(crate) cursor: AtomicUsize,
+}
+
+/// A live connection that has a tuple.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Found {
+    pub slot: usize,
+    pub direction: Direction,
+    pub epoch: u32,
+}
+
+/// What a look-up gives.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Sought {
+    /// The connection.
+    Found(Found),
+    /// None, at this epoch of the bucket.
+    Absent(u32),
+}
+
+/// An entry is being written.
+struct Busy;
+
+impl Connections {
+    /// A tracker without connections. Its memory is mapped, and touched as it is used.
+    ///
+    /// # Errors
+    /// More than [`Settings::MOST`] connections are asked for, or there is no memory for so many.
+    pub fn new(settings: Settings) -> io::Result<Self> {
+        if settings.max > Settings::MOST {
+            return Err(io::Error::from(io::ErrorKind::InvalidInput));
+        }
+        Ok(Connections {
+            arena: Arena::new(settings.max)?,
+            // A translated connection is in it twice.
+            index: Index::new(settings.max as usize * 2)?,
+            key: Key::new(settings.secret),
+            zones: Zones::new()?,
+            expectations: Expectations::new(settings.expectations),
+            tally: Tally::default(),
+            total: AtomicU32::new(0),
+            max: settings.max,
+            liberal: AtomicBool::new(false),
+            random: AtomicU64::new(settings.secret[0] ^ settings.secret[1].rotate_left(32)),
+            cursor: AtomicUsize::new(0),
+        })
+    }
+
+    /// What one `ct(..)` does: finds the packet's connection or makes one, moves its state on, and says how the packet
+    /// is to be seen and translated.
+    pub fn track(&self, request: &Request<'_>) -> Tracked {
+        let answer = Work::new(self, request).run();
+        if request.effects && answer.state.has(State::INV) {
+            self.tally.add(usize::from(request.facts.tuple.src_port), Count::Invalid, 1);
+        }
+        answer
+    }
+
+    /// Tells the processor that `step` will be called for this link soon.
+    #[inline]
+    pub fn prefetch(&self, link: Link) {
+        match link.target() {
+            Target::Entry(slot, _) => {
+                if let Some(entry) = self.arena.get(slot) {
+                    prefetch(entry);
+                }
+            }
+            Target::Absent(bucket, _) => self.index.prefetch(bucket),
+            Target::Nothing => {}
+        }
+    }
+
+    /// A hit of a cached decision: whether rules would see what they saw when the link was made. If so, the connection's
+    /// age starts anew and its windows slide. If not, nothing has happened, and [`Connections::track`] is to be asked.
+    ///
+    /// `segment` is called for TCP alone. Takes no lock and allocates nothing.
+    #[inline]
+    pub fn step(&self, link: Link, second: u32, segment: impl FnOnce() -> Option<Segment>) -> bool {
+        match link.target() {
+            Target::Entry(slot, direction) => {
+                let Some(entry) = self.arena.get(slot) else { return false };
+                let steps = alive(entry, link, second) && entry.step(direction, segment);
+                if steps {
+                    entry.refresh(second, |zone, timeout| self.zones.seconds(zone, timeout));
+                }
+                steps
+            }
+            Target::Absent(bucket, why) => self.absence(bucket) == link.epoch && still_absent(why, segment),
+            Target::Nothing => link.epoch == 0,
+        }
+    }
+
+    /// Whether the link's epoch is still the one that it was. Says nothing of a TCP segment.
+    #[inline]
+    pub fn holds(&self, link: Link, second: u32) -> bool {
+        match link.target() {
+            Target::Entry(slot, _) => self.arena.get(slot).is_some_and(|entry| alive(entry, link, second)),
+            Target::Absent(bucket, _) => self.absence(bucket) == link.epoch,
+            Target::Nothing => link.epoch == 0,
+        }
+    }
+
+    /// How a packet of this link is rewritten, if its connection is translated. An ICMP error has no link.
+    #[inline]
+    pub fn translation(&self, link: Link) -> Option<Translation> {
+        let Target::Entry(slot, direction) = link.target() else { return None };
+        self.arena.get(slot)?.translation(direction, link.epoch)
+    }
+
+    /// Expects a connection.
+    ///
+    /// # Errors
+    /// See [`Unexpected`].
+    pub fn expect(&self, expected: &Expected, second: u32) -> Result<(), Unexpected> {
+        let entry = self.entry_of(expected.parent).ok_or(Unexpected::NoParent)?;
+        let (image, epoch) = entry.read().ok_or(Unexpected::NoParent)?;
+        if epoch != expected.parent.epoch || !alive(entry, expected.parent, second) {
+            return Err(Unexpected::NoParent);
+        }
+        let marks = (image.mark, image.label);
+        let expectation = Expectation::new(expected, image.zone, marks, image.original, second);
+        let result = self.expectations.insert(expectation, second);
+        if result == Err(Unexpected::Full) {
+            self.tally.add(0, Count::RefusedExpectations, 1);
+        }
+        result
+    }
+
+    /// How sequence numbers of the link's connection differ behind its helper.
+    pub fn skew(&self, link: Link) -> Skew {
+        let entry = self.entry_of(link).filter(|entry| entry.epoch.load(Ordering::Acquire) == link.epoch);
+        entry.map(Entry::skew).unwrap_or_default()
+    }
+
+    /// Sets that. It is what rules can't see, so that links go on holding. Nothing happens if the connection has gone.
+    pub fn set_skew(&self, link: Link, skew: Skew) {
+        let Some(entry) = self.entry_of(link) else { return };
+        let home = entry.home.load(Ordering::Relaxed) as usize;
+        let _held = self.index.lock(home, home);
+        if entry.epoch.load(Ordering::Acquire) == link.epoch {
+            entry.set_skew(skew);
+        }
+    }
+
+    fn entry_of(&self, link: Link) -> Option<&Entry> {
+        match link.target() {
+            Target::Entry(slot, _) => self.arena.get(slot),
+            _ => None,
+        }
+    }
+
+    /// What a link to an absent tuple holds: it moves when one is put into the bucket, or something becomes expected.
+    #[inline]
+    fn absence(&self, bucket: usize) -> u32 {
+        self.index.epoch(bucket).wrapping_add(self.expectations.generation())
+    }
+
+    /// Where a tuple's connection is, if it has one.
+    #[inline]
+    pub(crate) fn place(&self, zone: u16, tuple: &Tuple) -> Place {
+        self.index.place(self.key.hash(tuple, zone))
+    }
+
+    /// The live connection of a tuple. The caller holds no lock of the index.
+    pub(crate) fn find(&self, place: Place, zone: u16, tuple: &Tuple, second: u32) -> Sought {
+        for _ in 0..READ_TRIES {
+            let epoch = self.index.epoch(place.bucket);
+            if epoch & 1 == 0 {
+                match self.scan(place, zone, tuple, second) {
+                    Ok(Some(found)) => return Sought::Found(found),
+                    Ok(None) if self.index.still(place.bucket, epoch) => return Sought::Absent(epoch),
+                    _ => {}
+                }
+            }
+            std::hint::spin_loop();
+        }
+        let _held = self.index.lock(place.bucket, place.bucket);
+        match self.find_held(place, zone, tuple, second) {
+            Some(found) => Sought::Found(found),
+            None => Sought::Absent(self.index.epoch(place.bucket)),
+        }
+    }
+
+    /// The same, for who holds the bucket's lock. Expired connections of the tuple end for good.
+    pub(crate) fn find_held(&self, place: Place, zone: u16, tuple: &Tuple, second: u32) -> Option<Found> {
+        loop {
+            match self.scan(place, zone, tuple, second) {
+                Ok(found @ Some(_)) => return found,
+                Ok(None) => break,
+                // Its writer is about to finish, and waits for nothing meanwhile.
+                Err(Busy) => std::thread::yield_now(),
+            }
+        }
+        self.index.scan(place, |slot| {
+            if let Some(entry) = self.arena.get(slot) {
+                entry.bury(zone, tuple, second);
+            }
+            None
+        })
+    }
+
+    #[inline]
+    fn scan(&self, place: Place, zone: u16, tuple: &Tuple, second: u32) -> Result<Option<Found>, Busy> {
+        let met = self.index.scan(place, |slot| match self.arena.get(slot)?.look(zone, tuple, second) {
+            Sight::Mine(direction, epoch) => Some(Ok(Found { slot, direction, epoch })),
+            Sight::Busy => Some(Err(Busy)),
+            Sight::Other => None,
+        });
+        met.transpose()
+    }
+
+    /// Ends the connection of a slot if its epoch is still this one and it is `wanted`, and says whether that was so.
+    pub(crate) fn remove(
+        &self,
+        slot: usize,
+        epoch: u32,
+        why: Count,
+        wanted: impl FnOnce(&Entry) -> bool,
+    ) -> bool {
+        let Some(entry) = self.arena.get(slot) else { return false };
+        let Some((image, _)) = entry.read().filter(|&(_, now)| now == epoch) else { return false };
+        let home = self.place(image.zone, &image.original);
+        let away = self.place(image.zone, &image.reply);
+        {
+            let _held = self.index.lock(home.bucket, away.bucket);
+            if entry.epoch.load(Ordering::Acquire) != epoch || !entry.linked() || !wanted(entry) {
+                return false;
+            }
+            entry.end();
+            self.index.remove(home, slot);
+            if away != home {
+                self.index.remove(away, slot);
+            }
+        }
+        self.zones.release(image.zone);
+        self.total.fetch_sub(1, Ordering::Relaxed);
+        self.arena.give(slot, home.bucket);
+        self.tally.add(slot, why, 1);
+        if image.helper.is_some() {
+            self.expectations.orphan(image.zone, &image.original);
+        }
+        true
+    }
+}
+
+/// Whether the entry is what it was when the link was made.
+#[inline]
+fn alive(entry: &Entry, link: Link, second: u32) -> bool {
+    entry.epoch.load(Ordering::Acquire) == link.epoch && second < entry.expiry.load(Ordering::Relaxed)
+}
+
+#[inline]
+fn still_absent(why: Absence, segment: impl FnOnce() -> Option<Segment>) -> bool {
+    let begins = || segment().is_some_and(|segment| tcp::may_begin(segment.flags));
+    match why {
+        Absence::Any => true,
+        Absence::TcpNew => begins(),
+        Absence::TcpInvalid => !begins(),
+    }
+}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::request::{Commit, Facts};
+    use crate::tuple::Family;
+
+    #[test]
+    fn a_committed_udp_connection_is_established_by_its_reply_and_its_link_steps() {
+        let tracker = Connections::new(Settings::default()).unwrap();
+        let tuple = Tuple { src: 1, dst: 2, src_port: 3, dst_port: 4, protocol: 17, family: Family::V4 };
+        let commit = Commit::default();
+        let track = |tuple, commit, second| {
+            let facts = Facts { tuple, valid: true, ..Facts::default() };
+            let (before, translate, effects) = (None, false, true);
+            tracker.track(&Request { zone: 5, facts: &facts, before, commit, translate, second, effects })
+        };
+        assert_eq!(track(tuple, None, 0).state, State::NEW | State::TRK);
+        assert!(track(tuple, Some(&commit), 0).created);
+        assert_eq!(track(tuple.reversed(), None, 1).state, State::EST | State::RPL | State::TRK);
+        let known = track(tuple, None, 1);
+        assert_eq!(known.state, State::EST | State::TRK);
+        assert!(tracker.step(known.link, 30, || None));
+        assert!(tracker.step(known.link, 59, || None));
+        assert!(!tracker.step(known.link, 89, || None), "it lives 30 seconds");
+        assert_eq!(tracker.expire(89, 100), 1);
+    }
+}

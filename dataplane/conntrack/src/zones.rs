@@ -1,0 +1,128 @@
+//! What belongs to a zone: its number of connections, its limit, its timeout policy. One cache line each.
+
+use std::io;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use bytemuck::Zeroable;
+use weft_io::mem::HugeTable;
+
+use crate::control::ZoneLimit;
+use crate::timeouts::{Timeout, Timeouts};
+
+const RELAXED: Ordering = Ordering::Relaxed;
+/// All zones.
+const ZONES: usize = 1 << 16;
+
+#[derive(Debug, Zeroable)]
+#[repr(C, align(64))]
+struct Zone {
+    count: AtomicU32,
+    /// 0: the default; 1: none; else less two.
+    limit: AtomicU32,
+    /// Whether it has a policy of its own.
+    own: AtomicU32,
+    timeouts: [AtomicU32; 11],
+    _spare: [u32; 2],
+}
+
+const _: () = assert!(size_of::<Zone>() == 64);
+
+/// All zones.
+#[derive(Debug)]
+pub(crate) struct Zones {
+    zones: HugeTable<Zone>,
+    /// As [`Zone::limit`], never 0.
+    limit: AtomicU32,
+    timeouts: [AtomicU32; 11],
+}
+
+impl Zones {
+    pub fn new() -> io::Result<Zones> {
+        let timeouts = Timeouts::default().seconds.map(AtomicU32::new);
+        Ok(Zones { zones: HugeTable::new(ZONES)?, limit: AtomicU32::new(1), timeouts })
+    }
+
+    fn zone(&self, zone: u16) -> &Zone {
+        // There is one for each number.
+        &self.zones[usize::from(zone)]
+    }
+
+    /// Counts a connection, if the zone may have one more.
+    pub fn admit(&self, zone: u16) -> bool {
+        let zone = self.zone(zone);
+        let count = zone.count.fetch_add(1, RELAXED);
+        let limit = match zone.limit.load(RELAXED) {
+            0 => self.limit.load(RELAXED),
+            own => own,
+        };
+        let admitted = limit < 2 || count < limit - 2;
+        if !admitted {
+            zone.count.fetch_sub(1, RELAXED);
+        }
+        admitted
+    }
+
+    /// A connection has gone.
+    pub fn release(&self, zone: u16) {
+        self.zone(zone).count.fetch_sub(1, RELAXED);
+    }
+
+    /// Zones that have connections.
+    pub fn counts(&self) -> Vec<(u16, u32)> {
+        let counts = (0..=u16::MAX).map(|zone| (zone, self.zone(zone).count.load(RELAXED)));
+        counts.filter(|&(_, count)| count > 0).collect()
+    }
+
+    pub fn set_default_limit(&self, limit: Option<u32>) {
+        self.limit.store(limit.map_or(1, |limit| limit.saturating_add(2)), RELAXED);
+    }
+
+    pub fn default_limit(&self) -> Option<u32> {
+        self.limit.load(RELAXED).checked_sub(2)
+    }
+
+    pub fn set_limit(&self, zone: u16, limit: ZoneLimit) {
+        let number = match limit {
+            ZoneLimit::Default => 0,
+            ZoneLimit::Unlimited => 1,
+            ZoneLimit::AtMost(limit) => limit.saturating_add(2),
+        };
+        self.zone(zone).limit.store(number, RELAXED);
+    }
+
+    pub fn limit(&self, zone: u16) -> ZoneLimit {
+        match self.zone(zone).limit.load(RELAXED) {
+            0 => ZoneLimit::Default,
+            1 => ZoneLimit::Unlimited,
+            more => ZoneLimit::AtMost(more - 2),
+        }
+    }
+
+    /// Seconds of a timeout in a zone.
+    #[inline]
+    pub fn seconds(&self, zone: u16, timeout: Timeout) -> u32 {
+        let zone = self.zone(zone);
+        let timeouts = if zone.own.load(Ordering::Acquire) != 0 { &zone.timeouts } else { &self.timeouts };
+        timeouts[timeout as usize].load(RELAXED)
+    }
+
+    /// The policy that counts for a zone.
+    pub fn timeouts(&self, zone: u16) -> Timeouts {
+        Timeouts { seconds: Timeout::ALL.map(|timeout| self.seconds(zone, timeout)) }
+    }
+
+    pub fn set_timeouts(&self, zone: u16, timeouts: Option<Timeouts>) {
+        let zone = self.zone(zone);
+        if let Some(timeouts) = timeouts {
+            zone.timeouts
+                .iter()
+                .zip(timeouts.seconds)
+                .for_each(|(cell, seconds)| cell.store(seconds, RELAXED));
+        }
+        zone.own.store(u32::from(timeouts.is_some()), Ordering::Release);
+    }
+
+    pub fn set_default_timeouts(&self, timeouts: Timeouts) {
+        self.timeouts.iter().zip(timeouts.seconds).for_each(|(cell, seconds)| cell.store(seconds, RELAXED));
+    }
+}

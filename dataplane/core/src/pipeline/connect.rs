@@ -1,0 +1,265 @@
+//! `ct(..)` and `ct_clear`: the packet's connection, and what rules see of it.
+//!
+//! As in Open vSwitch, `ct(..,table=N)` forks: a copy goes on at table N, tracked, with registers, stack, metadata and
+//! action set; behind the action the packet goes on untracked. What the connection decides and the path doesn't (its
+//! tuple, and the addresses and ports that it translates to) is noted as unknown ([`UNKNOWN`]), so that connections which
+//! take the same path share a program.
+
+use weft_conntrack::{
+    Before, Choice, Commit, Helper, Link, Masked, Nat, Refusal, Request, Side, State, Tracked, Translation,
+};
+use weft_flow::action::{Ct, CtHelper, CtZone, NatAddresses, NatChoice, NatKind};
+use weft_flow::fields::WORDS;
+use weft_flow::{Action, Field, Fields, Subfield};
+use weft_wire::DropReason;
+
+use super::trace::{Event, Tracer};
+use super::{Here, How, Walk};
+use crate::connection;
+use crate::tables::TableId;
+use crate::verdict::{Op, UNKNOWN};
+
+/// The words of `ct_mark`, `ct_state`, `ct_zone`, and of `ct_label`.
+const OWN: std::ops::RangeInclusive<usize> = 27..=29;
+/// The words that have a connection's tuple, and which of their bits.
+const TUPLE: [(u8, u64); 6] =
+    [(30, u64::MAX), (31, 0x00ff_ffff_ffff), (32, u64::MAX), (33, u64::MAX), (34, u64::MAX), (35, u64::MAX)];
+/// The words of a packet's addresses and ports.
+const PACKET: [(u8, u64); 5] =
+    [(4, u64::MAX), (5, u64::MAX), (6, u64::MAX), (7, u64::MAX), (8, 0xffff_ffff << 32)];
+
+impl<T: Tracer> Walk<'_, T> {
+    /// `ct(..)`
+    pub(super) fn connect(&mut self, here: &Here<'_>, ct: &Ct) -> Result<(), DropReason> {
+        let tracked = self.track(ct)?;
+        if let Some(translation) = tracked.translation {
+            self.translate(&translation, tracked.connection);
+        }
+        let result = match ct.table {
+            Some(table) => self.go_on_tracked(here, TableId::from(table), &tracked),
+            None => Ok(()),
+        };
+        self.untrack();
+        result
+    }
+
+    /// `ct_clear`
+    pub(super) fn ct_clear(&mut self) {
+        self.before = None;
+        self.untrack();
+    }
+
+    /// Rules see no connection from here on.
+    pub(super) fn untrack(&mut self) {
+        for word in OWN {
+            self.fields.0[word] = 0;
+        }
+        connection::set_original(&mut self.fields, None);
+        self.state = None;
+    }
+
+    /// Asks for the packet's connection, and notes that the verdict depends on the answer.
+    fn track(&mut self, ct: &Ct) -> Result<Tracked, DropReason> {
+        let (mark, label) = self.marks(&ct.exec);
+        let zone = match ct.zone {
+            CtZone::Number(zone) => zone,
+            CtZone::Field(field) => field.get(&self.fields) as u16,
+        };
+        let Some(facts) = connection::facts(&self.fields, self.occasion.packet) else {
+            let tracked = no_connection(zone);
+            self.verdict.fleeting |= connection::is_fragment(&self.fields);
+            self.tracer.event(Event::Tracked { facts: None, tracked: &tracked });
+            return Ok(tracked);
+        };
+        let commit = ct.commit.then(|| Commit {
+            force: ct.force,
+            mark,
+            label,
+            nat: ct.nat.as_ref().and_then(nat),
+            helper: ct.helper.map(|helper| match helper {
+                CtHelper::Ftp => Helper::Ftp,
+                CtHelper::Tftp => Helper::Tftp,
+            }),
+        });
+        let before = self.before.filter(|before| before.zone == zone);
+        let tracked = self.occasion.connections.track(&Request {
+            zone,
+            facts: &facts,
+            before,
+            commit: commit.as_ref(),
+            translate: ct.nat.is_some(),
+            second: self.occasion.second,
+            effects: self.occasion.effects,
+        });
+        self.tracer.event(Event::Tracked { facts: Some(&facts), tracked: &tracked });
+        self.before = Some(tracked.before());
+        self.depend(&tracked, before);
+        match tracked.refused {
+            // Untranslated it would leave from an address that is not to be seen there.
+            Some(Refusal::NatExhausted) => Err(DropReason::NatExhausted),
+            _ => Ok(tracked),
+        }
+    }
+
+    /// Which bits of mark and label `exec(..)` sets.
+    fn marks(&self, exec: &[Action]) -> (Masked<u32>, Masked<u128>) {
+        let (mut values, mut masks) = (self.fields, Fields::default());
+        for action in exec {
+            let (target, value, mask) = match *action {
+                Action::SetField { field, value, mask } => (Subfield::whole(field), value, mask),
+                Action::Load { target, value } => (target, value, u128::MAX),
+                Action::Move { source, target } => (target, source.get(&values), u128::MAX),
+                _ => continue,
+            };
+            let old = target.get(&values);
+            target.set(&mut values, old & !mask | value & mask);
+            let written = target.get(&masks) | mask;
+            target.set(&mut masks, written);
+        }
+        let (mark, label) = (Subfield::whole(Field::CtMark), Subfield::whole(Field::CtLabel));
+        (
+            Masked { value: mark.get(&values) as u32, mask: mark.get(&masks) as u32 },
+            Masked { value: label.get(&values), mask: label.get(&masks) },
+        )
+    }
+
+    /// Notes what the answer depends on. What is only for this packet, or depends on too much, isn't cached.
+    fn depend(&mut self, tracked: &Tracked, before: Option<Before>) {
+        // Asked again in a zone, and nothing has changed: it is noted already.
+        if before.is_some_and(|before| before.connection == tracked.connection)
+            && self.verdict.links.contains(&tracked.connection)
+            && tracked.connection.is_connection()
+        {
+            return;
+        }
+        let lasts = tracked.link != Link::NEVER;
+        self.verdict.fleeting |= !lasts;
+        let link = if lasts { tracked.link } else { tracked.connection };
+        if [Link::NONE, Link::NEVER].contains(&link) || self.verdict.links.contains(&link) {
+            return;
+        }
+        match self.verdict.links.iter_mut().find(|place| **place == Link::NONE) {
+            Some(place) => *place = link,
+            None => self.verdict.fleeting = true,
+        }
+    }
+
+    /// From here on the packet has other addresses and ports.
+    fn translate(&mut self, translation: &Translation, connection: Link) {
+        self.flush();
+        let number = self.verdict.links.iter().position(|&link| link == connection);
+        let by_link = number.filter(|_| !translation.related && connection.is_connection());
+        self.verdict.ops.push(match by_link {
+            Some(number) => Op::Translate(number as u8),
+            None => Op::TranslateTo(Box::new(*translation)),
+        });
+        if translation.related {
+            connection::set_related(&mut self.fields, translation);
+        } else {
+            connection::set_packet(&mut self.fields, &translation.tuple);
+        }
+        PACKET.into_iter().for_each(|bits| self.forget(bits));
+        self.state = None;
+    }
+
+    /// A copy of the packet goes on at a table.
+    fn go_on_tracked(
+        &mut self,
+        here: &Here<'_>,
+        table: TableId,
+        tracked: &Tracked,
+    ) -> Result<(), DropReason> {
+        self.depth += 1;
+        let result = self.scoped(|walk| {
+            let set = walk.action_set.clone();
+            walk.show(tracked);
+            let how = How::arrived(here.port.spec.ofport);
+            let result = walk.look_up(here, table, how).and_then(|()| walk.run_action_set(here));
+            walk.action_set = set;
+            result
+        });
+        self.depth -= 1;
+        result
+    }
+
+    /// Puts what tracking has said into the fields.
+    fn show(&mut self, tracked: &Tracked) {
+        let mut set = |field, value: u128| Subfield::whole(field).set(&mut self.fields, value);
+        set(Field::CtState, tracked.state.0.into());
+        set(Field::CtZone, tracked.zone.into());
+        set(Field::CtMark, tracked.mark.into());
+        set(Field::CtLabel, tracked.label);
+        connection::set_original(&mut self.fields, tracked.original.as_ref());
+        TUPLE.into_iter().for_each(|bits| self.forget(bits));
+        self.state = None;
+    }
+
+    /// These bits are the connection's, from here on.
+    fn forget(&mut self, (word, bits): (u8, u64)) {
+        if let Some(known) = self.unknown.iter_mut().find(|(known, _)| *known == word) {
+            known.1 |= bits;
+        } else if self.unknown.try_push((word, bits)).is_err() {
+            // There are as many places as words that this can happen to.
+            self.verdict.fleeting = true;
+        }
+    }
+
+    /// The bits of a word that are the connection's.
+    pub(super) fn unknown_of(&self, word: usize) -> u64 {
+        self.unknown.iter().find(|(known, _)| usize::from(*known) == word).map_or(0, |&(_, bits)| bits)
+    }
+
+    /// What `resubmit(,N,ct)` looks up: the packet with the tuple that began its connection, and that in the packet's place.
+    /// `None` if it has none, or is no IP: then nothing is looked up.
+    pub(super) fn swap_tuples(&mut self) -> Option<()> {
+        let before = self.fields;
+        connection::swap(&mut self.fields)?;
+        if self.fields != before {
+            PACKET.into_iter().chain(TUPLE).chain([PROTOCOL]).for_each(|bits| self.forget(bits));
+        }
+        self.state = None;
+        Some(())
+    }
+}
+
+/// What is said of a packet that can't have a connection: which packets these are, the key says.
+fn no_connection(zone: u16) -> Tracked {
+    Tracked {
+        state: State::INV | State::TRK,
+        zone,
+        mark: 0,
+        label: 0,
+        original: None,
+        translation: None,
+        link: Link::NONE,
+        connection: Link::NEVER,
+        created: false,
+        refused: None,
+        helper: None,
+    }
+}
+
+/// The bits of the IP protocol.
+const PROTOCOL: (u8, u64) = (3, 0xff << 24);
+/// Words of which a connection can decide bits.
+pub(super) const UNKNOWN_WORDS: usize = TUPLE.len() + PACKET.len() + 1;
+
+const _: () = assert!(WORDS < UNKNOWN as usize, "a word's number leaves the bit free");
+
+/// How a new connection is to be translated; `None` as the connection that there is says.
+fn nat(nat: &weft_flow::action::Nat) -> Option<Nat> {
+    let side = match nat.kind? {
+        NatKind::Source => Side::Source,
+        NatKind::Destination => Side::Destination,
+    };
+    let addresses = nat.addresses.map(|addresses| match addresses {
+        NatAddresses::V4(low, high) => (low.to_bits().into(), high.to_bits().into()),
+        NatAddresses::V6(low, high) => (low.to_bits(), high.to_bits()),
+    });
+    let choice = match (nat.choice, nat.persistent) {
+        (Some(NatChoice::Random), _) => Choice::Random,
+        (_, true) => Choice::Persistent,
+        _ => Choice::Hash,
+    };
+    Some(Nat { side, addresses, ports: nat.ports, choice })
+}
