@@ -12,7 +12,8 @@
 //!    neighbour ([`held`]), collects them per port ([`output`]), and sends them as bursts.
 //!
 //! [`publish`] turns what the control plane wants into the next snapshot; [`runtime`] runs workers on threads; [`datapath`]
-//! is the control thread's handle on it all; [`trace`] tells what would become of a packet.
+//! is the control thread's handle on it all; [`trace`] tells what would become of a packet, and [`why`] why
+//! packets were dropped.
 
 #![forbid(unsafe_code)]
 
@@ -52,4 +53,5 @@ pub mod trace;
 pub mod validity;
 pub mod verdict;
 pub mod vlan;
+pub mod why;
 pub mod worker;

@@ -60,16 +60,11 @@ fn flow_info<const W: usize, const L: usize>(
     let mut key = FlowKey::default();
     key.0.iter_mut().zip(&flow.key).for_each(|(place, word)| *place = *word);
     let tunnel = forward.programs.get(flow.program)?.tunnel;
-    let of_port = Ingress::of(&key) == Ingress::port(port) || tunnel == port;
-    let epochs = &forward.shared.epochs;
-    let stands = of_port
-        && flow.deps.iter().all(|&dep| epochs.holds(dep))
-        && forward.programs.valid(flow.program, epochs, forward.published);
-    let program = forward.programs.get(flow.program).filter(|_| stands)?;
-    let (mask, in_use) = mask_of(&forward.snapshot, Ingress::of(&key));
-    if in_use != width || key.0.iter().zip(&mask.0).any(|(word, bits)| word & !bits != 0) {
+    if Ingress::of(&key) != Ingress::port(port) && tunnel != port {
         return None;
     }
+    let mask = standing(forward, flow, (&key, width))?;
+    let program = forward.programs.get(flow.program)?;
     let verdict = &program.verdict;
     Some(FlowInfo {
         key,
@@ -86,8 +81,22 @@ fn flow_info<const W: usize, const L: usize>(
     })
 }
 
+/// Which bits of a flow's key count, if packets still find it.
+pub fn standing<const W: usize, const L: usize>(
+    forward: &mut Forwarder,
+    flow: &Flow<W, L>,
+    (key, width): (&FlowKey, Width),
+) -> Option<KeyMask> {
+    let epochs = &forward.shared.epochs;
+    let stands = flow.deps.iter().all(|&dep| epochs.holds(dep))
+        && forward.programs.valid(flow.program, epochs, forward.published);
+    let (mask, in_use) = mask_of(&forward.snapshot, Ingress::of(key));
+    let readable = in_use == width && key.0.iter().zip(&mask.0).all(|(word, bits)| word & !bits == 0);
+    (stands && readable).then_some(mask)
+}
+
 /// Which bits of packets that come in there count, and how wide the keys of their flows are.
-fn mask_of(snapshot: &Snapshot, ingress: Ingress) -> (KeyMask, Width) {
+pub fn mask_of(snapshot: &Snapshot, ingress: Ingress) -> (KeyMask, Width) {
     match ingress.decode() {
         Ok(port) => {
             let mask = snapshot.port(port).map(|port| port.mask).unwrap_or_default();
