@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 pub mod change;
+pub mod conntrack;
 pub mod control;
 pub mod diff;
 pub mod keys;

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
+use serde_json::json;
+use weft_config::conntrack::Conntrack;
 use weft_config::control::{Op, Request, parse_request, to_line};
 use weft_config::model::{Bridge, Idle, StaticEntry, Switch, VniMap, Workers};
 use weft_config::value::Value;
@@ -179,15 +181,33 @@ fn config() -> impl Strategy<Value = Config> {
     ];
     let bridges = subsequence((0..3u8).collect::<Vec<_>>(), 0..=3)
         .prop_flat_map(|names| names.into_iter().map(|name| (Just(name), bridge())).collect::<Vec<_>>());
-    (workers, 1024u32..=4_194_304, any::<bool>(), bridges).prop_map(|(workers, frames, spin, bridges)| {
+    let rest = (bridges, conntrack());
+    (workers, 1024u32..=4_194_304, any::<bool>(), rest).prop_map(|(workers, frames, spin, rest)| {
+        let (bridges, conntrack) = rest;
         let idle = if spin { Idle::Spin } else { Idle::Auto };
         let switch = Switch { workers, frames: parse(frames), idle, socket_group: Some(parse("weft")) };
-        let mut config = Config { switch, bridges: Vec::new() };
+        let mut config = Config { switch, conntrack, ..Config::default() };
         for (index, mut bridge) in bridges {
             renamed(&mut bridge, index);
             config.bridges.push(bridge);
         }
         config
+    })
+}
+
+fn conntrack() -> impl Strategy<Value = Conntrack> {
+    let zones = subsequence(vec![0u32, 5, 65_535], 0..=3);
+    (1u32..9, zones, any::<bool>()).prop_map(|(limit, zones, all)| {
+        let of_zone = |id| match all {
+            true => json!({"id": id, "limit": "unlimited", "tcp_close": limit}),
+            false => json!({"id": id, "limit": limit}),
+        };
+        let mut text = json!({"zone": zones.into_iter().map(of_zone).collect::<Vec<_>>()});
+        if all {
+            text["limit"] = json!(limit);
+            text["udp_first"] = json!(limit * 10);
+        }
+        serde_json::from_value(text).unwrap_or_else(|error| panic!("{error}"))
     })
 }
 

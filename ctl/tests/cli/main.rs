@@ -3,7 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod commands;
+mod conntrack;
 mod flows;
 mod golden;
 mod support;
+mod top;
 mod trace;
+mod why;

@@ -20,6 +20,7 @@ use weft_core::snapshot::BridgeId;
 use weft_core::tables::FlowTables;
 use weft_wire::PortName;
 
+use crate::conntrack::zone_number;
 use crate::device::{self, Handle, Opened, Settings, Wanted};
 use crate::model::ends;
 use crate::switch::{BridgeState, Live, PortState, Switch};
@@ -57,10 +58,12 @@ impl Switch {
             self.check_devices();
             return Err(refusal);
         }
-        let settings = self.config.switch != next.switch;
+        let settings = self.config.switch != next.switch || self.config.conntrack.max != next.conntrack.max;
+        let zones: Vec<u16> = self.config.conntrack.zones.iter().map(zone_number).collect();
         self.config = next;
+        self.set_connection_limits(&zones);
         if settings && !lines.is_empty() {
-            tracing::info!("[switch] settings take effect when weftd starts again");
+            tracing::info!("[switch] settings and [conntrack] max take effect when weftd starts again");
         }
         self.commit(bridges, staged, &wanted);
         lines.iter().for_each(|line| tracing::info!("{line}"));

@@ -48,6 +48,8 @@ pub struct Switch {
     pub(crate) rest: Instant,
     /// Texts and dumps of flow tables that take several requests.
     pub(crate) flow_sessions: crate::flows::Sessions,
+    /// When ports last dropped packets.
+    pub(crate) recent: crate::why::Recent,
 }
 
 /// A bridge that exists.
@@ -115,6 +117,7 @@ impl Switch {
             let share = busy.saturating_sub(sample.busy_nanos) as f64 / 1e9 / elapsed.max(1e-3) * 100.0;
             *sample = Sample { busy_nanos: busy, busy_percent: share.clamp(0.0, 100.0) };
         }
+        self.follow_drops();
         self.expire_flows();
         self.check_devices();
     }
