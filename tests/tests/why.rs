@@ -11,6 +11,7 @@ scenarios! {
     a_dropped_ping_shows_up_with_rule_and_sample needs NEEDS;
     followers_see_what_is_dropped_as_it_happens needs NEEDS;
     what_left_by_a_tunnel_is_said_to_have_left needs NEEDS;
+    what_is_too_big_for_a_device_shows_up_at_its_port needs NEEDS;
     connections_are_listed_limited_and_flushed needs NEEDS;
 }
 
@@ -127,6 +128,29 @@ fn what_left_by_a_tunnel_is_said_to_have_left(lab: &Lab, workers: u32) -> Result
     let dropped = drops(&b.weft, "02:00:00:00:00:01", "rule_drop")?;
     let [row] = &dropped[..] else { panic!("one row: {dropped:?}") };
     assert_eq!((text(row, "/port"), &row["rule"]["found"]["cookie"]), ("t", &9.into()));
+    Ok(())
+}
+
+fn what_is_too_big_for_a_device_shows_up_at_its_port(lab: &Lab, workers: u32) -> Result {
+    let node = Node::alone(lab, "node", workers)?;
+    let one = node.numbered_vm(lab, "one", "", 1)?;
+    let two = node.container(lab, "two", "", ("10.0.0.2/24", "02:00:00:00:00:02"))?;
+    clean_ping(&one, &two, "")?;
+    node.ns.configure("two", "", 600)?;
+    for subject in ["two", "one", "10.0.0.1"] {
+        let seen = std::thread::scope(|scope| -> Result<_> {
+            let running = scope.spawn(|| ping(one.ns(), two.address(), 30, "-l 1 -i 0.1 -W 1 -s 1000"));
+            std::thread::sleep(Duration::from_millis(300));
+            let seen = drops(&node.weft, subject, "tx_too_big");
+            running.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            seen
+        })?;
+        let [row] = &seen[..] else { panic!("{subject}: one row: {seen:?}") };
+        assert_eq!((text(row, "/port"), text(row, "/stage")), ("two", "transmit"), "{subject}: {row}");
+        assert!(text(row, "/sample/text").contains("ICMP echo request"), "{subject}: {row}");
+        assert_eq!(row.pointer("/sample/length"), Some(&1042.into()), "{subject}: {row}");
+        assert!(text(row, "/hint").contains("smaller MTU"), "{subject}: {row}");
+    }
     Ok(())
 }
 

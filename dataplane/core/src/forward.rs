@@ -30,7 +30,7 @@ use crate::tables::{Admission, Meter};
 use crate::validity::Subject;
 use crate::verdict::{Emit, Verdict};
 use crate::vlan::TagRewrite;
-use crate::why::watch::{Suspect, Watches, head};
+use crate::why::watch::{Outgoing, Suspect, Watches, head};
 use crate::why::{DropLog, Sample};
 
 /// No queue of this worker's.
@@ -577,7 +577,7 @@ impl Forwarder {
                 data: head(packet),
             }
         };
-        self.watches.offer(Suspect { port, reason, program, packet }, sample);
+        self.watches.offer(Suspect { port, reason, program, data: packet.data() }, sample);
     }
 
     /// Puts a packet into its port's batch.
@@ -602,7 +602,11 @@ impl Forwarder {
         let Some(batch) = self.outputs.batch(port).filter(|batch| !batch.is_empty()) else { return };
         let own = self.queue_of.get(port.index()).copied().unwrap_or(NOT_OURS);
         if let Some((_, queue)) = self.queues.get_mut(usize::from(own)) {
+            let watched = if self.watches.is_empty() { None } else { Outgoing::of(batch) };
             let sent = queue.tx_burst(&mut self.frames, batch, &mut self.drops);
+            if let Some(outgoing) = watched {
+                self.show_refused(port, &outgoing);
+            }
             let counters = self.counters.port(port);
             counters.tx_packets.add(sent.packets);
             counters.tx_bytes.add(sent.bytes);
@@ -617,6 +621,16 @@ impl Forwarder {
             }
             None => self.discard(port, DropReason::PortRemoved),
         }
+    }
+
+    /// Somebody asks why packets are dropped, and the port's device may have refused some.
+    #[cold]
+    fn show_refused(&mut self, port: PortId, outgoing: &Outgoing) {
+        let Some(reason) = outgoing.refused_for(&self.drops) else { return };
+        let (data, length, second) = (&outgoing.longest, outgoing.length, self.second);
+        let sample =
+            || Sample { port, reason, decided: None, rule: None, second, length, data: data.clone() };
+        self.watches.offer(Suspect { port, reason, program: ProgramId::MAX, data }, sample);
     }
 
     /// Drops a whole batch, for one reason.

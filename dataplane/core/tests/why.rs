@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rig::frames::{frame, mac};
-use rig::{Rig, access, in_port, normal, rule, tables, tunnel, vid};
+use rig::{DEPTH, Rig, access, in_port, normal, rule, tables, tunnel, vid};
 use weft_core::key::PortId;
 use weft_core::shared::Now;
 use weft_core::snapshot::{BridgeId, TunnelKeys};
@@ -134,6 +134,23 @@ fn a_watch_ends_by_itself_and_samples_are_bounded() {
     let kept: usize =
         (0..=WATCHES as u8).map(|number| ask(&mut rig, &sender(mac(number))).samples.len()).sum();
     assert!((1..=WATCHES).contains(&kept), "{kept}");
+}
+
+#[test]
+fn what_a_queue_has_no_room_for_is_shown_at_its_port() {
+    let mut rig = guarded();
+    rig.exchange(1, frame(mac(2), mac(1)));
+    ask(&mut rig, &port(1));
+    for _ in 0..=DEPTH {
+        rig.send(0, frame(mac(1), mac(2)));
+        rig.run();
+    }
+    let found = ask(&mut rig, &port(1));
+    assert_eq!(rig.drops(1), [(DropReason::TxRingFull, 1)]);
+    let sample = found.samples.first().unwrap();
+    assert_eq!((sample.port, sample.reason, sample.decided), (PortId(1), DropReason::TxRingFull, None));
+    assert_eq!(sample.data[..12], [mac(2).0, mac(1).0].concat());
+    rig.sent(1);
 }
 
 #[test]

@@ -174,7 +174,8 @@ impl Scan {
         for flow in cache.part(bucket, PIECE) {
             self.look_at(flow, forward, width);
         }
-        let next = bucket + PIECE;
+        // What is empty needs no looking at.
+        let next = if cache.is_empty() { cache.buckets() } else { bucket + PIECE };
         self.at = match width {
             _ if next < cache.buckets() => (width, next),
             Width::Narrow => (Width::Middle, 0),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use arrayvec::ArrayVec;
 use weft_flow::KeyMask;
 use weft_io::Packet;
-use weft_wire::DropReason;
+use weft_wire::{DropCounts, DropReason};
 
 use super::{Decided, Subject};
 use crate::key::{Ingress, PortId};
@@ -52,7 +52,8 @@ pub(crate) struct Suspect<'p> {
     pub reason: DropReason,
     /// The program that was run last.
     pub program: ProgramId,
-    pub packet: &'p Packet,
+    /// Its first octets, with its headers.
+    pub data: &'p [u8],
 }
 
 /// What is watched for, for one question.
@@ -113,14 +114,14 @@ impl Watches {
 
     /// Keeps the packet for whoever wants to see it; `sample` makes it presentable.
     pub(crate) fn offer(&mut self, suspect: Suspect<'_>, sample: impl Fn() -> Sample) {
-        let Suspect { port, reason, program, packet } = suspect;
+        let Suspect { port, reason, program, data } = suspect;
         for watch in &mut self.0 {
             let kind = (port, reason, program);
             if watch.left == 0 || watch.samples.len() >= SAMPLES || watch.known.contains(&kind) {
                 continue;
             }
             watch.left -= 1;
-            if concerns(&watch.subject, port, packet) {
+            if concerns(&watch.subject, port, data) {
                 watch.known.push(kind);
                 watch.samples.push(sample());
             }
@@ -129,9 +130,9 @@ impl Watches {
 }
 
 /// Whether the packet is one of the subject's. All that there is of it can be read here, whatever the tables read.
-fn concerns(subject: &Subject, port: PortId, packet: &Packet) -> bool {
+fn concerns(subject: &Subject, port: PortId, data: &[u8]) -> bool {
     let all = KeyMask([u64::MAX; weft_flow::fields::KEY_WORDS]);
-    match parse::full(packet.data(), Ingress::port(port)) {
+    match parse::full(data, Ingress::port(port)) {
         Some(key) => subject.concerns(port, &key, &all),
         None => subject.whole_ports && subject.ports.contains(&port),
     }
@@ -140,4 +141,62 @@ fn concerns(subject: &Subject, port: PortId, packet: &Packet) -> bool {
 /// The first octets of a packet.
 pub(crate) fn head(packet: &Packet) -> ArrayVec<u8, KEPT> {
     packet.data().iter().take(KEPT).copied().collect()
+}
+
+/// What is kept of a batch while its port transmits it: a queue frees what its device refuses, and says only why.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    /// The longest packet: the one that is too big if any is.
+    pub longest: ArrayVec<u8, KEPT>,
+    pub length: usize,
+    /// How many there are.
+    packets: usize,
+}
+
+impl Outgoing {
+    /// Of a batch.
+    pub fn of(batch: &[Packet]) -> Option<Outgoing> {
+        let longest = batch.iter().max_by_key(|packet| packet.total_len())?;
+        Some(Outgoing { longest: head(longest), length: longest.total_len(), packets: batch.len() })
+    }
+
+    /// Why the longest one was refused, if that is certain: it was too big, or none has left.
+    pub fn refused_for(&self, drops: &DropCounts) -> Option<DropReason> {
+        let all = drops.nonzero().find(|&(_, packets)| packets == self.packets as u64);
+        let too_big = (drops.get(DropReason::TxTooBig) > 0).then_some(DropReason::TxTooBig);
+        too_big.or(all.map(|(reason, _)| reason))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_held_before_a_question_nor_some_seconds_after_it() {
+        let mut watches = Watches::default();
+        assert!(watches.is_empty() && watches.0.capacity() == 0);
+        let subject = Arc::new(Subject::default());
+        watches.arm(&subject, 5);
+        watches.renew(5);
+        assert!(!watches.is_empty());
+        watches.arm(&subject, 7);
+        watches.renew(6);
+        assert_eq!(watches.0.len(), 1, "the same question goes on");
+        watches.renew(8);
+        assert!(watches.is_empty() && watches.0.capacity() == 0);
+    }
+
+    #[test]
+    fn of_a_batch_only_what_is_certain_is_shown() {
+        let outgoing = Outgoing { longest: ArrayVec::new(), length: 1500, packets: 4 };
+        let refused = |reason, packets| {
+            let mut drops = DropCounts::default();
+            drops.add(reason, packets);
+            outgoing.refused_for(&drops)
+        };
+        assert_eq!(refused(DropReason::TxTooBig, 1), Some(DropReason::TxTooBig));
+        assert_eq!(refused(DropReason::TxRingFull, 4), Some(DropReason::TxRingFull));
+        assert_eq!(refused(DropReason::TxRingFull, 3), None);
+    }
 }

@@ -30,10 +30,13 @@ impl Switch {
     pub(super) fn whose(&self, text: &str) -> Result<Asked, Refusal> {
         if let Some((name, port)) = self.ports.iter().find(|(name, _)| name.as_str() == text) {
             let (id, stations) = (port.id, self.stations(port.id));
-            let to: Vec<Pattern> = stations.iter().map(|mac| towards(&format!("dl_dst={mac}"))).collect();
+            // What comes in at the port is meant anyway; what its stations send may be dropped where it is to leave.
+            let from_or_to = stations
+                .iter()
+                .flat_map(|mac| [from(&format!("dl_src={mac}")), towards(&format!("dl_dst={mac}"))]);
             let bridge = self.config.bridges.iter().find(|bridge| bridge.ofport_of(text).is_some());
             let of = bridge.map_or_else(String::new, |bridge| format!(" of bridge {}", bridge.name));
-            let subject = Subject { ports: vec![id], whole_ports: true, patterns: to };
+            let subject = Subject { ports: vec![id], whole_ports: true, patterns: from_or_to.collect() };
             return Ok(Asked { text: format!("port {name}{of}"), subject });
         }
         if let Ok(mac) = Mac::parse(text) {
