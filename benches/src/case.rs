@@ -9,7 +9,8 @@ use weft_core::key::PortId;
 use weft_core::snapshot::{BridgeId, Path, PortKind, PortSpec, TunnelKeys, TunnelSpec};
 use weft_core::tables::{Change, FlowTables};
 use weft_core::vlan::{PriorityTags, VlanMode, VlanSet};
-use weft_flow::message::FlowMod;
+use weft_flow::message::{FlowCommand, FlowMod};
+use weft_flow::text::{NoNames, parse_flow};
 use weft_flow::{Field, Match};
 use weft_wire::{Mac, OfPort, TunnelKind, Vid};
 
@@ -22,6 +23,10 @@ pub enum Case {
     L2,
     /// As L2, with a rule that reads addresses and ports, so that each connection is a flow.
     Tuples,
+    /// As L2, behind a stateful access list: known connections pass, new ones to four ports are committed.
+    Stateful,
+    /// The same, and all connections are forgotten between two passes over the packets: what each first packet costs.
+    NewConnections,
     /// From an access port to a trunk.
     Push,
     /// From a trunk to an access port.
@@ -60,7 +65,8 @@ pub const REMOTE: Ipv4Addr = Ipv4Addr::new(172, 31, 1, 2);
 impl Case {
     /// The VLAN of the packets on the bridge.
     pub fn vlan(self) -> Vid {
-        if matches!(self, Case::L2 | Case::Tuples) { Vid::NONE } else { VLAN }
+        let untagged = [Case::L2, Case::Tuples, Case::Stateful, Case::NewConnections];
+        if untagged.contains(&self) { Vid::NONE } else { VLAN }
     }
 
     /// The port that all destinations are behind; `None` in a flood.
@@ -74,6 +80,9 @@ impl Case {
 
     /// The rules of the bridge.
     pub fn flows(self) -> Arc<FlowTables> {
+        if matches!(self, Case::Stateful | Case::NewConnections) {
+            return stateful();
+        }
         let tables = FlowTables::normal();
         if self == Case::Tuples {
             // UDP over IPv4 from 192.0.2.1, port 9, to 192.0.2.2, port 9: nobody's.
@@ -109,7 +118,7 @@ impl Case {
         let tunnel =
             |kind| PortSpec { kind: PortKind::Tunnel(tunnel(kind)), ..port(TUNNEL, "tun0", everything()) };
         match self {
-            Case::Bare | Case::L2 | Case::Tuples => {
+            Case::Bare | Case::L2 | Case::Tuples | Case::Stateful | Case::NewConnections => {
                 vec![port(IN, "in", everything()), port(OUT, "out", everything())]
             }
             Case::Push => vec![port(IN, "in", access()), port(OUT, "out", trunk())],
@@ -127,6 +136,34 @@ impl Case {
             Case::GreDecap => vec![uplink(IN, "in"), port(OUT, "out", access()), tunnel(TunnelKind::Gre)],
         }
     }
+}
+
+/// The rules that Open vSwitch has in the comparison: established and related connections pass, new ones to four ports do
+/// and are committed, all else is dropped.
+fn stateful() -> Arc<FlowTables> {
+    let fixed = [
+        "table=0,priority=10,ip,ct_state=-trk,actions=ct(table=1,zone=1)",
+        "table=0,priority=5,arp,actions=NORMAL",
+        "table=1,priority=30,ip,ct_state=+trk+inv,actions=drop",
+        "table=1,priority=20,ip,ct_state=+trk+est,actions=NORMAL",
+        "table=1,priority=20,ip,ct_state=+trk+rel,actions=NORMAL",
+        "table=1,priority=0,actions=drop",
+    ];
+    let opened = ["udp", "tcp"].into_iter().flat_map(|protocol| {
+        [53, 80, 443, 8080].map(|port| {
+            format!(
+                "table=1,priority=10,{protocol},ct_state=+trk+new,tp_dst={port},actions=ct(commit,zone=1),NORMAL"
+            )
+        })
+    });
+    let lines = fixed.into_iter().map(str::to_owned).chain(opened);
+    let rules = lines.filter_map(|line| parse_flow(&line, FlowCommand::Add, &NoNames).ok());
+    let rules: Vec<Change> = rules.map(Change::Flow).collect();
+    let tables = FlowTables::new();
+    if let Ok(prepared) = tables.prepare(&rules, Duration::ZERO) {
+        prepared.commit();
+    }
+    tables
 }
 
 /// A port of the bridge.

@@ -75,6 +75,7 @@ fn main() -> Result<(), Failure> {
     }
     let mut rates = match options.case {
         Case::Bare => bare(&options)?,
+        Case::NewConnections => first_packets(&options)?,
         _ => switched(&options)?,
     };
     rates.sort_by(|one, other| one.per_cpu_second().total_cmp(&other.per_cpu_second()));
@@ -115,6 +116,27 @@ fn bare(options: &Options) -> Result<Vec<Rate>, Failure> {
         replay.rx_burst(&mut frames, &mut burst, &mut drops);
         null.tx_burst(&mut frames, &mut burst, &mut drops).packets
     })
+}
+
+/// Pass after pass over the packets, on a switch that knows no connection at the start of each.
+fn first_packets(options: &Options) -> Result<Vec<Rate>, Failure> {
+    let replay = replay(&options.pcap, options.burst)?;
+    let packets = replay.frames() as u64;
+    let mut switch = Switch::new(options.case, replay)?;
+    let mut pass = || -> Result<Rate, Failure> {
+        switch.forget_connections();
+        let (start, cpu_start, mut done) = (Instant::now(), cpu_time()?, 0);
+        while done < packets {
+            done += switch.round();
+        }
+        Ok(Rate { packets: done, cpu: cpu_time()? - cpu_start, clock: start.elapsed() })
+    };
+    let rates: Result<Vec<Rate>, Failure> = (0..options.rounds + 1).map(|_| pass()).collect();
+    switch.check()?;
+    if u64::from(switch.connections()) != packets {
+        return Err(format!("{} connections after {packets} packets", switch.connections()).into());
+    }
+    Ok(rates?.split_off(1))
 }
 
 fn switched(options: &Options) -> Result<Vec<Rate>, Failure> {

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use weft_conntrack::Filter;
 use weft_core::datapath::Datapath;
 use weft_core::fdb::Fdb;
 use weft_core::shared::Now;
@@ -75,6 +76,16 @@ impl Switch {
     pub fn wait(&mut self, time: Duration) {
         self.now.uptime += time;
         self.worker.maintain(self.now);
+    }
+
+    /// Forgets all connections.
+    pub fn forget_connections(&self) {
+        self.datapath.connections().flush(&Filter::default(), self.now.second());
+    }
+
+    /// How many connections there are.
+    pub fn connections(&self) -> u32 {
+        self.datapath.connections().statistics().connections
     }
 
     /// Packets whose flow was not cached, so far.

@@ -13,8 +13,9 @@ use weft_benches::switch::Switch;
 const ROUNDS: u64 = 1000;
 const PER_ROUND: u64 = 32;
 
-const CASES: [Case; 8] = [
+const CASES: [Case; 9] = [
     Case::L2,
+    Case::Stateful,
     Case::Flood2,
     Case::Push,
     Case::Pop,

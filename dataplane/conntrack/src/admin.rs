@@ -4,7 +4,8 @@ use std::sync::atomic::Ordering;
 
 use crate::connections::Connections;
 use crate::control::{Connection, Filter, Statistics, ZoneLimit};
-use crate::entry::{Entry, Image};
+use crate::entry::Entry;
+use crate::image::{Image, Moving};
 use crate::tally::Count;
 use crate::timeouts::Timeouts;
 
@@ -138,7 +139,8 @@ fn show(entry: &Entry, second: u32) -> Option<(u32, Connection)> {
         std::thread::yield_now();
     };
     let left = entry.expiry.load(Ordering::Relaxed).saturating_sub(second);
-    let Image { zone, original, reply, nat, mark, label, progress, timeout, helper, parent } = image;
+    let Image { zone, original, reply, nat, helper, parent, moving } = image;
+    let Moving { mark, label, progress, timeout } = moving;
     (left > 0 && entry.linked()).then_some((
         epoch,
         Connection { zone, original, reply, nat, mark, label, progress, timeout, left, helper, parent },

@@ -8,7 +8,7 @@ use std::io;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use weft_io::mem::{HugeTable, prefetch};
+use weft_io::mem::HugeTable;
 
 use crate::entry::Entry;
 
@@ -18,7 +18,7 @@ const QUEUES: usize = 16;
 /// How many slots rest in a queue.
 const REST: u32 = 128;
 
-/// All slots. Number 0 isn't used.
+/// All slots. Number 0 isn't used. The remainder of a hint is a queue's number.
 #[derive(Debug)]
 pub(crate) struct Arena {
     entries: HugeTable<Entry>,
@@ -29,7 +29,11 @@ pub(crate) struct Arena {
 
 #[derive(Debug, Default)]
 #[repr(align(64))]
-struct Queue(Mutex<Free>);
+struct Queue {
+    /// As `Free::len`, for who wants to know without the lock whether it is worth while.
+    len: AtomicU32,
+    free: Mutex<Free>,
+}
 
 /// Free slots in the order in which they became so, chained by [`Entry::next`].
 #[derive(Debug, Default)]
@@ -89,9 +93,13 @@ impl Arena {
         }
         free.last = slot as u32;
         free.len += 1;
+        self.queues[hint % QUEUES].len.store(free.len, RELAXED);
     }
 
     fn pop(&self, hint: usize, rest: u32) -> Option<usize> {
+        if self.queues[hint % QUEUES].len.load(RELAXED) <= rest {
+            return None;
+        }
         let mut free = self.queue(hint);
         if free.len <= rest {
             return None;
@@ -100,6 +108,7 @@ impl Arena {
         let next = self.get(slot)?.next.load(RELAXED);
         free.first = next;
         free.len -= 1;
+        self.queues[hint % QUEUES].len.store(free.len, RELAXED);
         drop(free);
         self.prefetch(next as usize);
         Some(slot)
@@ -108,13 +117,12 @@ impl Arena {
     /// Fetches a slot that will be filled next.
     fn prefetch(&self, slot: usize) {
         if let Some(entry) = self.get(slot) {
-            prefetch(entry);
+            entry.prefetch();
         }
     }
 
     fn queue(&self, hint: usize) -> MutexGuard<'_, Free> {
-        // The remainder keeps it in range.
-        self.queues[hint % QUEUES].0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.queues[hint % QUEUES].free.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

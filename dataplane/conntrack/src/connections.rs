@@ -115,6 +115,13 @@ impl Connections {
         }
     }
 
+    /// Tells the processor that `track` will be called for this tuple soon: of what a new connection costs, most is to
+    /// wait for one cache line of the index.
+    #[inline]
+    pub fn prefetch_tuple(&self, zone: u16, tuple: &Tuple) {
+        self.index.prefetch(self.place(zone, tuple).bucket);
+    }
+
     /// A hit of a cached decision: whether rules would see what they saw when the link was made. If so, the connection's
     /// age starts anew and its windows slide. If not, nothing has happened, and [`Connections::track`] is to be asked.
     ///
@@ -124,9 +131,11 @@ impl Connections {
         match link.target() {
             Target::Entry(slot, direction) => {
                 let Some(entry) = self.arena.get(slot) else { return false };
-                let steps = alive(entry, link, second) && entry.step(direction, segment);
+                let expiry = entry.expiry();
+                let alive = entry.epoch.load(Ordering::Acquire) == link.epoch && second < expiry;
+                let steps = alive && entry.step(direction, segment);
                 if steps {
-                    entry.refresh(second, |zone, timeout| self.zones.seconds(zone, timeout));
+                    entry.refresh(expiry, second, |zone, timeout| self.zones.seconds(zone, timeout));
                 }
                 steps
             }
@@ -162,7 +171,7 @@ impl Connections {
         if epoch != expected.parent.epoch || !alive(entry, expected.parent, second) {
             return Err(Unexpected::NoParent);
         }
-        let marks = (image.mark, image.label);
+        let marks = (image.moving.mark, image.moving.label);
         let expectation = Expectation::new(expected, image.zone, marks, image.original, second);
         let result = self.expectations.insert(expectation, second);
         if result == Err(Unexpected::Full) {
@@ -220,28 +229,45 @@ impl Connections {
             std::hint::spin_loop();
         }
         let _held = self.index.lock(place.bucket, place.bucket);
-        match self.find_held(place, zone, tuple, second) {
-            Some(found) => Sought::Found(found),
-            None => Sought::Absent(self.index.epoch(place.bucket)),
+        loop {
+            match self.scan(place, zone, tuple, second) {
+                Ok(Some(found)) => return Sought::Found(found),
+                Ok(None) => return Sought::Absent(self.index.epoch(place.bucket)),
+                Err(Busy) => std::thread::yield_now(),
+            }
         }
     }
 
-    /// The same, for who holds the bucket's lock. Expired connections of the tuple end for good.
-    pub(crate) fn find_held(&self, place: Place, zone: u16, tuple: &Tuple, second: u32) -> Option<Found> {
+    /// Which of two tuples of one place has a live connection, for who holds the bucket's lock. Expired connections of
+    /// the tuples end for good.
+    pub(crate) fn find_held(
+        &self,
+        place: Place,
+        zone: u16,
+        tuples: [&Tuple; 2],
+        second: u32,
+    ) -> Option<usize> {
         loop {
-            match self.scan(place, zone, tuple, second) {
-                Ok(found @ Some(_)) => return found,
-                Ok(None) => break,
+            let met = self.index.scan(place, |slot| self.meet(slot, zone, tuples, second));
+            match met.transpose() {
+                Ok(found) => return found,
                 // Its writer is about to finish, and waits for nothing meanwhile.
                 Err(Busy) => std::thread::yield_now(),
             }
         }
-        self.index.scan(place, |slot| {
-            if let Some(entry) = self.arena.get(slot) {
-                entry.bury(zone, tuple, second);
+    }
+
+    /// Whether the slot's connection has one of the tuples.
+    fn meet(&self, slot: usize, zone: u16, tuples: [&Tuple; 2], second: u32) -> Option<Result<usize, Busy>> {
+        let entry = self.arena.get(slot)?;
+        for (number, tuple) in tuples.into_iter().enumerate() {
+            match entry.look(zone, tuple, second) {
+                Sight::Mine(..) => return Some(Ok(number)),
+                Sight::Busy => return Some(Err(Busy)),
+                Sight::Other => entry.bury(zone, tuple, second),
             }
-            None
-        })
+        }
+        None
     }
 
     #[inline]

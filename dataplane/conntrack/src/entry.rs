@@ -6,31 +6,23 @@
 //! `expiry` (only ever exchanged from a value that was read: 0 is final), and the windows of TCP's ends, each by packets
 //! of one direction.
 
-use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 use bytemuck::Zeroable;
+use weft_io::mem::prefetch;
 
+use crate::cells::{PeerCell, identity, ports, same_addresses, store_addresses, store_wide, tuple_of, wide};
 use crate::expect::Skew;
-use crate::nat::{Side, Translation};
-use crate::protocol::{Kind, Phase, Progress};
-use crate::request::{Helper, Segment};
+use crate::image::{Image, Moving, flag, helper_of, kind_of, nat_of, phase_of, timeout_of};
+use crate::nat::Translation;
+use crate::protocol::{Kind, Progress};
+use crate::request::Segment;
 use crate::state::Direction;
-use crate::tcp::{self, Peer, TcpState};
+use crate::tcp;
 use crate::timeouts::Timeout;
-use crate::tuple::{Family, Tuple};
+use crate::tuple::Tuple;
 
 const RELAXED: Ordering = Ordering::Relaxed;
-
-/// One end of a TCP connection.
-#[derive(Debug, Zeroable)]
-#[repr(C)]
-struct PeerCell {
-    low: AtomicU32,
-    high: AtomicU32,
-    window: AtomicU16,
-    scale: AtomicU8,
-    state: AtomicU8,
-}
 
 /// A connection. See the module's text.
 #[derive(Debug, Zeroable)]
@@ -63,60 +55,6 @@ pub(crate) struct Entry {
 
 const _: () = assert!(size_of::<Entry>() == 192);
 
-/// Bits of `flags`.
-mod flag {
-    // Bits 0 and 1: an ordinary packet of the original, of the reply direction changes nothing that rules see.
-    pub const KIND: u32 = 2;
-    pub const PHASE: u32 = 4;
-    pub const NAT: u32 = 1 << 6;
-    pub const NAT_DESTINATION: u32 = 1 << 7;
-    pub const PARENT: u32 = 1 << 8;
-    pub const HELPER: u32 = 9;
-    /// In the index.
-    pub const LINKED: u32 = 1 << 11;
-    pub const TIMEOUT: u32 = 12;
-}
-
-/// A connection as values.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Image {
-    pub zone: u16,
-    pub original: Tuple,
-    pub reply: Tuple,
-    pub nat: Option<Side>,
-    pub mark: u32,
-    pub label: u128,
-    pub progress: Progress,
-    pub timeout: Timeout,
-    pub helper: Option<Helper>,
-    pub parent: Option<Tuple>,
-}
-
-impl Image {
-    /// How a packet of a direction is rewritten.
-    pub fn translation(&self, direction: Direction) -> Option<Translation> {
-        self.nat.map(|side| Translation::of(side, direction, &self.original, &self.reply))
-    }
-
-    fn flags(&self) -> u32 {
-        let progress = &self.progress;
-        let quiet =
-            u32::from(progress.quiet(Direction::Original)) | u32::from(progress.quiet(Direction::Reply)) << 1;
-        let nat = match self.nat {
-            None => 0,
-            Some(Side::Source) => flag::NAT,
-            Some(Side::Destination) => flag::NAT | flag::NAT_DESTINATION,
-        };
-        quiet
-            | (progress.kind as u32) << flag::KIND
-            | (progress.phase as u32) << flag::PHASE
-            | nat
-            | if self.parent.is_some() { flag::PARENT } else { 0 }
-            | self.helper.map_or(0, |helper| helper as u32) << flag::HELPER
-            | (self.timeout as u32) << flag::TIMEOUT
-    }
-}
-
 /// What a reader met.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Sight {
@@ -126,80 +64,6 @@ pub(crate) enum Sight {
     Other,
     /// A writer is at it: look again.
     Busy,
-}
-
-impl PeerCell {
-    #[inline]
-    fn load(&self) -> Peer {
-        Peer {
-            low: self.low.load(RELAXED),
-            high: self.high.load(RELAXED),
-            window: self.window.load(RELAXED),
-            scale: self.scale.load(RELAXED),
-            state: TcpState::from_number(self.state.load(RELAXED)),
-        }
-    }
-
-    /// Stores what differs, so that what other workers slide meanwhile stays.
-    #[inline]
-    fn store(&self, old: &Peer, new: &Peer) {
-        self.slide(old, new);
-        if new.scale != old.scale {
-            self.scale.store(new.scale, RELAXED);
-        }
-        if new.state != old.state {
-            self.state.store(new.state as u8, RELAXED);
-        }
-    }
-
-    #[inline]
-    fn slide(&self, old: &Peer, new: &Peer) {
-        if new.low != old.low {
-            self.low.store(new.low, RELAXED);
-        }
-        if new.high != old.high {
-            self.high.store(new.high, RELAXED);
-        }
-        if new.window != old.window {
-            self.window.store(new.window, RELAXED);
-        }
-    }
-}
-
-fn load_addresses(words: &[AtomicU64; 4]) -> (u128, u128) {
-    let [a, b, c, d] = words.each_ref().map(|word| u128::from(word.load(RELAXED)));
-    (a | b << 64, c | d << 64)
-}
-
-fn store_addresses(words: &[AtomicU64; 4], src: u128, dst: u128) {
-    let values = [src as u64, (src >> 64) as u64, dst as u64, (dst >> 64) as u64];
-    words.iter().zip(values).for_each(|(word, value)| word.store(value, RELAXED));
-}
-
-fn same_addresses(words: &[AtomicU64; 4], src: u128, dst: u128) -> bool {
-    load_addresses(words) == (src, dst)
-}
-
-fn ports(tuple: &Tuple) -> u32 {
-    u32::from(tuple.src_port) << 16 | u32::from(tuple.dst_port)
-}
-
-fn identity(zone: u16, tuple: &Tuple) -> u32 {
-    u32::from(zone) << 16 | u32::from(tuple.protocol) << 8 | tuple.family as u32
-}
-
-fn tuple_of(words: &[AtomicU64; 4], ports: &AtomicU32, identity: u32) -> Tuple {
-    let (src, dst) = load_addresses(words);
-    let ports = ports.load(RELAXED);
-    let family = if identity & 0xff == 0 { Family::V4 } else { Family::V6 };
-    Tuple {
-        src,
-        dst,
-        src_port: (ports >> 16) as u16,
-        dst_port: ports as u16,
-        protocol: (identity >> 8) as u8,
-        family,
-    }
 }
 
 impl Entry {
@@ -253,7 +117,7 @@ impl Entry {
         if flags >> direction.index() & 1 == 0 {
             return false;
         }
-        if flags >> flag::KIND & 3 != Kind::Tcp as u32 {
+        if kind_of(flags) != Kind::Tcp {
             return true;
         }
         segment().is_some_and(|segment| self.advance(direction, &segment))
@@ -266,7 +130,7 @@ impl Entry {
             Direction::Original => (first, second),
             Direction::Reply => (second, first),
         };
-        let old = (from.load(), to.load());
+        let old = (from.load_window(), to.load_window());
         let (mut source, mut destination) = old;
         let fits = tcp::advance(&mut source, &mut destination, segment);
         if fits {
@@ -276,10 +140,16 @@ impl Entry {
         fits
     }
 
-    /// Lets it live on from this second. `seconds` is asked for if its age hasn't been seen to in this second.
+    /// Its expiry, for who looks at its epoch afterwards: then both are of one connection.
     #[inline]
-    pub fn refresh(&self, second: u32, seconds: impl FnOnce(u16, Timeout) -> u32) {
-        let expiry = self.expiry.load(RELAXED);
+    pub fn expiry(&self) -> u32 {
+        self.expiry.load(Ordering::Acquire)
+    }
+
+    /// Lets it live on from this second; `expiry` is what was read before its epoch was seen to be right. `seconds` is asked
+    /// for if its age hasn't been seen to in this second.
+    #[inline]
+    pub fn refresh(&self, expiry: u32, second: u32, seconds: impl FnOnce(u16, Timeout) -> u32) {
         if second.saturating_add(self.seconds.load(RELAXED)) == expiry {
             return;
         }
@@ -297,6 +167,13 @@ impl Entry {
         }
     }
 
+    /// Fetches all of it: it will be filled.
+    pub fn prefetch(&self) {
+        prefetch(&self.epoch);
+        prefetch(&self.original);
+        prefetch(&self.label);
+    }
+
     /// Says that it is in the index, for who has just put it there and holds its lock.
     pub fn link(&self) {
         self.flags.store(self.flags.load(RELAXED) | flag::LINKED, RELAXED);
@@ -308,6 +185,7 @@ impl Entry {
     }
 
     /// The connection, unless a writer is at it, and its epoch.
+    #[inline]
     pub fn read(&self) -> Option<(Image, u32)> {
         let epoch = self.epoch.load(Ordering::Acquire);
         let image = self.image();
@@ -315,8 +193,8 @@ impl Entry {
         (epoch & 1 == 0 && self.epoch.load(RELAXED) == epoch).then_some((image, epoch))
     }
 
-    /// The connection, for who holds its lock.
-    pub fn image(&self) -> Image {
+    #[inline]
+    fn image(&self) -> Image {
         let flags = self.flags.load(RELAXED);
         let identity = self.identity.load(RELAXED);
         let parent = || tuple_of(&self.parent, &self.parent_ports, self.parent_identity.load(RELAXED));
@@ -325,36 +203,41 @@ impl Entry {
             original: tuple_of(&self.original, &self.original_ports, identity),
             reply: tuple_of(&self.reply, &self.reply_ports, identity),
             nat: nat_of(flags),
+            helper: helper_of(flags),
+            parent: (flags & flag::PARENT != 0).then(parent),
+            moving: self.moving(),
+        }
+    }
+
+    /// What moves, for who holds the connection's lock.
+    #[inline]
+    pub fn moving(&self) -> Moving {
+        let flags = self.flags.load(RELAXED);
+        Moving {
             mark: self.mark.load(RELAXED),
             label: self.label(),
             progress: self.progress(flags),
             timeout: timeout_of(flags),
-            helper: helper_of(flags),
-            parent: (flags & flag::PARENT != 0).then(parent),
         }
     }
 
+    #[inline]
     fn label(&self) -> u128 {
-        let [low, high] = self.label.each_ref().map(|word| u128::from(word.load(RELAXED)));
-        low | high << 64
+        let [low, high] = &self.label;
+        wide(low, high)
     }
 
+    #[inline]
     fn progress(&self, flags: u32) -> Progress {
-        let kind = match flags >> flag::KIND & 3 {
-            0 => Kind::Other,
-            1 => Kind::Icmp,
-            _ => Kind::Tcp,
-        };
-        let phase = match flags >> flag::PHASE & 3 {
-            0 => Phase::First,
-            1 => Phase::Multiple,
-            _ => Phase::Both,
-        };
+        let kind = kind_of(flags);
         let peers = match kind {
-            Kind::Tcp => self.peers.each_ref().map(PeerCell::load),
+            Kind::Tcp => {
+                let [first, second] = &self.peers;
+                [first.load(), second.load()]
+            }
             _ => Default::default(),
         };
-        Progress { kind, phase, peers }
+        Progress { kind, phase: phase_of(flags), peers }
     }
 
     /// How a packet of this direction is rewritten, if the epoch is still this one.
@@ -375,25 +258,20 @@ impl Entry {
     /// Writes a new connection into a slot that is the caller's alone, and says its epoch.
     pub fn fill(&self, image: &Image, home: usize, second: u32, seconds: u32) -> u32 {
         let epoch = self.open();
+        let moving = &image.moving;
         self.flags.store(image.flags(), RELAXED);
-        self.mark.store(image.mark, RELAXED);
+        self.mark.store(moving.mark, RELAXED);
         self.home.store(home as u32, RELAXED);
-        if image.progress.kind == Kind::Tcp {
-            for (cell, peer) in self.peers.iter().zip(&image.progress.peers) {
-                cell.low.store(peer.low, RELAXED);
-                cell.high.store(peer.high, RELAXED);
-                cell.window.store(peer.window, RELAXED);
-                cell.scale.store(peer.scale, RELAXED);
-                cell.state.store(peer.state as u8, RELAXED);
-            }
+        if moving.progress.kind == Kind::Tcp {
+            self.peers.iter().zip(&moving.progress.peers).for_each(|(cell, peer)| cell.set(peer));
         }
         self.identity.store(identity(image.zone, &image.original), RELAXED);
         self.original_ports.store(ports(&image.original), RELAXED);
         self.reply_ports.store(ports(&image.reply), RELAXED);
         store_addresses(&self.original, image.original.src, image.original.dst);
         store_addresses(&self.reply, image.reply.src, image.reply.dst);
-        self.store_label(image.label);
-        self.skew.iter().for_each(|skew| skew.store(0, RELAXED));
+        self.store_label(moving.label);
+        self.set_skew(Skew::default());
         if let Some(parent) = image.parent {
             store_addresses(&self.parent, parent.src, parent.dst);
             self.parent_ports.store(ports(&parent), RELAXED);
@@ -404,25 +282,18 @@ impl Entry {
         self.close(epoch)
     }
 
-    /// Writes what may change of a connection, for who holds its lock; says its epoch afterwards.
-    pub fn change(&self, old: &Image, new: &Image) -> u32 {
+    /// Writes what has moved, for who holds the connection's lock; says its epoch afterwards.
+    pub fn change(&self, old: &Moving, new: &Moving) -> u32 {
         let visible = old.progress.visible() != new.progress.visible()
             || (old.mark, old.label) != (new.mark, new.label);
         let epoch = if visible { self.open() } else { self.epoch.load(RELAXED) };
-        let (before, after) = (old.flags(), new.flags());
-        if before != after {
-            self.flags.store(after | flag::LINKED, RELAXED);
-        }
+        self.flags.store(self.flags.load(RELAXED) & flag::FIXED | new.flags(), RELAXED);
         if new.progress.kind == Kind::Tcp {
             let peers = old.progress.peers.iter().zip(&new.progress.peers);
             self.peers.iter().zip(peers).for_each(|(cell, (old, new))| cell.store(old, new));
         }
-        if old.mark != new.mark {
-            self.mark.store(new.mark, RELAXED);
-        }
-        if old.label != new.label {
-            self.store_label(new.label);
-        }
+        self.mark.store(new.mark, RELAXED);
+        self.store_label(new.label);
         if visible { self.close(epoch) } else { epoch }
     }
 
@@ -436,8 +307,7 @@ impl Entry {
 
     fn store_label(&self, label: u128) {
         let [low, high] = &self.label;
-        low.store(label as u64, RELAXED);
-        high.store((label >> 64) as u64, RELAXED);
+        store_wide(low, high, label);
     }
 
     fn open(&self) -> u32 {
@@ -455,8 +325,8 @@ impl Entry {
 
     /// Skew of its sequence numbers.
     pub fn skew(&self) -> Skew {
-        let [original, reply] = self.skew.each_ref().map(|skew| skew.load(RELAXED) as i32);
-        Skew { original, reply }
+        let [original, reply] = &self.skew;
+        Skew { original: original.load(RELAXED) as i32, reply: reply.load(RELAXED) as i32 }
     }
 
     /// Sets that.
@@ -465,24 +335,4 @@ impl Entry {
         original.store(skew.original as u32, RELAXED);
         reply.store(skew.reply as u32, RELAXED);
     }
-}
-
-fn nat_of(flags: u32) -> Option<Side> {
-    match (flags & flag::NAT != 0, flags & flag::NAT_DESTINATION != 0) {
-        (false, _) => None,
-        (true, false) => Some(Side::Source),
-        (true, true) => Some(Side::Destination),
-    }
-}
-
-fn helper_of(flags: u32) -> Option<Helper> {
-    match flags >> flag::HELPER & 3 {
-        1 => Some(Helper::Ftp),
-        2 => Some(Helper::Tftp),
-        _ => None,
-    }
-}
-
-fn timeout_of(flags: u32) -> Timeout {
-    Timeout::ALL.get((flags >> flag::TIMEOUT & 0xf) as usize).copied().unwrap_or_default()
 }

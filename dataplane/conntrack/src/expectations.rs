@@ -53,12 +53,15 @@ pub(crate) struct Expectations {
     count: AtomicU32,
     /// Moves when something becomes expected: what was not found before may be related now.
     generation: AtomicU32,
+    /// The second of the last sweep.
+    swept: AtomicU32,
 }
 
 impl Expectations {
     pub fn new(max: u32) -> Expectations {
-        let (count, generation) = (AtomicU32::new(0), AtomicU32::new(0));
-        Expectations { map: RwLock::default(), max: max as usize, count, generation }
+        let (count, generation, swept) = Default::default();
+        let map = RwLock::new(HashMap::with_capacity(max as usize));
+        Expectations { map, max: max as usize, count, generation, swept }
     }
 
     /// How many there are.
@@ -115,9 +118,9 @@ impl Expectations {
         self.remove(|map| map.remove(&expectation.key()).is_some())
     }
 
-    /// Takes out what has not come in time.
+    /// Takes out what has not come in time; once a second is enough.
     pub fn expire(&self, second: u32) {
-        if self.count() > 0 {
+        if self.count() > 0 && self.swept.swap(second, Ordering::Relaxed) != second {
             self.remove(|map| map.retain(|_, other| second < other.until));
         }
     }

@@ -232,7 +232,8 @@ impl Index {
 impl Bucket {
     #[inline]
     fn lanes(&self) -> [u16; WAYS] {
-        bytemuck::cast(self.tags.each_ref().map(|tags| tags.load(RELAXED)))
+        let [low, high] = &self.tags;
+        bytemuck::cast([low.load(RELAXED), high.load(RELAXED)])
     }
 
     fn is_empty(&self) -> bool {
@@ -256,8 +257,10 @@ impl Bucket {
         if let (Some(place), Some(cell)) = (lanes.get_mut(lane), self.slots.get(lane)) {
             *place = tag;
             cell.store(slot, RELAXED);
-            let words: [u64; 2] = bytemuck::cast(lanes);
-            self.tags.iter().zip(words).for_each(|(tags, word)| tags.store(word, RELAXED));
+            let [first, second]: [u64; 2] = bytemuck::cast(lanes);
+            let [low, high] = &self.tags;
+            low.store(first, RELAXED);
+            high.store(second, RELAXED);
         }
     }
 

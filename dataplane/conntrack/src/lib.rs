@@ -20,12 +20,14 @@
 
 mod admin;
 mod arena;
+mod cells;
 mod connections;
 mod control;
 mod entry;
 mod expect;
 mod expectations;
 mod hash;
+mod image;
 mod index;
 mod link;
 mod make;

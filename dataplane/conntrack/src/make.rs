@@ -3,13 +3,15 @@
 use std::sync::atomic::Ordering;
 
 use crate::connections::{Connections, Sought};
-use crate::entry::{Entry, Image};
+use crate::entry::Entry;
 use crate::expectations::Expectation;
 use crate::hash::spread;
+use crate::image::{Image, Moving};
+use crate::index::Place;
 use crate::link::Link;
 use crate::nat::{self, Nat, Side};
 use crate::protocol::Progress;
-use crate::request::{Commit, Refusal, Request};
+use crate::request::{Commit, Refusal, Request, Tracked};
 use crate::state::Direction;
 use crate::tally::Count;
 use crate::track::Work;
@@ -28,53 +30,64 @@ enum Obstacle {
     Full,
 }
 
+/// The connection that is asked for.
+#[derive(Clone, Copy)]
+pub(crate) struct Wanted<'a> {
+    /// Its original tuple.
+    pub tuple: &'a Tuple,
+    /// Where that belongs.
+    pub home: Place,
+    /// What is asked for.
+    pub commit: &'a Commit,
+    /// What expects it.
+    pub parent: Option<&'a Expectation>,
+}
+
 impl Work<'_> {
-    /// Makes the connection of a tuple that has none; `None` if it has one by now.
-    pub fn make(
-        &self,
-        tuple: &Tuple,
-        commit: &Commit,
-        parent: Option<&Expectation>,
-    ) -> Result<Option<(Image, Link)>, Refusal> {
+    /// Makes the connection of a tuple that has none, and says what it says; false if it has one by now.
+    pub fn make(&self, wanted: &Wanted<'_>, answer: &mut Tracked) -> Result<bool, Refusal> {
         let Request { zone, effects, .. } = *self.request;
         if !effects {
-            self.tracker.room(zone)?;
-            let image = self.plan(tuple, commit, parent)?;
-            return Ok(Some((image, Link::NEVER)));
+            self.tracker.room(zone, u32::from(self.replaced.get().is_some()))?;
+            let image = self.plan(wanted)?;
+            self.created(&image, Link::NEVER, answer);
+            return Ok(true);
         }
         self.tracker.reserve(zone)?;
-        let made = self.put(tuple, commit, parent);
-        if !matches!(made, Ok(Some(_))) {
+        let made = self.put(wanted, answer);
+        if made != Ok(true) {
             self.tracker.release(zone);
         }
         made
     }
 
-    fn put(
-        &self,
-        tuple: &Tuple,
-        commit: &Commit,
-        parent: Option<&Expectation>,
-    ) -> Result<Option<(Image, Link)>, Refusal> {
+    fn created(&self, image: &Image, link: Link, answer: &mut Tracked) {
+        answer.created = true;
+        self.answer((image, &image.moving), link, answer.state, answer);
+    }
+
+    fn put(&self, wanted: &Wanted<'_>, answer: &mut Tracked) -> Result<bool, Refusal> {
+        let parent = wanted.parent;
         for _ in 0..CHOICES {
-            let image = self.plan(tuple, commit, parent)?;
+            let image = self.plan(wanted)?;
             if parent.is_some_and(|parent| !self.tracker.expectations.take(parent)) {
-                return Ok(None);
+                return Ok(false);
             }
-            let outcome = self.insert(&image);
+            let outcome = self.insert(&image, wanted.home);
             if let (Some(parent), Err(_)) = (parent, &outcome) {
                 // It wasn't used: it may be by another packet.
                 let _ = self.tracker.expectations.insert(*parent, self.request.second);
             }
             match outcome {
                 Ok(link) => {
-                    self.tracker.tally.add(link.place as usize >> 3, Count::Created, 1);
+                    self.tracker.tally.add(wanted.home.bucket, Count::Created, 1);
                     if parent.is_some() {
                         self.tracker.tally.add(0, Count::Expected, 1);
                     }
-                    return Ok(Some((image, link)));
+                    self.created(&image, link, answer);
+                    return Ok(true);
                 }
-                Err(Obstacle::Raced) => return Ok(None),
+                Err(Obstacle::Raced) => return Ok(false),
                 Err(Obstacle::Full) => return Err(Refusal::Full),
                 Err(Obstacle::Clash) if image.nat.is_none() => return Err(Refusal::Clash),
                 Err(Obstacle::Clash) => {}
@@ -84,13 +97,15 @@ impl Work<'_> {
     }
 
     /// The connection as it is to be.
-    fn plan(&self, tuple: &Tuple, commit: &Commit, parent: Option<&Expectation>) -> Result<Image, Refusal> {
+    #[inline(always)]
+    fn plan(&self, wanted: &Wanted<'_>) -> Result<Image, Refusal> {
+        let Wanted { tuple, commit, parent, .. } = *wanted;
         let (reply, nat) = match (parent, &commit.nat) {
             (Some(parent), _) if self.translates() => self.foretold(tuple, parent)?,
             (None, Some(nat)) => (self.translated(tuple, nat)?, Some(nat.side)),
             _ => (tuple.reversed(), None),
         };
-        if nat.is_none() && !self.request.effects && self.taken(&reply) {
+        if nat.is_none() && !self.request.effects && self.is_known(&reply) {
             return Err(Refusal::Clash);
         }
         let (progress, timeout) = Progress::begin(self.request.facts);
@@ -103,12 +118,9 @@ impl Work<'_> {
             original: *tuple,
             reply,
             nat,
-            mark,
-            label,
-            progress,
-            timeout,
             helper: commit.helper.filter(|helper| helper.is_for(tuple)),
             parent: parent.map(|parent| parent.original),
+            moving: Moving { mark, label, progress, timeout },
         })
     }
 
@@ -126,32 +138,35 @@ impl Work<'_> {
             }
             None => return Ok((reply, None)),
         };
-        if self.taken(&reply) { Err(Refusal::NatExhausted) } else { Ok((reply, Some(side))) }
+        if self.is_known(&reply) { Err(Refusal::NatExhausted) } else { Ok((reply, Some(side))) }
     }
 
     /// The first reply tuple of a range that is free.
     fn translated(&self, tuple: &Tuple, nat: &Nat) -> Result<Tuple, Refusal> {
         let random = spread(self.tracker.random.fetch_add(1, Ordering::Relaxed));
         let number = nat::number(nat, tuple, self.request.zone, &self.tracker.key, random);
-        nat::choose(nat, tuple, number, |reply| self.taken(reply)).ok_or(Refusal::NatExhausted)
+        nat::choose(nat, tuple, number, |reply| self.is_known(reply)).ok_or(Refusal::NatExhausted)
     }
 
-    fn taken(&self, reply: &Tuple) -> bool {
+    /// Whether a live connection has the tuple that stays.
+    pub fn is_known(&self, tuple: &Tuple) -> bool {
         let Request { zone, second, .. } = *self.request;
-        let place = self.tracker.place(zone, reply);
-        matches!(self.tracker.find(place, zone, reply, second), Sought::Found(_))
+        let place = self.tracker.place(zone, tuple);
+        match self.tracker.find(place, zone, tuple, second) {
+            Sought::Found(found) => self.replaced.get() != Some(found.slot),
+            Sought::Absent(_) => false,
+        }
     }
 
     /// Fills a slot and puts it where both tuples are sought, if neither has a connection.
-    fn insert(&self, image: &Image) -> Result<Link, Obstacle> {
+    fn insert(&self, image: &Image, home: Place) -> Result<Link, Obstacle> {
         let tracker = self.tracker;
         let second = self.request.second;
-        let home = tracker.place(image.zone, &image.original);
         let slot = tracker.arena.take(home.bucket).ok_or(Obstacle::Full)?;
         let entry = tracker.arena.get(slot).ok_or(Obstacle::Full)?;
-        let seconds = tracker.zones.seconds(image.zone, image.timeout);
+        let seconds = tracker.zones.seconds(image.zone, image.moving.timeout);
         let epoch = entry.fill(image, home.bucket, second, seconds);
-        match self.publish(image, slot, entry) {
+        match self.publish(image, home, (slot, entry)) {
             Ok(()) => Ok(Link::entry(slot, Direction::Original, epoch)),
             Err(obstacle) => {
                 entry.end();
@@ -161,15 +176,22 @@ impl Work<'_> {
         }
     }
 
-    fn publish(&self, image: &Image, slot: usize, entry: &Entry) -> Result<(), Obstacle> {
+    fn publish(&self, image: &Image, home: Place, (slot, entry): (usize, &Entry)) -> Result<(), Obstacle> {
         let (tracker, zone, second) = (self.tracker, image.zone, self.request.second);
-        let home = tracker.place(zone, &image.original);
         let away = if image.nat.is_some() { tracker.place(zone, &image.reply) } else { home };
         let _held = tracker.index.lock(home.bucket, away.bucket);
-        if tracker.find_held(home, zone, &image.original, second).is_some() {
+        if image.nat.is_none() {
+            // One place for both tuples.
+            match tracker.find_held(home, zone, [&image.original, &image.reply], second) {
+                Some(0) => return Err(Obstacle::Raced),
+                Some(_) => return Err(Obstacle::Clash),
+                None => {}
+            }
+        } else if tracker.find_held(home, zone, [&image.original; 2], second).is_some() {
             return Err(Obstacle::Raced);
-        }
-        if image.reply != image.original && tracker.find_held(away, zone, &image.reply, second).is_some() {
+        } else if image.reply != image.original
+            && tracker.find_held(away, zone, [&image.reply; 2], second).is_some()
+        {
             return Err(Obstacle::Clash);
         }
         tracker.index.insert(home, slot).map_err(|_| Obstacle::Full)?;
@@ -200,10 +222,12 @@ impl Connections {
         self.total.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Whether there may be one.
-    fn room(&self, zone: u16) -> Result<(), Refusal> {
-        self.reserve(zone)?;
-        self.release(zone);
-        Ok(())
+    /// Whether there may be one when so many have gone.
+    fn room(&self, zone: u16, leaving: u32) -> Result<(), Refusal> {
+        if !self.zones.room(zone, leaving) {
+            return Err(Refusal::ZoneLimit);
+        }
+        let total = self.total.load(Ordering::Relaxed).saturating_sub(leaving);
+        if total < self.max { Ok(()) } else { Err(Refusal::Full) }
     }
 }

@@ -256,7 +256,7 @@ impl Entry {
     }
 
     fn step(&mut self, direction: Direction, segment: impl FnOnce() -> Option<Segment>) -> bool {
-        if !self.progress.quiet(direction) {
+        if !self.progress.quiet(direction) || !self.progress.keeps(self.timeout) {
             return false;
         }
         if self.progress.kind != Kind::Tcp {

@@ -144,6 +144,11 @@ impl Progress {
         }
     }
 
+    /// Whether an ordinary packet starts the timeout anew that counts already.
+    pub(crate) fn keeps(&self, timeout: Timeout) -> bool {
+        self.kind != Kind::Tcp || timeout == tcp::timeout(self.peers[0].state, self.peers[1].state)
+    }
+
     /// Whether an ordinary packet of this direction changes nothing but windows and age.
     pub(crate) fn quiet(&self, direction: Direction) -> bool {
         let [source, destination] = match direction {

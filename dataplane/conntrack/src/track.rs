@@ -4,16 +4,18 @@
 //! and its windows, they are written as a hit writes them. Else its lock is taken, and it is judged again as it is then.
 //! Whoever finds that another worker was quicker begins anew.
 
+use std::cell::Cell;
 use std::sync::atomic::Ordering;
 
 use crate::connections::{Connections, Found, Sought};
-use crate::entry::{Entry, Image};
-use crate::expectations::Expectation;
+use crate::entry::Entry;
+use crate::image::{Image, Moving};
 use crate::index::Place;
 use crate::link::{Absence, Link, Target};
+use crate::make::Wanted;
 use crate::nat::Translation;
 use crate::protocol::{self, Kind, Outcome, Verdict};
-use crate::request::{Before, Commit, Request, Tracked};
+use crate::request::{Before, Request, Tracked};
 use crate::state::{Direction, State};
 use crate::tally::Count;
 use crate::tuple::Tuple;
@@ -27,30 +29,41 @@ pub(crate) struct Work<'a> {
     pub request: &'a Request<'a>,
     /// What was said of the packet before, in this zone.
     before: Option<Before>,
+    /// The slot of a connection that a trace would have replaced.
+    pub replaced: Cell<Option<usize>>,
 }
 
 /// What a packet makes of a connection.
 struct Judgement {
-    image: Image,
+    moving: Moving,
     /// `None` if it takes no part in the connection's state.
     verdict: Option<Verdict>,
 }
 
+/// The answer has been filled in; `None` is that another worker was quicker.
+type Done = Option<()>;
+
 impl<'a> Work<'a> {
     pub fn new(tracker: &'a Connections, request: &'a Request<'a>) -> Self {
-        Work { tracker, request, before: request.before.filter(|before| before.zone == request.zone) }
+        let before = request.before.filter(|before| before.zone == request.zone);
+        Work { tracker, request, before, replaced: Cell::new(None) }
     }
 
     pub fn run(&self) -> Tracked {
-        if let Some(answer) = self.again() {
+        let mut answer = Tracked::nothing(self.request.zone);
+        if self.before.is_some() && self.again(&mut answer).is_some() {
             return answer;
         }
-        let Some(tuple) = self.request.facts.key() else { return Tracked::invalid(self.request.zone) };
-        (0..ATTEMPTS).find_map(|_| self.attempt(&tuple)).unwrap_or(Tracked::invalid(self.request.zone))
+        let done = self
+            .request
+            .facts
+            .key()
+            .and_then(|tuple| (0..ATTEMPTS).find_map(|_| self.attempt(&tuple, &mut answer)));
+        done.map_or(Tracked::invalid(self.request.zone), |()| answer)
     }
 
     /// The second `ct(..)` in the same zone: the connection has seen the packet already.
-    fn again(&self) -> Option<Tracked> {
+    fn again(&self, answer: &mut Tracked) -> Done {
         let before = self.before?;
         let Target::Entry(slot, direction) = before.connection.target() else { return None };
         let live = self.tracker.holds(before.connection, self.request.second);
@@ -58,17 +71,15 @@ impl<'a> Work<'a> {
             return None;
         }
         let found = Found { slot, direction, epoch: before.connection.epoch };
-        let (entry, old) = self.read(&found)?;
-        let judgement = Judgement { image: self.marked(&old), verdict: None };
-        let epoch = self.write(entry, &found, (&old, &judgement))?;
+        let entry = self.tracker.arena.get(slot)?;
+        let (image, _) = entry.read().filter(|&(_, epoch)| epoch == found.epoch)?;
+        let judgement = Judgement { moving: self.marked(&image, &image.moving), verdict: None };
+        let epoch = self.write(entry, &found, (&image, &judgement))?;
         let connection = Link::entry(slot, direction, epoch);
         // What was said before depends on the link that was given then.
-        let link = if self.is_ordinary(&old) { connection } else { Link::NEVER };
-        Some(self.answer(
-            &judgement.image,
-            connection,
-            Tracked { state: before.state, link, ..self.nothing() },
-        ))
+        answer.link = if self.is_ordinary(&image) { connection } else { Link::NEVER };
+        self.answer((&image, &judgement.moving), connection, before.state, answer);
+        Some(())
     }
 
     /// Whether it is neither an ICMP error nor to be shown to a helper.
@@ -76,12 +87,8 @@ impl<'a> Work<'a> {
         image.helper.is_none() && self.request.facts.inner.is_none()
     }
 
-    fn nothing(&self) -> Tracked {
-        Tracked::nothing(self.request.zone)
-    }
-
-    fn attempt(&self, tuple: &Tuple) -> Option<Tracked> {
-        let Request { zone, facts, second, effects, commit, .. } = *self.request;
+    fn attempt(&self, tuple: &Tuple, answer: &mut Tracked) -> Done {
+        let Request { zone, facts, second, commit, .. } = *self.request;
         let generation = self.tracker.expectations.generation();
         let turned = self.before.is_some_and(|before| before.state.any(State::SNAT | State::DNAT));
         // What was translated in this zone is found by where its answers come from.
@@ -90,10 +97,13 @@ impl<'a> Work<'a> {
         let mut found = match self.tracker.find(place, zone, &sought, second) {
             Sought::Found(found) => found,
             Sought::Absent(_) if facts.inner.is_some() => {
-                return Some(Tracked { original: Some(*tuple), ..Tracked::invalid(zone) });
+                answer.state = State::INV | State::TRK;
+                answer.original = Some(*tuple);
+                return Some(());
             }
             Sought::Absent(epoch) => {
-                return self.absent(tuple, (!turned).then(|| (place, epoch.wrapping_add(generation))));
+                let known = (!turned).then(|| (place, epoch.wrapping_add(generation)));
+                return self.absent(tuple, known, answer);
             }
         };
         if turned {
@@ -102,96 +112,83 @@ impl<'a> Work<'a> {
         // An ICMP error begins nothing, so it doesn't end anything either (in Open vSwitch it does).
         let force = commit.is_some_and(|commit| commit.force) && facts.inner.is_none();
         if found.direction == Direction::Reply && force {
-            return self.replace(&found, effects, tuple);
+            return self.replace(&found, tuple, answer);
         }
-        self.found(&found, tuple)
+        self.found(&found, tuple, answer)
     }
 
     /// The packet begins a new connection in this one's place.
-    fn replace(&self, found: &Found, effects: bool, tuple: &Tuple) -> Option<Tracked> {
-        if effects && !self.tracker.remove(found.slot, found.epoch, Count::Replaced, |_| true) {
-            return None;
-        }
-        self.absent(tuple, None)
-    }
-
-    fn read(&self, found: &Found) -> Option<(&'a Entry, Image)> {
-        let entry = self.tracker.arena.get(found.slot)?;
-        let (image, epoch) = entry.read()?;
-        (epoch == found.epoch).then_some((entry, image))
-    }
-
-    fn found(&self, found: &Found, tuple: &Tuple) -> Option<Tracked> {
-        let (entry, old) = self.read(found)?;
-        let mut judgement = self.judge(&old, found.direction);
-        if judgement.verdict.is_some_and(|verdict| verdict.outcome == Outcome::Again) {
-            return self.replace(found, self.request.effects, tuple);
-        }
-        let epoch = match self.write(entry, found, (&old, &judgement)) {
-            Some(epoch) => epoch,
-            None => {
-                // Not as it was read: as it is now, under its lock.
-                let home = entry.home.load(Ordering::Relaxed) as usize;
-                let _held = self.tracker.index.lock(home, home);
-                if entry.epoch.load(Ordering::Acquire) != found.epoch || !entry.linked() {
-                    return None;
-                }
-                let old = entry.image();
-                judgement = self.judge(&old, found.direction);
-                if judgement.verdict.is_some_and(|verdict| verdict.outcome == Outcome::Again) {
-                    return None;
-                }
-                entry.change(&old, &judgement.image)
-            }
+    fn replace(&self, found: &Found, tuple: &Tuple, answer: &mut Tracked) -> Done {
+        let removed = if self.request.effects {
+            self.tracker.remove(found.slot, found.epoch, Count::Replaced, |_| true)
+        } else {
+            self.replaced.set(Some(found.slot));
+            true
         };
-        self.refresh(entry, &judgement);
-        let link = Link::entry(found.slot, found.direction, epoch);
-        let state = self.seen(&judgement, found.direction);
-        let mut answer = self.answer(&judgement.image, link, Tracked { state, ..self.nothing() });
-        if self.is_ordinary(&old) && judgement.lasts() {
-            answer.link = link;
+        if removed { self.absent(tuple, None, answer) } else { None }
+    }
+
+    fn found(&self, found: &Found, tuple: &Tuple, answer: &mut Tracked) -> Done {
+        let entry = self.tracker.arena.get(found.slot)?;
+        let expiry = entry.expiry();
+        let (image, _) = entry.read().filter(|&(_, epoch)| epoch == found.epoch)?;
+        let mut judgement = self.judge(&image, &image.moving, found.direction);
+        if judgement.verdict.is_some_and(|verdict| verdict.outcome == Outcome::Again) {
+            return self.replace(found, tuple, answer);
         }
-        Some(answer)
+        let epoch = match self.write(entry, found, (&image, &judgement)) {
+            Some(epoch) => {
+                self.refresh(entry, expiry, &judgement);
+                epoch
+            }
+            None => self.write_held(entry, found, (&image, &mut judgement))?,
+        };
+        let link = Link::entry(found.slot, found.direction, epoch);
+        let state = self.seen(&image, &judgement, found.direction);
+        answer.link = if self.is_ordinary(&image) && judgement.lasts() { link } else { Link::NEVER };
+        self.answer((&image, &judgement.moving), link, state, answer);
+        Some(())
     }
 
     /// What the packet makes of the connection.
-    fn judge(&self, old: &Image, direction: Direction) -> Judgement {
+    #[inline]
+    fn judge(&self, image: &Image, old: &Moving, direction: Direction) -> Judgement {
         let facts = self.request.facts;
-        let mut image = self.marked(old);
+        let mut moving = self.marked(image, old);
         let liberal = self.tracker.liberal.load(Ordering::Relaxed);
         let verdict =
-            facts.inner.is_none().then(|| image.progress.update(direction, facts.tcp.as_ref(), liberal));
+            facts.inner.is_none().then(|| moving.progress.update(direction, facts.tcp.as_ref(), liberal));
         if let Some(timeout) = verdict.and_then(|verdict| verdict.refresh) {
-            image.timeout = timeout;
+            moving.timeout = timeout;
         }
-        Judgement { image, verdict }
+        Judgement { moving, verdict }
     }
 
     /// With the marks that a commit sets; an expected connection keeps its parent's.
-    fn marked(&self, old: &Image) -> Image {
-        match (self.request.commit, old.parent) {
+    #[inline]
+    fn marked(&self, image: &Image, old: &Moving) -> Moving {
+        match (self.request.commit, image.parent) {
             (Some(commit), None) => {
-                Image { mark: commit.mark.apply(old.mark), label: commit.label.apply(old.label), ..*old }
+                Moving { mark: commit.mark.apply(old.mark), label: commit.label.apply(old.label), ..*old }
             }
             _ => *old,
         }
     }
 
     /// Writes what can be written without a lock; `None` if there is more.
-    fn write(&self, entry: &Entry, found: &Found, (old, new): (&Image, &Judgement)) -> Option<u32> {
-        if !self.request.effects {
-            return Some(found.epoch);
-        }
-        let same = (old.mark, old.label) == (new.image.mark, new.image.label);
+    #[inline]
+    fn write(&self, entry: &Entry, found: &Found, (image, new): (&Image, &Judgement)) -> Option<u32> {
+        let old = &image.moving;
         let calm = match new.verdict {
-            None => true,
-            Some(_) if new.image.progress.kind == Kind::Tcp => {
-                same && new.verdict.is_some_and(|verdict| verdict.refresh == Some(old.timeout))
-                    && entry.step(found.direction, || self.request.facts.tcp)
+            None => new.moving == *old,
+            Some(verdict) if old.progress.kind == Kind::Tcp => {
+                (old.mark, old.label) == (new.moving.mark, new.moving.label)
+                    && verdict.refresh == Some(old.timeout)
+                    && (!self.request.effects || entry.step(found.direction, || self.request.facts.tcp))
             }
-            Some(_) => new.image.progress == old.progress && new.image.timeout == old.timeout,
+            Some(_) => new.moving == *old,
         };
-        if same && calm {
+        if calm || !self.request.effects {
             return Some(found.epoch);
         }
         if new.verdict.is_some() {
@@ -201,24 +198,46 @@ impl<'a> Work<'a> {
         let _held = self.tracker.index.lock(home, home);
         let current = entry.epoch.load(Ordering::Acquire) == found.epoch && entry.linked();
         current.then(|| {
-            let old = entry.image();
-            entry.change(&old, &self.marked(&old))
+            let old = entry.moving();
+            entry.change(&old, &self.marked(image, &old))
         })
     }
 
-    fn refresh(&self, entry: &Entry, judgement: &Judgement) {
+    /// Not as it was read, but as it is now, under its lock.
+    fn write_held(
+        &self,
+        entry: &Entry,
+        found: &Found,
+        (image, judgement): (&Image, &mut Judgement),
+    ) -> Option<u32> {
+        let home = entry.home.load(Ordering::Relaxed) as usize;
+        let _held = self.tracker.index.lock(home, home);
+        if entry.epoch.load(Ordering::Acquire) != found.epoch || !entry.linked() {
+            return None;
+        }
+        let old = entry.moving();
+        *judgement = self.judge(image, &old, found.direction);
+        if judgement.verdict.is_some_and(|verdict| verdict.outcome == Outcome::Again) {
+            return None;
+        }
+        let epoch = entry.change(&old, &judgement.moving);
+        self.refresh(entry, entry.expiry(), judgement);
+        Some(epoch)
+    }
+
+    fn refresh(&self, entry: &Entry, expiry: u32, judgement: &Judgement) {
         let Some(timeout) = judgement.verdict.and_then(|verdict| verdict.refresh) else { return };
         if self.request.effects {
-            let seconds = self.tracker.zones.seconds(judgement.image.zone, timeout);
-            entry.revive(entry.expiry.load(Ordering::Relaxed), self.request.second, seconds);
+            let seconds = self.tracker.zones.seconds(self.request.zone, timeout);
+            entry.revive(expiry, self.request.second, seconds);
         }
     }
 
     /// `ct_state` without what a translation adds.
-    fn seen(&self, judgement: &Judgement, direction: Direction) -> State {
+    fn seen(&self, image: &Image, judgement: &Judgement, direction: Direction) -> State {
         let before = self.before.map(|before| before.state).unwrap_or_default();
         let reply = if direction == Direction::Reply { State::RPL } else { State::NONE };
-        let related = if judgement.image.parent.is_some() { State::REL } else { State::NONE };
+        let related = if image.parent.is_some() { State::REL } else { State::NONE };
         match judgement.verdict.map(|verdict| verdict.outcome) {
             None => before | State::REL | reply,
             Some(Outcome::Established) => (before | related | State::EST | reply).without(State::NEW),
@@ -228,23 +247,28 @@ impl<'a> Work<'a> {
     }
 
     /// Fills in what the connection says.
-    fn answer(&self, image: &Image, connection: Link, answer: Tracked) -> Tracked {
-        let done = answer.state.any(State::SNAT | State::DNAT);
-        let direction = connection.direction().unwrap_or_default();
-        let translation = if self.translates() && !done { image.translation(direction) } else { None };
-        let related = self.request.facts.inner.is_some();
-        let translation = translation.map(|translation| Translation { related, ..translation });
-        let turned = translation.map(|translation| translation.state()).unwrap_or_default();
-        Tracked {
-            state: answer.state | turned | State::TRK,
-            mark: image.mark,
-            label: image.label,
-            original: Some(image.parent.unwrap_or(image.original)),
-            translation,
-            connection,
-            helper: image.helper,
-            ..answer
+    #[inline]
+    pub fn answer(
+        &self,
+        (image, moving): (&Image, &Moving),
+        connection: Link,
+        state: State,
+        answer: &mut Tracked,
+    ) {
+        let done = state.any(State::SNAT | State::DNAT);
+        answer.state = state | State::TRK;
+        answer.translation = None;
+        if image.nat.is_some() && self.translates() && !done {
+            let related = self.request.facts.inner.is_some();
+            let translation = image.translation(connection.direction().unwrap_or_default());
+            answer.translation = translation.map(|translation| Translation { related, ..translation });
+            answer.state |= translation.map(|translation| translation.state()).unwrap_or_default();
         }
+        answer.mark = moving.mark;
+        answer.label = moving.label;
+        answer.original = Some(image.parent.unwrap_or(image.original));
+        answer.connection = connection;
+        answer.helper = image.helper;
     }
 
     pub fn translates(&self) -> bool {
@@ -252,13 +276,14 @@ impl<'a> Work<'a> {
     }
 
     /// There is no connection. `known` is where it was sought, and what a link to that holds.
-    fn absent(&self, tuple: &Tuple, known: Option<(Place, u32)>) -> Option<Tracked> {
+    fn absent(&self, tuple: &Tuple, known: Option<(Place, u32)>, answer: &mut Tracked) -> Done {
         let Request { zone, facts, commit, second, .. } = *self.request;
         let expectation = self.tracker.expectations.find(zone, tuple, second);
+        let parent = expectation.as_ref();
         let begins = protocol::may_begin(facts);
-        let state = if begins { State::NEW } else { State::INV } | State::TRK;
-        let mut answer = Tracked { state, original: Some(*tuple), ..self.nothing() };
-        match (&expectation, known) {
+        answer.state = if begins { State::NEW } else { State::INV } | State::TRK;
+        (answer.original, answer.link) = (Some(*tuple), Link::NEVER);
+        match (parent, known) {
             (Some(parent), _) => {
                 (answer.mark, answer.label) = (parent.mark, parent.label);
                 answer.original = Some(parent.original);
@@ -272,32 +297,28 @@ impl<'a> Work<'a> {
             _ => {}
         }
         match commit {
-            Some(commit) if begins => self.begin(tuple, commit, expectation.as_ref(), answer),
-            _ => Some(answer),
+            Some(commit) if begins => {
+                answer.link = Link::NEVER;
+                let home = known.map_or_else(|| self.tracker.place(zone, tuple), |(place, _)| place);
+                self.begin(&Wanted { tuple, home, commit, parent }, answer)
+            }
+            _ => Some(()),
         }
     }
 
-    fn begin(
-        &self,
-        tuple: &Tuple,
-        commit: &Commit,
-        expectation: Option<&Expectation>,
-        answer: Tracked,
-    ) -> Option<Tracked> {
-        let answer = Tracked { link: Link::NEVER, ..answer };
-        match self.make(tuple, commit, expectation) {
-            Ok(Some((image, link))) => {
-                let fresh = Tracked { state: answer.state, created: true, ..self.nothing() };
-                Some(self.answer(&image, link, fresh))
-            }
-            Ok(None) => None,
+    fn begin(&self, wanted: &Wanted<'_>, answer: &mut Tracked) -> Done {
+        match self.make(wanted, answer) {
+            Ok(made) => return made.then_some(()),
+            // Another worker has made it, and taken the last place for that.
+            Err(_) if self.request.effects && self.is_known(wanted.tuple) => return None,
             Err(refusal) => {
                 if self.request.effects {
-                    self.tracker.tally.add(usize::from(tuple.src_port), refusal.into(), 1);
+                    self.tracker.tally.add(usize::from(wanted.tuple.src_port), refusal.into(), 1);
                 }
-                Some(Tracked { refused: Some(refusal), ..answer })
+                answer.refused = Some(refusal);
             }
         }
+        Some(())
     }
 }
 
@@ -307,7 +328,7 @@ impl Judgement {
     fn lasts(&self) -> bool {
         match self.verdict.map(|verdict| verdict.outcome) {
             Some(Outcome::Established) => true,
-            Some(Outcome::New) => self.image.progress.kind != Kind::Tcp,
+            Some(Outcome::New) => self.moving.progress.kind != Kind::Tcp,
             _ => false,
         }
     }

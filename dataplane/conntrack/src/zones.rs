@@ -49,17 +49,25 @@ impl Zones {
 
     /// Counts a connection, if the zone may have one more.
     pub fn admit(&self, zone: u16) -> bool {
-        let zone = self.zone(zone);
-        let count = zone.count.fetch_add(1, RELAXED);
-        let limit = match zone.limit.load(RELAXED) {
+        let count = self.zone(zone).count.fetch_add(1, RELAXED);
+        let admitted = self.is_below(zone, count);
+        if !admitted {
+            self.release(zone);
+        }
+        admitted
+    }
+
+    /// Whether the zone may have one more when so many have gone.
+    pub fn room(&self, zone: u16, leaving: u32) -> bool {
+        self.is_below(zone, self.zone(zone).count.load(RELAXED).saturating_sub(leaving))
+    }
+
+    fn is_below(&self, zone: u16, count: u32) -> bool {
+        let limit = match self.zone(zone).limit.load(RELAXED) {
             0 => self.limit.load(RELAXED),
             own => own,
         };
-        let admitted = limit < 2 || count < limit - 2;
-        if !admitted {
-            zone.count.fetch_sub(1, RELAXED);
-        }
-        admitted
+        limit < 2 || count < limit - 2
     }
 
     /// A connection has gone.

@@ -7,7 +7,7 @@
 
 mod quoted;
 
-use weft_conntrack::{Facts, Family, Segment, Translation, Tuple};
+use weft_conntrack::{Connections, Facts, Family, Filter, Partial, Segment, Translation, Tuple};
 use weft_flow::{Field, Fields, Subfield};
 use weft_io::Packet;
 use weft_wire::{EtherType, Protocol, ipv6, tcp};
@@ -21,36 +21,35 @@ use crate::parse::{self, Link};
 pub fn facts(fields: &Fields, packet: Option<&Packet>) -> Option<Facts> {
     let tuple = tuple(fields).filter(|tuple| tuple.is_trackable() || is_error(tuple))?;
     let inner = if is_error(&tuple) { packet.and_then(quoted::tuple) } else { None };
-    let tcp = if tuple.protocol == Protocol::TCP.0 { tcp_of(fields, packet) } else { None };
+    let tcp = if tuple.protocol == Protocol::TCP.0 { packet.and_then(segment) } else { None };
     Some(Facts { tuple, tcp, inner, valid: true })
 }
 
 /// Whether the packet is a fragment.
+#[inline]
 pub fn is_fragment(fields: &Fields) -> bool {
-    Subfield::whole(Field::IpFrag).get(fields) != 0
+    fields.0[3] & 3 != 0
 }
 
-/// The tuple that these fields are.
+/// The tuple that these fields are. This runs for every new connection, so it reads words (`weft_flow::fields`).
 pub fn tuple(fields: &Fields) -> Option<Tuple> {
-    let get = |field| Subfield::whole(field).get(fields);
-    let family = match EtherType(get(Field::EthType) as u16) {
-        EtherType::IPV4 => Family::V4,
-        EtherType::IPV6 => Family::V6,
+    let words = &fields.0;
+    let address = |at: usize| u128::from(words[at]) << 64 | u128::from(words[at + 1]);
+    let (family, src, dst) = match EtherType((words[3] >> 48) as u16) {
+        EtherType::IPV4 => (Family::V4, (words[5] as u32).into(), (words[7] as u32).into()),
+        EtherType::IPV6 => (Family::V6, address(4), address(6)),
         _ => return None,
     };
     if is_fragment(fields) {
         return None;
     }
-    let (src, dst) = match family {
-        Family::V4 => (get(Field::IpSrc), get(Field::IpDst)),
-        Family::V6 => (get(Field::Ipv6Src), get(Field::Ipv6Dst)),
-    };
-    let protocol = get(Field::NwProto) as u8;
-    let (src_port, dst_port) = (get(Field::TcpSrc) as u16, get(Field::TcpDst) as u16);
+    let protocol = (words[3] >> 24) as u8;
+    let (src_port, dst_port) = ((words[8] >> 48) as u16, (words[8] >> 32) as u16);
     let tuple = Tuple { src, dst, src_port, dst_port, protocol, family };
     Some(match (tuple.is_icmp(), Protocol(protocol)) {
         (true, _) => message(tuple),
-        (false, Protocol::TCP | Protocol::UDP | Protocol::SCTP) => tuple,
+        (false, Protocol::TCP | Protocol::UDP) => tuple,
+        // As Open vSwitch, SCTP too.
         (false, _) => Tuple { src_port: 0, dst_port: 0, ..tuple },
     })
 }
@@ -70,16 +69,41 @@ pub fn is_error(tuple: &Tuple) -> bool {
         }
 }
 
-/// Of a packet that is only described, the flags are all that is known.
-fn tcp_of(fields: &Fields, packet: Option<&Packet>) -> Option<Segment> {
-    match packet {
-        Some(packet) => segment(packet),
-        None => {
-            let flags = Subfield::whole(Field::TcpFlags).get(fields) as u8;
-            Some(Segment { flags, window: u16::MAX, ..Segment::default() })
-        }
+/// A TCP segment that is only described is the next one of its connection, or the first of a new one.
+pub fn described(
+    connections: &Connections,
+    zone: u16,
+    facts: &Facts,
+    fields: &Fields,
+    second: u32,
+) -> Segment {
+    let flags = (fields.0[8] >> 16) as u8;
+    let tuple = &facts.tuple;
+    let exactly = |tuple: &Tuple| Partial {
+        src: Some(tuple.src),
+        dst: Some(tuple.dst),
+        src_port: Some(tuple.src_port),
+        dst_port: Some(tuple.dst_port),
+        protocol: Some(tuple.protocol),
+        family: Some(tuple.family),
+    };
+    let mut found = None;
+    let there = Filter { zone: Some(zone), original: exactly(tuple), ..Filter::default() };
+    let back = Filter { zone: Some(zone), reply: exactly(tuple), ..Filter::default() };
+    for (filter, [from, to]) in [(there, [0, 1]), (back, [1, 0])] {
+        connections.list(&filter, second, &mut |connection| {
+            let peers = connection.progress.peers;
+            found = Some((peers[from].low, peers[to].low));
+        });
     }
+    let (seq, ack) = found.unwrap_or_default();
+    let usual = if found.is_some() { ACK } else { SYN };
+    let flags = if flags == 0 { usual } else { flags };
+    Segment { seq, ack, window: u16::MAX, flags, payload: 0, scale: None }
 }
+
+/// TCP's ACK flag.
+const ACK: u8 = 0x10;
 
 /// What tracking reads of a TCP packet. `None` if it has no whole TCP header.
 #[inline]
@@ -151,7 +175,7 @@ fn ends(octets: &[u8], tuple: Tuple) -> Option<Tuple> {
         return Some(Tuple { src_port, dst_port: Tuple::icmp(kind, code), ..tuple });
     }
     match protocol {
-        Protocol::TCP | Protocol::UDP | Protocol::SCTP => Some(Tuple {
+        Protocol::TCP | Protocol::UDP => Some(Tuple {
             src_port: u16::from_be_bytes([a, b]),
             dst_port: u16::from_be_bytes([c, d]),
             ..tuple
@@ -160,40 +184,22 @@ fn ends(octets: &[u8], tuple: Tuple) -> Option<Tuple> {
     }
 }
 
-/// Puts a tuple into the fields of the original direction: `ct_nw_src` and so on, and takes out what was there.
+/// Puts a tuple into the fields of the original direction: `ct_nw_src` and so on; or zeros.
 pub(crate) fn set_original(fields: &mut Fields, tuple: Option<&Tuple>) {
-    let Some(tuple) = tuple else {
-        for field in TUPLE {
-            Subfield::whole(field).set(fields, 0);
+    let words = &mut fields.0;
+    words[32..36].fill(0);
+    (words[30], words[31]) = (0, words[31] & 0xffff << 48);
+    let Some(tuple) = tuple else { return };
+    let (source_port, destination_port) = ports_of(tuple);
+    words[31] |= u64::from(tuple.protocol) << 32 | u64::from(source_port) << 16 | u64::from(destination_port);
+    match tuple.family {
+        Family::V4 => words[30] = u64::from(tuple.src as u32) << 32 | u64::from(tuple.dst as u32),
+        Family::V6 => {
+            (words[32], words[33]) = ((tuple.src >> 64) as u64, tuple.src as u64);
+            (words[34], words[35]) = ((tuple.dst >> 64) as u64, tuple.dst as u64);
         }
-        return;
-    };
-    let (ports, v4) = (ports_of(tuple), tuple.family == Family::V4);
-    let at = |family: bool, address| if family { address } else { 0 };
-    let values = [
-        tuple.protocol.into(),
-        at(v4, tuple.src),
-        at(v4, tuple.dst),
-        at(!v4, tuple.src),
-        at(!v4, tuple.dst),
-        ports.0.into(),
-        ports.1.into(),
-    ];
-    for (field, value) in TUPLE.into_iter().zip(values) {
-        Subfield::whole(field).set(fields, value);
     }
 }
-
-/// The fields of a connection's original direction.
-const TUPLE: [Field; 7] = [
-    Field::CtNwProto,
-    Field::CtNwSrc,
-    Field::CtNwDst,
-    Field::CtIpv6Src,
-    Field::CtIpv6Dst,
-    Field::CtTpSrc,
-    Field::CtTpDst,
-];
 
 /// What `ct_tp_src` and `ct_tp_dst` say: ports, or ICMP's type and code.
 fn ports_of(tuple: &Tuple) -> (u16, u16) {

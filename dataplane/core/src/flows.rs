@@ -45,7 +45,8 @@ impl<const W: usize, const L: usize> Flows<W, L> {
         packet: &Packet,
         forward: &mut Forwarder,
     ) -> Option<&mut Flow<W, L>> {
-        self.cache.flow(place).filter(|flow| stands(flow, key, forward) && forward.steps(&flow.links, packet))
+        let flow = self.cache.flow(place)?;
+        if stands(flow, key, forward) && forward.steps(&flow.links, packet) { Some(flow) } else { None }
     }
 
     /// The flow isn't cached, or is stale, or was cached within this burst: walks the pipeline if need be, and caches what
@@ -120,6 +121,12 @@ impl<const W: usize, const L: usize> Flows<W, L> {
     }
 }
 
+/// Compares keys without a call: that of 72 octets would be one.
+#[inline(always)]
+fn is_same<const W: usize>(one: &[u64; W], other: &[u64; W]) -> bool {
+    one.iter().zip(other).fold(0, |difference, (one, other)| difference | one ^ other) == 0
+}
+
 /// Whether the flow is the key's, and all that it depends on stands but its connections.
 #[inline(always)]
 fn stands<const W: usize, const L: usize>(
@@ -128,7 +135,7 @@ fn stands<const W: usize, const L: usize>(
     forward: &mut Forwarder,
 ) -> bool {
     let epochs = &forward.shared.epochs;
-    flow.key == *key
+    is_same(&flow.key, key)
         && epochs.holds(flow.deps[0])
         && epochs.holds(flow.deps[1])
         && forward.is_current(flow.program)

@@ -7,7 +7,7 @@
 //!
 //! Each worker has its own arena, and is the only one to touch it.
 
-use std::hash::{BuildHasher, Hash, Hasher};
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use hashbrown::HashTable;
@@ -93,7 +93,7 @@ pub struct Programs {
     slots: Vec<Option<Program>>,
     free: Vec<ProgramId>,
     index: HashTable<ProgramId>,
-    hasher: foldhash::fast::FixedState,
+    hasher: foldhash::fast::RandomState,
     /// Programs that have counted something.
     busy: Vec<ProgramId>,
     /// Programs that one user less has from the next release on.
@@ -158,14 +158,20 @@ impl Programs {
         id
     }
 
+    /// Of the path: what most programs differ by. Terms are part of it, so that programs which differ by what registers or
+    /// marks hold don't fall on one place.
     fn hash_of(&self, verdict: &Verdict) -> u64 {
-        let mut state = self.hasher.build_hasher();
-        (&verdict.ops, verdict.drop, verdict.tunnel, &verdict.deps, &verdict.further, &verdict.looks)
-            .hash(&mut state);
+        let mut hash = self.hasher.hash_one((&verdict.ops, verdict.drop, verdict.tunnel));
         for rule in &verdict.rules {
-            (Arc::as_ptr(rule) as usize).hash(&mut state);
+            hash = fold(hash, Arc::as_ptr(rule) as usize as u64);
         }
-        state.finish()
+        for term in &verdict.terms {
+            hash = fold(hash, term.value ^ term.mask.rotate_left(u32::from(term.word)));
+        }
+        for dep in verdict.deps.iter().chain(&verdict.further) {
+            hash = fold(hash, u64::from(dep.cell.0) << 32 | u64::from(dep.epoch));
+        }
+        hash
     }
 
     /// Counts packets of the program.
@@ -320,6 +326,7 @@ impl Program {
             && own.terms == verdict.terms
             && own.looks == verdict.looks
             && own.deps == verdict.deps
+            && own.groups == verdict.groups
             && own.further == verdict.further
             && own.young == verdict.young
             && own.patches == verdict.patches
@@ -390,6 +397,13 @@ impl Program {
     pub fn deps(&self) -> &[Dep] {
         &self.verdict.deps
     }
+}
+
+/// Mixes a number into a hash (a folded multiplication).
+#[inline(always)]
+fn fold(hash: u64, number: u64) -> u64 {
+    let product = u128::from(hash ^ number) * u128::from(0x9e37_79b9_7f4a_7c15_u64);
+    (product as u64 ^ (product >> 64) as u64).rotate_left(23)
 }
 
 /// Whether somebody gets to see the packet by this step.

@@ -69,10 +69,7 @@ fn concerns(change: &ChangeRecord, verdict: &Verdict, (bridge, subject): (u8, Op
             verdict.rules.iter().any(|own| Arc::ptr_eq(own, rule))
                 || verdict.learned.iter().any(|learned| is_same_place(&learned.rule, rule))
         }
-        ChangeRecord::Group(id) => {
-            let unknown = verdict.drop == Some(weft_wire::DropReason::NoSuchGroup);
-            unknown || verdict.buckets.iter().any(|chosen| chosen.group.spec().id == *id)
-        }
+        ChangeRecord::Group(id) => verdict.groups.contains(id),
         ChangeRecord::Meter(_) => verdict.ops.iter().any(|op| matches!(op, Op::Meter(_) | Op::PacketIn(_))),
         ChangeRecord::Table(table) => {
             verdict.looks.iter().any(|look| look.bridge == bridge && look.table == *table)

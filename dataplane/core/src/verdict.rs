@@ -232,6 +232,8 @@ pub struct Verdict {
     pub looks: Vec<Look>,
     /// Rules hit, in order, each time.
     pub rules: Vec<Arc<Rule>>,
+    /// Groups that were asked for, whether there are such or not, and those that their buckets watch.
+    pub groups: Vec<u32>,
     /// Buckets used.
     pub buckets: Vec<Chosen>,
     /// What was learned: repeated as long as packets come.
@@ -288,6 +290,7 @@ impl Verdict {
         self.visited.clear();
         self.looks.clear();
         self.rules.clear();
+        self.groups.clear();
         self.buckets.clear();
         self.learned.clear();
         self.patches.clear();

@@ -137,3 +137,40 @@ fn a_worker_that_still_goes_by_the_old_snapshot_puts_no_address_back_that_a_chan
     rig.exchange(0, frame(mac(1), BROADCAST));
     assert_eq!(rig.learned(mac(1)).unwrap().vid, vid(20));
 }
+
+#[test]
+fn a_group_that_gets_a_live_bucket_is_met_by_what_was_cached_without_it() {
+    use weft_core::tables::Change;
+    use weft_flow::message::{Bucket, GroupCommand, GroupKind, GroupMod, Selection};
+    let mut rig = Rig::with_bridge(1);
+    rig.add_device(0, access(10));
+    rig.add_device(1, access(10));
+    rig.publish();
+    let group = |command, watch| {
+        let actions = [output(1)].into();
+        let bucket = Bucket { id: 0, weight: 0, watch_port: Some(watch), watch_group: None, actions };
+        let (kind, selection, position) = (GroupKind::FastFailover, Selection::Default, None);
+        Change::Group(GroupMod { command, id: 1, kind, selection, buckets: [bucket].into(), position })
+    };
+    // Its one bucket watches a port that isn't there; then one that is. The first reason why nothing leaves is another one.
+    let rules = rule(1, Match::any(), &[output(90), Action::Group(1)]);
+    rig.change(0, &[group(GroupCommand::Add, OfPort(77)), Change::Flow(rules)]);
+    assert!(rig.reaches(0, frame(mac(1), mac(2))).is_empty());
+    rig.change(0, &[group(GroupCommand::Modify, OfPort(2))]);
+    assert_eq!(rig.reaches(0, frame(mac(1), mac(2))), [1]);
+}
+
+#[test]
+fn a_flood_meets_a_patch_ports_peer_that_comes_later() {
+    let mut rig = Rig::with_bridge(1);
+    rig.add_bridge(1);
+    rig.add_device(0, access(10));
+    rig.add_device(2, access(10));
+    rig.add_device_to(1, 1, access(10));
+    rig.add_port(60, Some(0), access(10), PortKind::Patch(Some(PortId(61))));
+    rig.publish();
+    assert_eq!(rig.reaches(0, frame(mac(1), BROADCAST)), [2]);
+    rig.add_port(61, Some(1), access(10), PortKind::Patch(Some(PortId(60))));
+    rig.publish();
+    assert_eq!(rig.reaches(0, frame(mac(1), BROADCAST)), [1, 2]);
+}

@@ -10,8 +10,8 @@ use weft_conntrack::{
 };
 use weft_flow::action::{Ct, CtHelper, CtZone, NatAddresses, NatChoice, NatKind};
 use weft_flow::fields::WORDS;
-use weft_flow::{Action, Field, Fields, Subfield};
-use weft_wire::DropReason;
+use weft_flow::{Action, Field, Fields, Subfield, Term};
+use weft_wire::{DropReason, Protocol};
 
 use super::trace::{Event, Tracer};
 use super::{Here, How, Walk};
@@ -22,11 +22,71 @@ use crate::verdict::{Op, UNKNOWN};
 /// The words of `ct_mark`, `ct_state`, `ct_zone`, and of `ct_label`.
 const OWN: std::ops::RangeInclusive<usize> = 27..=29;
 /// The words that have a connection's tuple, and which of their bits.
-const TUPLE: [(u8, u64); 6] =
+const TUPLE: [(usize, u64); 6] =
     [(30, u64::MAX), (31, 0x00ff_ffff_ffff), (32, u64::MAX), (33, u64::MAX), (34, u64::MAX), (35, u64::MAX)];
 /// The words of a packet's addresses and ports.
-const PACKET: [(u8, u64); 5] =
+const PACKET: [(usize, u64); 5] =
     [(4, u64::MAX), (5, u64::MAX), (6, u64::MAX), (7, u64::MAX), (8, 0xffff_ffff << 32)];
+/// The bits of the IP protocol.
+const PROTOCOL: (usize, u64) = (3, 0xff << 24);
+
+/// Bits of fields that a connection decides, and not the path.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Unknown {
+    /// By [`SLOT`]; the last is nobody's.
+    bits: [u64; SLOTS + 1],
+    any: bool,
+}
+
+/// Words of which a connection can decide bits.
+const SLOTS: usize = TUPLE.len() + PACKET.len() + 1;
+/// Where [`Unknown`] has the bits of each word.
+const SLOT: [u8; WORDS] = {
+    let mut slots = [SLOTS as u8; WORDS];
+    let mut at = 0;
+    while at < PACKET.len() {
+        slots[PACKET[at].0] = at as u8;
+        at += 1;
+    }
+    while at < SLOTS - 1 {
+        slots[TUPLE[at - PACKET.len()].0] = at as u8;
+        at += 1;
+    }
+    slots[PROTOCOL.0] = at as u8;
+    slots
+};
+
+impl Unknown {
+    fn add(&mut self, (word, bits): (usize, u64)) {
+        self.bits[usize::from(SLOT[word])] |= bits;
+        self.any = true;
+    }
+
+    /// Of a word.
+    #[inline(always)]
+    pub(super) fn of(&self, word: usize) -> u64 {
+        if self.any { SLOT.get(word).map_or(0, |&slot| self.bits[usize::from(slot)]) } else { 0 }
+    }
+
+    /// As terms of a look-up's state.
+    pub(super) fn terms(&self) -> impl Iterator<Item = Term> {
+        let slots = self.bits.iter().zip(UNKNOWN_WORD).take(if self.any { SLOTS } else { 0 });
+        slots.filter(|(bits, _)| **bits != 0).map(|(&mask, word)| Term { word, mask, value: 0 })
+    }
+}
+
+/// Which word a slot is of, as terms have it.
+const UNKNOWN_WORD: [u8; SLOTS] = {
+    let mut words = [0; SLOTS];
+    let mut word = 0;
+    while word < WORDS {
+        if (SLOT[word] as usize) < SLOTS {
+            words[SLOT[word] as usize] = word as u8 | UNKNOWN;
+        }
+        word += 1;
+    }
+    words
+};
 
 impl<T: Tracer> Walk<'_, T> {
     /// `ct(..)`
@@ -65,12 +125,16 @@ impl<T: Tracer> Walk<'_, T> {
             CtZone::Number(zone) => zone,
             CtZone::Field(field) => field.get(&self.fields) as u16,
         };
-        let Some(facts) = connection::facts(&self.fields, self.occasion.packet) else {
+        let Some(mut facts) = connection::facts(&self.fields, self.occasion.packet) else {
             let tracked = no_connection(zone);
             self.verdict.fleeting |= connection::is_fragment(&self.fields);
             self.tracer.event(Event::Tracked { facts: None, tracked: &tracked });
             return Ok(tracked);
         };
+        if self.occasion.packet.is_none() && facts.tuple.protocol == Protocol::TCP.0 {
+            let (connections, second) = (self.occasion.connections, self.occasion.second);
+            facts.tcp = Some(connection::described(connections, zone, &facts, &self.fields, second));
+        }
         let commit = ct.commit.then(|| Commit {
             force: ct.force,
             mark,
@@ -103,6 +167,9 @@ impl<T: Tracer> Walk<'_, T> {
 
     /// Which bits of mark and label `exec(..)` sets.
     fn marks(&self, exec: &[Action]) -> (Masked<u32>, Masked<u128>) {
+        if exec.is_empty() {
+            return Default::default();
+        }
         let (mut values, mut masks) = (self.fields, Fields::default());
         for action in exec {
             let (target, value, mask) = match *action {
@@ -138,9 +205,29 @@ impl<T: Tracer> Walk<'_, T> {
         if [Link::NONE, Link::NEVER].contains(&link) || self.verdict.links.contains(&link) {
             return;
         }
-        match self.verdict.links.iter_mut().find(|place| **place == Link::NONE) {
-            Some(place) => *place = link,
+        // This very walk has changed the connection: what it was before counts no more.
+        let changed = |known: &Link| known.is_connection() && known.place == link.place;
+        let links = &mut self.verdict.links;
+        let known = links.iter().position(changed);
+        self.verdict.fleeting |= known.is_some();
+        match known.or_else(|| links.iter().position(|&place| place == Link::NONE)) {
+            Some(at) => links[at] = link,
             None => self.verdict.fleeting = true,
+        }
+    }
+
+    /// Connections that this very walk has replaced don't say any more how the packet is translated.
+    pub(super) fn settle_translations(&mut self) {
+        let (translations, links) = (&self.translations, &self.verdict.links);
+        let connections = self.occasion.connections;
+        for op in &mut self.verdict.ops {
+            if let Op::Translate(number) = *op
+                && let Some(Some(translation)) = translations.get(usize::from(number))
+                && links.get(usize::from(number)).is_none_or(|&link| connections.translation(link).is_none())
+            {
+                self.verdict.fleeting = true;
+                *op = Op::TranslateTo(Box::new(*translation));
+            }
         }
     }
 
@@ -150,7 +237,12 @@ impl<T: Tracer> Walk<'_, T> {
         let number = self.verdict.links.iter().position(|&link| link == connection);
         let by_link = number.filter(|_| !translation.related && connection.is_connection());
         self.verdict.ops.push(match by_link {
-            Some(number) => Op::Translate(number as u8),
+            Some(number) => {
+                if let Some(place) = self.translations.get_mut(number) {
+                    *place = Some(*translation);
+                }
+                Op::Translate(number as u8)
+            }
             None => Op::TranslateTo(Box::new(*translation)),
         });
         if translation.related {
@@ -158,7 +250,7 @@ impl<T: Tracer> Walk<'_, T> {
         } else {
             connection::set_packet(&mut self.fields, &translation.tuple);
         }
-        PACKET.into_iter().for_each(|bits| self.forget(bits));
+        PACKET.into_iter().for_each(|bits| self.unknown.add(bits));
         self.state = None;
     }
 
@@ -184,29 +276,14 @@ impl<T: Tracer> Walk<'_, T> {
 
     /// Puts what tracking has said into the fields.
     fn show(&mut self, tracked: &Tracked) {
-        let mut set = |field, value: u128| Subfield::whole(field).set(&mut self.fields, value);
-        set(Field::CtState, tracked.state.0.into());
-        set(Field::CtZone, tracked.zone.into());
-        set(Field::CtMark, tracked.mark.into());
-        set(Field::CtLabel, tracked.label);
+        // ct_mark, ct_state, ct_zone; ct_label
+        let words = &mut self.fields.0;
+        words[27] =
+            u64::from(tracked.mark) << 32 | u64::from(tracked.state.0) << 16 | u64::from(tracked.zone);
+        (words[28], words[29]) = ((tracked.label >> 64) as u64, tracked.label as u64);
         connection::set_original(&mut self.fields, tracked.original.as_ref());
-        TUPLE.into_iter().for_each(|bits| self.forget(bits));
+        TUPLE.into_iter().for_each(|bits| self.unknown.add(bits));
         self.state = None;
-    }
-
-    /// These bits are the connection's, from here on.
-    fn forget(&mut self, (word, bits): (u8, u64)) {
-        if let Some(known) = self.unknown.iter_mut().find(|(known, _)| *known == word) {
-            known.1 |= bits;
-        } else if self.unknown.try_push((word, bits)).is_err() {
-            // There are as many places as words that this can happen to.
-            self.verdict.fleeting = true;
-        }
-    }
-
-    /// The bits of a word that are the connection's.
-    pub(super) fn unknown_of(&self, word: usize) -> u64 {
-        self.unknown.iter().find(|(known, _)| usize::from(*known) == word).map_or(0, |&(_, bits)| bits)
     }
 
     /// What `resubmit(,N,ct)` looks up: the packet with the tuple that began its connection, and that in the packet's place.
@@ -215,7 +292,7 @@ impl<T: Tracer> Walk<'_, T> {
         let before = self.fields;
         connection::swap(&mut self.fields)?;
         if self.fields != before {
-            PACKET.into_iter().chain(TUPLE).chain([PROTOCOL]).for_each(|bits| self.forget(bits));
+            PACKET.into_iter().chain(TUPLE).chain([PROTOCOL]).for_each(|bits| self.unknown.add(bits));
         }
         self.state = None;
         Some(())
@@ -238,11 +315,6 @@ fn no_connection(zone: u16) -> Tracked {
         helper: None,
     }
 }
-
-/// The bits of the IP protocol.
-const PROTOCOL: (u8, u64) = (3, 0xff << 24);
-/// Words of which a connection can decide bits.
-pub(super) const UNKNOWN_WORDS: usize = TUPLE.len() + PACKET.len() + 1;
 
 const _: () = assert!(WORDS < UNKNOWN as usize, "a word's number leaves the bit free");
 

@@ -83,14 +83,14 @@ impl<T: Tracer> Walk<'_, T> {
         match action {
             Action::Resubmit { in_port, table, ct } => {
                 let in_port = match in_port {
-                    None | Some(OfPort::IN_PORT) => OfPort(self.get(Field::InPort) as u16),
+                    None | Some(OfPort::IN_PORT) => self.in_port(),
                     Some(port) => *port,
                 };
                 let table = table.map_or(by.table, TableId::from);
                 self.go_to(here, by, table, How { in_port, missed: Missed::IsNothing, original: *ct })
             }
             Action::GotoTable(table) => {
-                let in_port = OfPort(self.get(Field::InPort) as u16);
+                let in_port = self.in_port();
                 self.go_to(here, by, TableId::from(*table), How::arrived(in_port))
             }
             Action::Clone(actions) => self.scoped(|walk| {
@@ -120,7 +120,7 @@ impl<T: Tracer> Walk<'_, T> {
     ) -> Result<(), DropReason> {
         let (fields, written, pending) = (self.fields, self.written, self.pending);
         let (opaque, exit, state, tags) = (self.opaque, self.exit, self.state, self.tags);
-        let (stack, before, unknown) = (self.stack.clone(), self.before, self.unknown.clone());
+        let (stack, before, unknown) = (self.stack.clone(), self.before, self.unknown);
         let start = self.begin_copy();
         let result = within(self);
         self.end_copy(start);

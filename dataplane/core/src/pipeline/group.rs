@@ -17,6 +17,7 @@ impl<T: Tracer> Walk<'_, T> {
     /// `group:id`
     pub(super) fn group(&mut self, here: &Here<'_>, by: By<'_>, id: u32) -> Result<(), DropReason> {
         self.check_limits()?;
+        self.note_group(here, id);
         let Some(group) = here.tables.group(id) else {
             self.refuse(DropReason::NoSuchGroup);
             return Ok(());
@@ -38,6 +39,18 @@ impl<T: Tracer> Walk<'_, T> {
                 let live = self.best_live(here, buckets, hash);
                 self.chosen(here, by, (group, live))
             }
+        }
+    }
+
+    /// A change of the group, or of one that its buckets watch, ends the verdict, even if nothing of it is used now.
+    fn note_group(&mut self, here: &Here<'_>, id: u32) {
+        if self.verdict.groups.contains(&id) {
+            return;
+        }
+        self.verdict.groups.push(id);
+        let watched = here.tables.group(id).into_iter().flat_map(|group| &group.spec().buckets);
+        for id in watched.filter_map(|bucket| bucket.watch_group) {
+            self.note_group(here, id);
         }
     }
 

@@ -24,19 +24,19 @@ mod write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrayvec::ArrayVec;
-use weft_conntrack::{Before, Connections};
+use weft_conntrack::{Before, Connections, Translation};
 use weft_flow::{Action, Field, Fields, FlowKey, KeyMask, Subfield, Term};
 use weft_io::Packet;
 use weft_wire::{DropReason, OfPort};
 
+use crate::cache::LINKS;
 use crate::epoch::Epochs;
 use crate::key::{Ingress, VtepId};
 use crate::snapshot::{Bridge, BridgeId, Port, Snapshot};
 use crate::tables::{FlowTables, Miss, Rule, TableId, Tables};
-use crate::verdict::{Look, Terms, UNKNOWN, Verdict, Visited};
+use crate::verdict::{Look, Terms, Verdict, Visited};
 
-use connect::UNKNOWN_WORDS;
+use connect::Unknown;
 use trace::{Event, Tracer};
 
 /// How deep resubmits backwards may nest (Open vSwitch's `MAX_DEPTH`).
@@ -88,15 +88,18 @@ pub fn walk<T: Tracer>(occasion: Occasion<'_>, verdict: &mut Verdict, tracer: &m
         opaque: false,
         tags: 0,
         before: None,
-        unknown: ArrayVec::new(),
+        unknown: Unknown::default(),
+        translations: [None; LINKS],
         state: None,
         copy_start: None,
-        outer_copies: Vec::new(),
     };
     if let Err(reason) = walk.run() {
         walk.tracer.event(Event::Error(reason));
         walk.verdict.ops.clear();
         walk.verdict.drop = Some(reason);
+    }
+    if walk.translations.iter().any(Option::is_some) {
+        walk.settle_translations();
     }
 }
 
@@ -125,11 +128,12 @@ struct Walk<'a, T> {
     tags: u8,
     /// What the last `ct` has said of the packet.
     before: Option<Before>,
-    /// Bits of words that a connection decides, and not the path.
-    unknown: ArrayVec<(u8, u64), UNKNOWN_WORDS>,
-    /// Where the copy that is being changed begins, among the steps; and those around it.
+    /// Bits of fields that a connection decides, and not the path.
+    unknown: Unknown,
+    /// How the connections of the verdict's links translate the packet, where they do.
+    translations: [Option<Translation>; LINKS],
+    /// Where the copy that is being changed begins, among the steps.
     copy_start: Option<usize>,
-    outer_copies: Vec<Option<usize>>,
     /// The range that says what `fields` are, if they haven't changed since it was written down.
     state: Option<Terms>,
 }
@@ -209,7 +213,7 @@ impl<'a, T: Tracer> Walk<'a, T> {
         let live = &bridge.spec.flows;
         let tables = live.load();
         let visited = self.visit(bridge.spec.id, live, tables.version)?;
-        self.set(Field::InPort, port.spec.ofport.0.into());
+        self.set_in_port(port.spec.ofport);
         self.set(Field::ActsetOutput, UNSET.into());
         let here = Here { bridge, port, live, tables: &tables, visited };
         self.tracer.event(Event::Bridge { bridge, port, fields: &self.fields });
@@ -238,17 +242,16 @@ impl<'a, T: Tracer> Walk<'a, T> {
             return Ok(());
         }
         self.check_limits()?;
-        let own_port = self.get(Field::InPort);
-        self.set(Field::InPort, how.in_port.0.into());
-        let conjunction = self.get(Field::ConjId);
+        let (own_port, conjunction) = (self.in_port(), self.conjunction());
+        self.set_in_port(how.in_port);
         let Some(hit) = self.find(here, table, how.original) else {
-            self.set(Field::InPort, own_port);
+            self.set_in_port(own_port);
             return Ok(());
         };
         self.tracer.event(Event::Lookup { table, rule: hit.as_deref(), fields: &self.fields });
         // What was only for the look-up: the rule's actions don't see it.
-        self.set(Field::InPort, own_port);
-        self.set(Field::ConjId, conjunction);
+        self.set_in_port(own_port);
+        self.set_conjunction(conjunction);
         let Some(rule) = hit else { return self.miss(here, table, how.missed) };
         self.verdict.rules.push(Arc::clone(&rule));
         self.execute(here, By { table, rule: Some(&rule) }, &rule.actions)
@@ -256,23 +259,23 @@ impl<'a, T: Tracer> Walk<'a, T> {
 
     /// The rule that the packet hits in a table, which is noted; `None` if it has no original direction to be looked up by.
     fn find(&mut self, here: &Here<'_>, table: TableId, original: bool) -> Option<Option<Arc<Rule>>> {
-        let swapped = (self.fields, self.unknown.clone());
+        let own = if original { Some((self.fields, self.unknown)) } else { None };
         if original {
             self.swap_tuples()?;
         }
-        let conjunction = self.get(Field::ConjId);
+        let conjunction = self.conjunction();
         let hit = here.tables.lookup(table, &mut self.fields);
-        let conjoined = self.get(Field::ConjId);
+        let conjoined = self.conjunction();
         if conjoined != conjunction {
             self.state = None;
         }
         let (rule, priority, conjunctive) = (hit.rule.cloned(), hit.matters_from(), hit.conjunctive);
         let state = self.state_terms();
         self.verdict.looks.push(Look { bridge: here.visited, table, priority, conjunctive, state });
-        if original {
-            (self.fields, self.unknown) = swapped;
+        if let Some(own) = own {
+            (self.fields, self.unknown) = own;
             self.state = None;
-            self.set(Field::ConjId, conjoined);
+            self.set_conjunction(conjoined);
         }
         Some(rule)
     }
@@ -321,16 +324,21 @@ impl<'a, T: Tracer> Walk<'a, T> {
             return state;
         }
         let start = self.verdict.terms.len() as u32;
-        let written = self.written.0.iter().copied().chain(std::iter::repeat(u64::MAX));
-        for (word, (&value, mask)) in self.fields.0.iter().zip(written).enumerate() {
-            let of_packet = word < weft_flow::fields::KEY_WORDS;
-            let mask = mask & !self.unknown_of(word);
-            if mask != 0 && (of_packet || value & mask != 0) {
-                self.verdict.terms.push(Term { word: word as u8, mask, value: value & mask });
+        let (packet, own) = self.fields.0.split_at(weft_flow::fields::KEY_WORDS);
+        let terms = &mut self.verdict.terms;
+        for ((word, &value), &written) in (0..).zip(packet).zip(&self.written.0) {
+            if written != 0 {
+                let mask = written & !self.unknown.of(usize::from(word));
+                terms.push(Term { word, mask, value: value & mask });
             }
         }
-        let unknown = self.unknown.iter().map(|&(word, mask)| Term { word: word | UNKNOWN, mask, value: 0 });
-        self.verdict.terms.extend(unknown);
+        for (word, &value) in (weft_flow::fields::KEY_WORDS as u8..).zip(own) {
+            if value != 0 {
+                let mask = !self.unknown.of(usize::from(word));
+                terms.push(Term { word, mask, value: value & mask });
+            }
+        }
+        terms.extend(self.unknown.terms());
         let state = Terms { start, end: self.verdict.terms.len() as u32 };
         self.state = Some(state);
         state
@@ -340,6 +348,32 @@ impl<'a, T: Tracer> Walk<'a, T> {
     fn refuse(&mut self, reason: DropReason) {
         self.tracer.event(Event::Refused(reason));
         self.verdict.drop.get_or_insert(reason);
+    }
+
+    /// Where the packet came in, for rules (word 31).
+    fn in_port(&self) -> OfPort {
+        OfPort((self.fields.0[31] >> 48) as u16)
+    }
+
+    fn set_in_port(&mut self, port: OfPort) {
+        self.set_bits(31, 0xffff << 48, u64::from(port.0) << 48);
+    }
+
+    /// `conj_id` (word 26).
+    fn conjunction(&self) -> u32 {
+        (self.fields.0[26] >> 32) as u32
+    }
+
+    fn set_conjunction(&mut self, id: u32) {
+        self.set_bits(26, u64::from(u32::MAX) << 32, u64::from(id) << 32);
+    }
+
+    fn set_bits(&mut self, word: usize, mask: u64, value: u64) {
+        let place = &mut self.fields.0[word];
+        if *place & mask != value {
+            *place = *place & !mask | value;
+            self.state = None;
+        }
     }
 
     fn get(&self, field: Field) -> u128 {

@@ -4,7 +4,7 @@
 //! has made it so far.
 
 use weft_flow::Field;
-use weft_wire::{DropReason, Mac, OfPort, Tci, Vid};
+use weft_wire::{DropReason, Mac, Tci, Vid};
 
 use super::trace::{Event, Tracer};
 use super::{Here, Walk};
@@ -28,7 +28,7 @@ impl<'a, T: Tracer> Walk<'a, T> {
 
     fn try_normal(&mut self, here: &Here<'_>) -> Result<(), Halt> {
         // The port that the packet came in by, unless an action has said that it was another.
-        let in_port = OfPort(self.get(Field::InPort) as u16);
+        let in_port = self.in_port();
         if in_port == here.port.spec.ofport {
             return self.switch(&Arrived { bridge: here.bridge, port: here.port, here });
         }
@@ -111,7 +111,7 @@ impl<'a, T: Tracer> Walk<'a, T> {
     }
 
     pub(super) fn packet_tci(&self) -> Tci {
-        Tci(self.get(Field::VlanTci) as u16)
+        Tci(self.fields.0[1] as u16)
     }
 
     /// The VLAN of the packet, if the port admits it.

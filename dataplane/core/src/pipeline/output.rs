@@ -64,7 +64,7 @@ impl<T: Tracer> Walk<'_, T> {
         port: OfPort,
         max_len: u32,
     ) -> Result<(), DropReason> {
-        let in_port = OfPort(self.get(Field::InPort) as u16);
+        let in_port = self.in_port();
         match port {
             OfPort::NORMAL => self.normal(here),
             OfPort::FLOOD | OfPort::ALL => self.output_everywhere(here, in_port),
@@ -165,6 +165,8 @@ impl<T: Tracer> Walk<'_, T> {
         peer: Option<crate::key::PortId>,
         tag: TagRewrite,
     ) -> Result<(), DropReason> {
+        // It counts as changed when its peer comes, goes or changes: a flood depends on it, too.
+        self.verdict.deps.push(out.dep);
         let peer = peer.and_then(|peer| self.occasion.snapshot.port(peer));
         let Some(peer) = peer.filter(|peer| peer.spec.up) else {
             self.refuse(DropReason::NoSuchPort);
@@ -221,7 +223,7 @@ impl<T: Tracer> Walk<'_, T> {
             bridge: here.bridge.spec.id,
             table: by.table,
             cookie: by.rule.map_or(u64::MAX, |rule| rule.cookie),
-            in_port: OfPort(self.get(Field::InPort) as u16),
+            in_port: self.in_port(),
             fields,
             controller: controller.clone(),
             meter: here.tables.meter(number).cloned(),

@@ -32,6 +32,13 @@ const HEADER: [u64; KEY_WORDS] = {
     words
 };
 
+/// A copy that is being changed: where its steps begin, and those of the one around it.
+#[derive(Clone, Copy)]
+pub(super) struct Copied {
+    start: usize,
+    outer: Option<usize>,
+}
+
 impl<T: Tracer> Walk<'_, T> {
     /// Sets bits, whatever the packet is.
     pub(super) fn write(&mut self, target: Subfield, value: u128) {
@@ -269,16 +276,16 @@ impl<T: Tracer> Walk<'_, T> {
     }
 
     /// Steps from here to [`Walk::end_copy`] are done to a copy.
-    pub(super) fn begin_copy(&mut self) -> usize {
-        let outer = self.copy_start.replace(self.verdict.ops.len());
+    pub(super) fn begin_copy(&mut self) -> Copied {
+        let start = self.verdict.ops.len();
+        let outer = self.copy_start.replace(start);
         self.verdict.ops.push(Op::Clone(0));
-        self.outer_copies.push(outer);
-        self.verdict.ops.len() - 1
+        Copied { start, outer }
     }
 
     /// See [`Walk::begin_copy`]. A copy that isn't changed needs not be one.
-    pub(super) fn end_copy(&mut self, start: usize) {
-        self.copy_start = self.outer_copies.pop().flatten();
+    pub(super) fn end_copy(&mut self, Copied { start, outer }: Copied) {
+        self.copy_start = outer;
         let inside = self.verdict.ops.get(start + 1..).unwrap_or_default();
         let changes =
             |op: &Op| !matches!(op, Op::Output(_) | Op::PacketIn(_) | Op::Sample { .. } | Op::Clone(_));

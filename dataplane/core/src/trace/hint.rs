@@ -69,7 +69,6 @@ pub(super) fn hint(reason: DropReason, place: Place<'_>) -> String {
         DropReason::NoSuchPort => format!("bridge {bridge} has no port as '{action}' names it, in {rule}"),
         DropReason::NoSuchGroup => format!("bridge {bridge} has no such group: '{action}' in {rule}"),
         DropReason::NoLiveBucket => format!("no bucket of '{action}' has a port that is up, in {rule}"),
-        DropReason::NatExhausted => format!("no address and port is free for '{action}' in {rule}"),
         DropReason::TtlExpired => format!("the time to live is 1 or 0 at '{action}' in {rule}"),
         DropReason::MplsUnparsed => {
             format!(

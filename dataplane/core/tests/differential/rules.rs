@@ -285,6 +285,11 @@ fn nat(dice: &mut Dice) -> Nat {
         Nat::default(),
         Nat::default(),
         Nat { ports: Some((1000, 1002)), ..source.clone() },
+        Nat {
+            addresses: Some(NatAddresses::V4(address(4), address(4))),
+            ports: Some((7, 7)),
+            ..source.clone()
+        },
         Nat { choice: Some(NatChoice::Random), ..source.clone() },
         Nat { persistent: true, ..source },
         Nat { ports: Some((80, 80)), ..destination.clone() },
