@@ -154,7 +154,6 @@ fn what_is_too_big_for_a_device_shows_up_at_its_port(lab: &Lab, workers: u32) ->
     Ok(())
 }
 
-/// Limits and timeouts are configuration: they last.
 fn connections_are_listed_limited_and_flushed(lab: &Lab, workers: u32) -> Result {
     let mut node = Node::alone(lab, "node", workers)?;
     let one = node.numbered_vm(lab, "one", "persistent=true", 1)?;
@@ -192,6 +191,11 @@ fn connections_are_listed_limited_and_flushed(lab: &Lab, workers: u32) -> Result
     assert_eq!(node.weft.sh("conntrack list")?.lines().count(), 1);
     let count = node.weft.sh("conntrack count")?;
     assert!(count.contains("refused_zone"), "{count}");
+    settings_last(&mut node)
+}
+
+/// Limits and timeouts are configuration: they last.
+fn settings_last(node: &mut Node) -> Result {
     node.weft.settle()?;
     node.weft.kill()?;
     node.weft.start_again()?;

@@ -21,6 +21,16 @@ pub fn answer(request: &WhyRequest) -> Reply {
 }
 
 fn report() -> WhyReport {
+    WhyReport {
+        subject: "port vm1 of bridge br0".to_owned(),
+        uptime_ms: 4000,
+        drops: dropped(),
+        sent: vec![sent()],
+        left_out: 7,
+    }
+}
+
+fn dropped() -> Vec<WhyDrop> {
     let rule = |found| Some(WhyRule { bridge: "br0".to_owned(), table: 60, found });
     let found = WhyFound {
         priority: 40000,
@@ -72,13 +82,17 @@ fn report() -> WhyReport {
         stage: "tunnel out".to_owned(),
         ..full.clone()
     };
+    vec![ping, missed, full, one_copy]
+}
+
+fn sent() -> WhySent {
     let tunnel =
         WhyTunnel { kind: TunnelKind::Vxlan, remote: Ipv4Addr::new(192, 0, 2, 2), key: 5010, problem: None };
     let outputs = vec![
         WhyOutput { port: "vx1".to_owned(), tunnel: Some(tunnel) },
         WhyOutput { port: "vm2".to_owned(), tunnel: None },
     ];
-    let sent = WhySent {
+    WhySent {
         port: "vm1".to_owned(),
         outputs,
         further: 3,
@@ -87,13 +101,6 @@ fn report() -> WhyReport {
         packets: 4,
         rate: None,
         age_s: 2,
-    };
-    WhyReport {
-        subject: "port vm1 of bridge br0".to_owned(),
-        uptime_ms: 4000,
-        drops: vec![ping, missed, full, one_copy],
-        sent: vec![sent],
-        left_out: 7,
     }
 }
 

@@ -577,7 +577,8 @@ impl Forwarder {
                 data: head(packet),
             }
         };
-        self.watches.offer(Suspect { port, reason, program, data: packet.data() }, sample);
+        let (data, length) = (packet.data(), packet.total_len());
+        self.watches.offer(Suspect { port, reason, program, data, length }, sample);
     }
 
     /// Puts a packet into its port's batch.
@@ -630,7 +631,7 @@ impl Forwarder {
         let (data, length, second) = (&outgoing.longest, outgoing.length, self.second);
         let sample =
             || Sample { port, reason, decided: None, rule: None, second, length, data: data.clone() };
-        self.watches.offer(Suspect { port, reason, program: ProgramId::MAX, data }, sample);
+        self.watches.offer(Suspect { port, reason, program: ProgramId::MAX, data, length }, sample);
     }
 
     /// Drops a whole batch, for one reason.

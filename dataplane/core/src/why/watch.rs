@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use arrayvec::ArrayVec;
-use weft_flow::KeyMask;
+use weft_flow::{FlowKey, KeyMask};
 use weft_io::Packet;
 use weft_wire::{DropCounts, DropReason};
 
@@ -54,6 +54,8 @@ pub(crate) struct Suspect<'p> {
     pub program: ProgramId,
     /// Its first octets, with its headers.
     pub data: &'p [u8],
+    /// How many it has in all.
+    pub length: usize,
 }
 
 /// What is watched for, for one question.
@@ -114,14 +116,14 @@ impl Watches {
 
     /// Keeps the packet for whoever wants to see it; `sample` makes it presentable.
     pub(crate) fn offer(&mut self, suspect: Suspect<'_>, sample: impl Fn() -> Sample) {
-        let Suspect { port, reason, program, data } = suspect;
+        let Suspect { port, reason, program, .. } = suspect;
         for watch in &mut self.0 {
             let kind = (port, reason, program);
             if watch.left == 0 || watch.samples.len() >= SAMPLES || watch.known.contains(&kind) {
                 continue;
             }
             watch.left -= 1;
-            if concerns(&watch.subject, port, data) {
+            if concerns(&watch.subject, suspect) {
                 watch.known.push(kind);
                 watch.samples.push(sample());
             }
@@ -130,9 +132,9 @@ impl Watches {
 }
 
 /// Whether the packet is one of the subject's. All that there is of it can be read here, whatever the tables read.
-fn concerns(subject: &Subject, port: PortId, data: &[u8]) -> bool {
+fn concerns(subject: &Subject, Suspect { port, data, length, .. }: Suspect<'_>) -> bool {
     let all = KeyMask([u64::MAX; weft_flow::fields::KEY_WORDS]);
-    match parse::full(data, Ingress::port(port)) {
+    match parse::words(data, length, Ingress::port(port)).map(FlowKey) {
         Some(key) => subject.concerns(port, &key, &all),
         None => subject.whole_ports && subject.ports.contains(&port),
     }

@@ -174,7 +174,9 @@ impl Switch {
     fn traced_hint(&self, row: &Row) -> Option<String> {
         let key = match (&row.flow, &row.sample) {
             (Some((key, _)), _) => *key,
-            (None, Some(sample)) => parse::full(&sample.data, Ingress::port(sample.port))?,
+            (None, Some(sample)) => {
+                FlowKey(parse::words(&sample.data, sample.length, Ingress::port(sample.port))?)
+            }
             (None, None) => return None,
         };
         let snapshot = self.datapath.shared().published.load();
