@@ -127,7 +127,7 @@ impl Report {
     /// Titles, and what stands under them.
     pub fn parts(&self) -> Vec<(String, String)> {
         let mut parts = vec![
-            (format!("ports, a second (over {:.1} s)", self.seconds), self.port_table()),
+            (format!("ports, per second (over {:.1} s)", self.seconds), self.port_table()),
             ("workers".to_owned(), self.worker_table()),
             ("nearest to a limit".to_owned(), self.limit_table()),
         ];

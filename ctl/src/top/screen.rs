@@ -26,7 +26,8 @@ pub fn run(
     let mut terminal = ratatui::try_init().map_err(Error::Output)?;
     let mut show = || -> Result<(), Error> {
         let (mut report, mut top) = (None, 0u16);
-        let mut next = Instant::now();
+        // Rates of no time at all would be any.
+        let mut next = Instant::now() + delay.min(Duration::from_millis(500));
         loop {
             if Instant::now() >= next {
                 look(&mut report)?;
