@@ -77,6 +77,8 @@ def build_weft():
 def run_weft(options, case, pcap):
     command = [options.weft, '--case', case.weft, '--pcap', pcap, '--seconds', str(options.seconds),
                '--rounds', '1', '--core', str(options.core), '--json']
+    rules = case.rules(pcap)
+    command += ['--rules', rules] if rules else []
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         samples = sample_cpu(process, 60 + 4 * options.seconds)

@@ -7,9 +7,13 @@ Both have one input, which replays the file for ever, and swallow what leaves. w
   flood2        from access port 100 to two trunks, destination unknown
   *-encap       a tunnel to 172.31.1.2 with key 100; the underlay's next hop is known
   *-decap       the same tunnel, from the underlay to a port
+  rules         one table of 1,000 rules in 10 or 50 mask shapes, all to the output (rules.make); OVS also with its signature
+                match cache, which it is shipped without
 """
 from dataclasses import dataclass, field
+import os
 
+import rules
 from gen_pcap import DESTINATION_MAC, DESTINATION_MACS, OUTER_DESTINATION_MAC, OUTER_SOURCE_MAC, KEY
 
 TRUNK, ACCESS = ['trunks=100'], ['tag=100']
@@ -20,9 +24,21 @@ class Case:
     """One line of the table."""
     name: str
     weft: str                                      # weft-replay's --case
-    group: str                                     # which OVS it needs: plain, vxlan or gre
+    group: str                                     # which OVS it needs: plain, vxlan, gre or rules
     pcap: dict = field(hash=False)                 # gen_pcap.write's arguments
     slow: bool = False                             # OVS takes long to set its flows up
+    smc: bool = False                              # OVS with its signature match cache
+
+    def rules(self, pcap):
+        """Its rules' file, beside the pcap; None if it has none."""
+        shapes = self.pcap.get('shapes')
+        if not shapes:
+            return None
+        path = pcap + '.flows'
+        if not os.path.exists(path):
+            with open(path, 'w') as out:
+                out.write(rules.make(shapes, 0, 'out0')[0])
+        return path
 
 
 def label(flows):
@@ -42,11 +58,19 @@ def all_cases():
         cases += [Case('%s encap, %s flows' % (upper, label(n)), kind + '-encap', kind, {'flows': n}) for n in counts]
         cases += [Case('%s decap, %s flows' % (upper, label(n)), kind + '-decap', kind, {'flows': n, 'encap': kind})
                   for n in counts]
+    for shapes in (10, 50):
+        for smc in (False, True):
+            name = '1,000 rules in %d shapes, 100k flows%s' % (shapes, ', OVS with SMC' if smc else '')
+            cases.append(Case(name, 'l2', 'rules', {'flows': 100_000, 'shapes': shapes}, True, smc))
     return cases
 
 
 def prepare(ovs, group):
     """The bridges and outputs of a group; what differs by case is feed()'s."""
+    if group == 'rules':
+        ovs.bridge('br0')
+        ovs.null_port('br0', 'out0')
+        return
     if group == 'plain':
         ovs.bridge('br0', 'other-config:mac-table-size=1000000')
         ovs.null_port('br0', 'out0')
@@ -73,6 +97,12 @@ def prepare(ovs, group):
 def feed(ovs, case, pcap):
     """Starts the traffic of a case and returns the ports that each packet leaves by."""
     macs = [DESTINATION_MAC] + ['02:20:00:00:%02x:%02x' % (n >> 8, n & 255) for n in range(DESTINATION_MACS)]
+    if case.group == 'rules':
+        ovs.vsctl('set', 'Open_vSwitch', '.', 'other_config:smc-enable=%s' % ('true' if case.smc else 'false'))
+        ovs.ofctl('del-flows', 'br0')
+        ovs.ofctl('add-flows', 'br0', case.rules(pcap))
+        ovs.feed('br0', pcap, settle=120)
+        return ['out0']
     if case.weft == 'l2':
         ovs.learn('br0', 'out0', 0, macs)
         ovs.feed('br0', pcap, settle=120 if case.slow else 8)

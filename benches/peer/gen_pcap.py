@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes pcap files of UDP packets for the switch benches.
 
-  gen_pcap.py --out FILE --flows N [--size 64] [--vary tuple|macs] [--vlan V] [--encap vxlan|gre]
+  gen_pcap.py --out FILE --flows N [--size 64] [--vary tuple|macs] [--vlan V] [--encap vxlan|gre] [--shapes N]
 
 Flow i is a function of i and the seed alone, so every switch is fed the same traffic; the packets go round the flows in
 turn. `size` counts the octets of the (inner) frame, tag included, FCS not. There are at least 1024 packets in a file.
@@ -10,6 +10,8 @@ import argparse
 import random
 import struct
 import sys
+
+import rules
 
 SOURCE_MAC, DESTINATION_MAC = '02:00:00:00:00:01', '02:00:00:00:00:02'
 # The underlay, as the encapsulation benches of both switches have it: they are 172.31.1.1.
@@ -84,9 +86,9 @@ def encapsulate(kind, flow, frame):
     return mac(OUTER_DESTINATION_MAC) + mac(OUTER_SOURCE_MAC) + b'\x08\x00' + ip + payload
 
 
-def write(path, flows=1, size=64, vary='tuple', vlan=0, encap=None, seed=7):
-    """Writes a pcap file (microseconds, Ethernet)."""
-    each = tuples(flows, seed)
+def write(path, flows=1, size=64, vary='tuple', vlan=0, encap=None, seed=7, shapes=0):
+    """Writes a pcap file (microseconds, Ethernet). With `shapes`, each flow meets one of the rules of rules.make()."""
+    each = rules.make(shapes, flows, '')[1] if shapes else tuples(flows, seed)
     with open(path, 'wb', buffering=1 << 20) as out:
         out.write(struct.pack('<IHHiIII', 0xa1b2c3d4, 2, 4, 0, 0, 65535, 1))
         for number in range(max(flows, LEAST_PACKETS)):
@@ -105,6 +107,7 @@ def main():
     parser.add_argument('--vary', default='tuple', choices=['tuple', 'macs'], help='what tells flows apart')
     parser.add_argument('--vlan', type=int, default=0)
     parser.add_argument('--encap', choices=['vxlan', 'gre'])
+    parser.add_argument('--shapes', type=int, default=0, help='flows for the rules of case S4, in so many shapes')
     parser.add_argument('--seed', type=int, default=7)
     options = vars(parser.parse_args())
     if not 1 <= options['flows'] <= 4_000_000:

@@ -23,6 +23,7 @@ NEEDS = [
     ('openvswitch-switch', lambda: os.path.exists(SCHEMA) and shutil.which('ovs-vsctl')),
     ('openvswitch-common', lambda: all(shutil.which(tool) for tool in ('ovsdb-tool', 'ovsdb-server', 'ovs-appctl', 'ovs-ofctl'))),
     ('librte-net-pcap23', lambda: glob.glob('/usr/lib/*/dpdk/pmds-*/librte_net_pcap.so*')),
+    ('librte-mempool-ring23', lambda: glob.glob('/usr/lib/*/dpdk/pmds-*/librte_mempool_ring.so*')),
     ('librte-net-null23', lambda: glob.glob('/usr/lib/*/dpdk/pmds-*/librte_net_null.so*')),
     ('iproute2', lambda: shutil.which('ip')),
     ('util-linux', lambda: shutil.which('taskset') and shutil.which('nsenter')),

@@ -16,6 +16,7 @@ import compare  # noqa: E402
 import gen_pcap  # noqa: E402
 import hugepages  # noqa: E402
 import ovs_dpdk  # noqa: E402
+import rules  # noqa: E402
 
 PMD_STATS = '''pmd thread numa_id 0 core_id 1:
   packets received: 1000
@@ -40,6 +41,20 @@ def packets(**arguments):
         frames.append(data[at + 16:at + 16 + length])
         at += 16 + length
     return frames
+
+
+class Rules(unittest.TestCase):
+    def test_there_are_a_thousand_in_so_many_shapes_and_the_rest_is_dropped(self):
+        lines = rules.make(50, 0, 'out0')[0].splitlines()
+        self.assertEqual((len(lines), lines[-1]), (1001, 'priority=0,actions=drop'))
+        self.assertEqual(len({line.split(',')[0] for line in lines[:-1]}), 50)
+
+    def test_flows_of_a_shape_are_different_and_the_same_in_every_run(self):
+        flows = rules.make(10, 3000, 'out0')[1]
+        self.assertEqual(len(set(flows)), 3000)
+        self.assertEqual(flows, rules.make(10, 3000, 'elsewhere')[1])
+        frames = packets(flows=3000, shapes=10)
+        self.assertEqual(struct.unpack('!IIHH', frames[7][26:38]), flows[7])
 
 
 class Pcaps(unittest.TestCase):

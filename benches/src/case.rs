@@ -1,6 +1,9 @@
 //! The cases of the comparison: ports, tunnels and the VLAN that the packets are in.
 
+use std::fs::File;
+use std::io::BufReader;
 use std::net::Ipv4Addr;
+use std::path::Path as FilePath;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,9 +13,11 @@ use weft_core::snapshot::{BridgeId, Path, PortKind, PortSpec, TunnelKeys, Tunnel
 use weft_core::tables::{Change, FlowTables};
 use weft_core::vlan::{PriorityTags, VlanMode, VlanSet};
 use weft_flow::message::{FlowCommand, FlowMod};
-use weft_flow::text::{NoNames, parse_flow};
+use weft_flow::text::{NoNames, PortNames, parse_flow, parse_flows};
 use weft_flow::{Field, Match};
 use weft_wire::{Mac, OfPort, TunnelKind, Vid};
+
+use crate::Failure;
 
 /// What the switch does with the packets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
@@ -138,6 +143,33 @@ impl Case {
     }
 }
 
+/// What rules call the ports.
+struct Names;
+
+impl PortNames for Names {
+    fn number(&self, name: &str) -> Option<OfPort> {
+        let id = match name {
+            "in0" => IN,
+            "out0" => OUT,
+            _ => return None,
+        };
+        Some(OfPort(id.0 + 1))
+    }
+
+    fn name(&self, _: OfPort) -> Option<&str> {
+        None
+    }
+}
+
+/// Flow tables with the rules of a file, as `ovs-ofctl add-flows` reads it; ports are in0 and out0.
+pub fn tables(path: &FilePath) -> Result<Arc<FlowTables>, Failure> {
+    let rules = parse_flows(BufReader::new(File::open(path)?), FlowCommand::Add, &Names)?;
+    let changes: Vec<Change> = rules.into_iter().map(Change::Flow).collect();
+    let tables = FlowTables::new();
+    tables.prepare(&changes, Duration::ZERO)?.commit();
+    Ok(tables)
+}
+
 /// The rules that Open vSwitch has in the comparison: established and related connections pass, new ones to four ports do
 /// and are committed, all else is dropped.
 fn stateful() -> Arc<FlowTables> {
@@ -175,6 +207,7 @@ pub fn port(id: PortId, name: &str, vlan: VlanMode) -> PortSpec {
         bridge: Some(BRIDGE),
         vlan,
         priority_tags: PriorityTags::Never,
+        guard: Default::default(),
         protected: false,
         up: true,
         kind: PortKind::Device,

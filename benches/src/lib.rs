@@ -2,11 +2,12 @@
 //!
 //! * [`case`]: what the switch does with the packets, as `benches/peer/cases.py` has it for Open vSwitch.
 //! * [`switch`]: one worker, driven by hand, between a replay port and null ports.
-//! * [`frames`]: packets without a pcap file.
+//! * [`frames`]: packets without a pcap file; [`synth`]: millions of flows without a frame for each.
 
 pub mod case;
 pub mod frames;
 pub mod switch;
+pub mod synth;
 
 /// What a bench ends with when it can't be run.
 pub type Failure = Box<dyn std::error::Error>;

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use weft_benches::Failure;
-use weft_benches::case::Case;
-use weft_benches::switch::Switch;
+use weft_benches::case::{self, Case, IN};
+use weft_benches::switch::{Setup, Switch};
 use weft_io::null::NullQueue;
 use weft_io::replay::ReplayQueue;
 use weft_io::thread::{cpu_time, pin, tsc_hz};
@@ -29,6 +29,9 @@ struct Options {
     /// The packets.
     #[arg(long)]
     pcap: PathBuf,
+    /// The bridge's rules, as flow text, in place of the case's. Ports are in0 and out0.
+    #[arg(long)]
+    rules: Option<PathBuf>,
     /// How long a measurement takes, by the clock.
     #[arg(long, default_value_t = 1.0)]
     seconds: f64,
@@ -140,7 +143,12 @@ fn first_packets(options: &Options) -> Result<Vec<Rate>, Failure> {
 }
 
 fn switched(options: &Options) -> Result<Vec<Rate>, Failure> {
-    let mut switch = Switch::new(options.case, replay(&options.pcap, options.burst)?)?;
+    let flows = match &options.rules {
+        Some(path) => case::tables(path)?,
+        None => options.case.flows(),
+    };
+    let replay = replay(&options.pcap, options.burst)?;
+    let mut switch = Switch::with(Setup { case: options.case, flows, inputs: vec![(IN, Box::new(replay))] })?;
     let rates = measure(options, || switch.round())?;
     switch.check()?;
     Ok(rates)

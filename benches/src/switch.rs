@@ -1,19 +1,24 @@
 //! One worker between a replay port and null ports, driven by hand: no thread, no device, no system call.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use weft_conntrack::Filter;
+use weft_core::counters::WorkerCounters;
 use weft_core::datapath::Datapath;
 use weft_core::fdb::Fdb;
+use weft_core::key::PortId;
 use weft_core::shared::Now;
 use weft_core::snapshot::{BridgeSpec, Model};
+use weft_core::tables::FlowTables;
+use weft_core::vlan::{VlanMode, VlanSet};
 use weft_core::worker::Worker;
-use weft_io::FramePool;
 use weft_io::null::NullQueue;
 use weft_io::replay::ReplayQueue;
+use weft_io::{FramePool, PortQueue};
 
 use crate::Failure;
-use crate::case::{BRIDGE, Case, IN, OUT, SECOND_OUT, TUNNEL, VLAN, VNI};
+use crate::case::{self, BRIDGE, Case, IN, OUT, SECOND_OUT, TUNNEL, VLAN, VNI};
 use crate::frames;
 
 /// The FDB's secret: always the same, so that two runs do the same.
@@ -22,6 +27,17 @@ const SECRET: [u64; 2] = [0x9e37_79b9_7f4a_7c15, 0xc2b2_ae3d_27d4_eb4f];
 pub const FDB_LIMIT: u32 = 131_072;
 /// How many rounds share a look at the clock.
 const ROUNDS_PER_LOOK: u32 = 1024;
+
+/// What a switch is to be, besides the ports of its case.
+#[derive(Debug)]
+pub struct Setup {
+    /// Ports, stations and the VLAN.
+    pub case: Case,
+    /// The bridge's rules.
+    pub flows: Arc<FlowTables>,
+    /// Where packets come in; what leaves is swallowed.
+    pub inputs: Vec<(PortId, Box<dyn PortQueue>)>,
+}
 
 /// A whole switch. See the module's text.
 #[derive(Debug)]
@@ -38,6 +54,11 @@ pub struct Switch {
 impl Switch {
     /// A switch that does what `case` says with what `replay` delivers; all destinations are known, if any is.
     pub fn new(case: Case, replay: ReplayQueue) -> Result<Self, Failure> {
+        Switch::with(Setup { case, flows: case.flows(), inputs: vec![(IN, Box::new(replay))] })
+    }
+
+    /// A switch with these rules and inputs; all destinations are known, if the case knows any.
+    pub fn with(Setup { case, flows, inputs }: Setup) -> Result<Self, Failure> {
         let pool = FramePool::new(FramePool::DEFAULT_FRAMES)?;
         let (mut datapath, mut workers) = Datapath::new(pool, 1)?;
         let worker = workers.pop().ok_or("no worker")?;
@@ -47,7 +68,13 @@ impl Switch {
                 fdb.insert_static(case.vlan(), mac, known, 1);
             }
         }
-        datapath.add_queue(IN, Box::new(replay), 0);
+        let mut ports = case.ports();
+        for (id, queue) in inputs {
+            if ports.iter().all(|port| port.id != id) {
+                ports.push(case::port(id, &format!("in{}", id.0), VlanMode::Trunk(VlanSet::all())));
+            }
+            datapath.add_queue(id, queue, 0);
+        }
         datapath.add_queue(OUT, Box::new(NullQueue), 0);
         datapath.add_queue(SECOND_OUT, Box::new(NullQueue), 0);
         let bridge = BridgeSpec {
@@ -56,9 +83,9 @@ impl Switch {
             fdb: fdb.into(),
             forward_reserved: false,
             vnis: vec![(VLAN, VNI)],
-            flows: case.flows(),
+            flows,
         };
-        datapath.publish(Model { bridges: vec![bridge], ports: case.ports() })?;
+        datapath.publish(Model { bridges: vec![bridge], ports })?;
         Ok(Switch { datapath, worker, case, start: Instant::now(), now: Now::default(), turn: 0 })
     }
 
@@ -70,6 +97,22 @@ impl Switch {
             self.now = Now { uptime: self.start.elapsed() };
         }
         self.worker.round(self.now) as u64
+    }
+
+    /// What a worker does ten times a second.
+    pub fn maintain(&mut self) {
+        self.now = Now { uptime: self.start.elapsed() };
+        self.worker.maintain(self.now);
+    }
+
+    /// The time since the start, as the worker knows it.
+    pub fn uptime(&self) -> Duration {
+        self.now.uptime
+    }
+
+    /// The worker's counters.
+    pub fn counters(&self) -> &WorkerCounters {
+        &self.worker.counters().worker
     }
 
     /// Lets time go on for the worker: flows' and stations' ages are noted anew.

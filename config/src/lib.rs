@@ -11,6 +11,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod acl;
 pub mod change;
 pub mod conntrack;
 pub mod control;

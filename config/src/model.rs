@@ -7,6 +7,7 @@ use serde::de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 use weft_wire::{Mac, OfPort, PortName, TunnelKey, Vid};
 
+use crate::acl::Acl;
 use crate::conntrack::Conntrack;
 use crate::port::Port;
 use crate::tunnel::Tunnel;
@@ -32,6 +33,9 @@ pub struct Config {
     /// Connections.
     #[serde(default, skip_serializing_if = "is_default")]
     pub conntrack: Conntrack,
+    /// Security groups.
+    #[serde(default, skip_serializing_if = "Acl::is_empty")]
+    pub acl: Acl,
 }
 
 impl Config {

@@ -69,6 +69,11 @@ pub enum Command {
         #[command(subcommand)]
         command: crate::conntrack::ConntrackCommand,
     },
+    /// Security groups: what ports that are bound to them may send and receive.
+    Acl {
+        #[command(subcommand)]
+        command: crate::acl::AclCommand,
+    },
     /// What workers remember of the flows of a port.
     Cache {
         #[command(subcommand)]
@@ -223,7 +228,7 @@ pub enum Stats {
 }
 
 /// The keys of a table for a command's help.
-fn list(keys: &[Key]) -> String {
+pub fn list(keys: &[Key]) -> String {
     let mut text = "Keys:".to_owned();
     for key in keys.iter().filter(|key| key.name != "name") {
         let default = match key.default {

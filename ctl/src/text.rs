@@ -45,6 +45,7 @@ pub fn render(command: &Command, reply: &Reply) -> String {
         (Command::Conntrack { command }, Reply::Conntrack(reply)) => crate::conntrack::render(command, reply),
         (_, Reply::Conntrack(_)) => String::new(),
         (command, Reply::Flow(reply)) => crate::flow::render(command, reply),
+        (_, Reply::Acl { groups, ports }) => crate::acl::shown(groups, ports),
     }
 }
 
@@ -340,6 +341,7 @@ fn cache_table(caches: &[CacheStatus]) -> Table {
         ">misses",
         ">hit rate",
         ">stale",
+        ">uncached",
         ">evictions",
         ">programs",
     ];
@@ -353,6 +355,7 @@ fn cache_table(caches: &[CacheStatus]) -> Table {
             cache.misses.to_string(),
             share(cache.hits, cache.hits.saturating_add(cache.misses)),
             cache.stale.to_string(),
+            cache.uncached.to_string(),
             cache.evictions.to_string(),
             cache.programs.to_string(),
         ]);

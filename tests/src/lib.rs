@@ -30,6 +30,7 @@ pub mod process;
 pub mod qemu;
 pub mod recorder;
 pub mod traffic;
+pub mod unixctl;
 pub mod vlan;
 pub mod vxlan;
 pub mod weftd;

@@ -6,6 +6,7 @@ use crate::cmd::{Error, Result, SHORT, ok};
 use crate::lab::Lab;
 use crate::netns::Netns;
 use crate::process::Process;
+use crate::unixctl::Control;
 use std::path::{Path, PathBuf};
 
 /// The schema as the Debian package installs it.
@@ -53,6 +54,11 @@ impl StockOvs {
     pub fn appctl(&self, words: &[&str]) -> Result<String> {
         let target = self.dir.join("switch.ctl").display().to_string();
         ok(&[&["ovs-appctl", "-t", &target], words].concat(), SHORT)
+    }
+
+    /// The switch's control socket, for many commands.
+    pub fn control(&self) -> Result<Control> {
+        Control::open(&self.dir.join("switch.ctl"))
     }
 
     /// Adds a bridge with the userspace datapath.

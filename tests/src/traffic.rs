@@ -16,8 +16,6 @@ pub struct Ping {
     pub received: u64,
     /// Duplicate replies: a loop, or a frame that was flooded twice.
     pub duplicates: u64,
-    /// Mean round-trip time in milliseconds; 0 when no reply came.
-    pub rtt_ms: f64,
 }
 
 impl Ping {
@@ -71,8 +69,6 @@ fn parse_ping(text: &str) -> Option<Ping> {
             _ => {}
         }
     }
-    let times = text.lines().find_map(|line| line.strip_prefix("rtt min/avg/max/mdev = "));
-    ping.rtt_ms = times.and_then(|t| t.split('/').nth(1)).and_then(|t| t.parse().ok()).unwrap_or(0.0);
     Some(ping)
 }
 
@@ -168,7 +164,7 @@ mod tests {
         let text = "\n--- 10.0.0.2 ping statistics ---\n5 packets transmitted, 4 received, +2 duplicates, \
                     20% packet loss, time 408ms\nrtt min/avg/max/mdev = 0.023/0.036/0.054/0.010 ms\n";
         let ping = parse_ping(text).unwrap();
-        assert_eq!(ping, Ping { sent: 5, received: 4, duplicates: 2, rtt_ms: 0.036 });
+        assert_eq!(ping, Ping { sent: 5, received: 4, duplicates: 2 });
         assert!(!ping.is_clean());
         let text = "2 packets transmitted, 0 received, +2 errors, 100% packet loss, time 1010ms\n";
         assert_eq!(parse_ping(text).unwrap(), Ping { sent: 2, ..Ping::default() });

@@ -8,6 +8,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "a bench")]
 
+#[path = "../../../dataplane/core/tests/rig/dice.rs"]
+mod dice;
 mod sets;
 mod tuple_space;
 
@@ -18,7 +20,8 @@ use std::time::Duration;
 use weft_core::classifier::{Classifier, Clause};
 use weft_flow::{Field, Fields, Match};
 
-use sets::{Dice, Set, Traffic};
+use dice::Dice;
+use sets::{Set, Traffic};
 use tuple_space::TupleSpace;
 
 /// What a table keeps: a handle.

@@ -11,6 +11,7 @@
 
 mod cache;
 mod checksum;
+mod connections;
 mod edit;
 mod fdb;
 mod headers;
@@ -86,6 +87,7 @@ fn short() -> Criterion {
 criterion_group! {
     name = stages;
     config = short();
-    targets = parse::bench, cache::bench, fdb::bench, headers::bench, checksum::bench, pipeline::bench, edit::bench
+    targets = parse::bench, cache::bench, fdb::bench, headers::bench, checksum::bench, pipeline::bench, edit::bench,
+        connections::bench
 }
 criterion_main!(stages);

@@ -5,6 +5,7 @@
 
 #![expect(clippy::expect_used, reason = "a test fails by panicking")]
 
+use std::io::Write;
 use std::process::{Command, Output};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
@@ -42,7 +43,7 @@ impl Nets {
         nets.remove();
         let made = Command::new("ip").args(["netns", "add", &nets.a]).output();
         if !made.as_ref().is_ok_and(|output| output.status.success()) {
-            eprintln!("SKIPPED: can't make network namespaces (needs root and iproute2): {made:?}");
+            skip(&format!("can't make network namespaces (needs root and iproute2): {made:?}"));
             return None;
         }
         for namespace in [&nets.middle, &nets.b] {
@@ -114,6 +115,18 @@ impl Report {
         for count in ["lost", "duplicated", "reordered", "damaged", "receiver_drops"] {
             assert_eq!(self.get(count), 0, "{count}: {}", self.0);
         }
+    }
+}
+
+/// Says on the real standard error, past the test runner's capture, that this test did not run, and writes it down where the
+/// closing summary counts it: in the file that `WEFT_SKIPS` names.
+fn skip(reason: &str) {
+    let test = thread::current().name().unwrap_or_default().to_owned();
+    let line = format!("SKIPPED: {test}: {reason}\n");
+    std::io::stderr().write_all(line.as_bytes()).expect("standard error");
+    if let Some(list) = std::env::var_os("WEFT_SKIPS") {
+        let file = std::fs::OpenOptions::new().append(true).create(true).open(list);
+        file.and_then(|mut file| file.write_all(line.as_bytes())).expect("the list of skipped tests");
     }
 }
 

@@ -15,6 +15,7 @@
 //!
 //! What is not a request is answered with the code `bad_request` and its `id` if it has one, 0 otherwise.
 
+mod acl;
 mod conntrack;
 mod flow;
 mod status;
@@ -22,6 +23,7 @@ mod top;
 mod trace;
 mod why;
 
+pub use acl::{AclGroupStatus, AclPortStatus, AclRuleStatus};
 pub use conntrack::{
     Bits, ConnectionStatus, ConntrackCount, ConntrackFilter, ConntrackOp, ConntrackReply, Protocol,
     TupleStatus, ZoneCount, ZoneLimitStatus, ZoneTimeouts,
@@ -130,6 +132,12 @@ pub enum Op {
     Conntrack(ConntrackOp),
     /// Flow tables: [`Reply::Flow`].
     Flow(FlowOp),
+    /// Security groups and the ports with a guard, or those of this name only: [`Reply::Acl`].
+    AclShow {
+        /// A group's or a port's.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        name: Option<String>,
+    },
 }
 
 impl Op {
@@ -270,6 +278,10 @@ pub enum Reply {
     },
     Conntrack(ConntrackReply),
     Flow(FlowReply),
+    Acl {
+        groups: Vec<AclGroupStatus>,
+        ports: Vec<AclPortStatus>,
+    },
 }
 
 /// Why a request was not done.
@@ -310,9 +322,10 @@ pub enum Code {
 impl From<ChangeError> for Refusal {
     fn from(error: ChangeError) -> Self {
         let code = match error {
-            ChangeError::NoSuchBridge(_) | ChangeError::NoSuchPort(_) | ChangeError::NoSuchTunnel(_) => {
-                Code::NotFound
-            }
+            ChangeError::NoSuchBridge(_)
+            | ChangeError::NoSuchPort(_)
+            | ChangeError::NoSuchTunnel(_)
+            | ChangeError::NoSuchGroup(_) => Code::NotFound,
             _ => Code::Refused,
         };
         Refusal::new(code, error)

@@ -192,6 +192,9 @@ pub struct CacheStatus {
     pub misses: u64,
     /// Misses because something that the flow depended on had changed.
     pub stale: u64,
+    /// Packets whose flow was not cached because those of their port are hardly met again.
+    #[serde(default)]
+    pub uncached: u64,
     /// Flows that had to make room for others.
     pub evictions: u64,
     /// Compiled programs.

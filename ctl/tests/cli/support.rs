@@ -137,6 +137,7 @@ fn answer(op: Op) -> Result<Reply, Refusal> {
         Op::Show => Reply::Switch { switch: Box::new(switch) },
         Op::Conntrack(op) => Reply::Conntrack(crate::conntrack::answer(&op)),
         Op::Flow(op) => Reply::Flow(crate::flows::answer(op)?),
+        Op::AclShow { name } => crate::acl::answer(name.as_deref())?,
     })
 }
 
@@ -335,6 +336,7 @@ fn switch() -> SwitchStatus {
         hits: 3000,
         misses: 200,
         stale: 20,
+        uncached: 7,
         evictions: 0,
         programs: 5,
     };

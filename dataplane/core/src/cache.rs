@@ -2,7 +2,10 @@
 //!
 //! What: an exact-match table in one mapping, eight ways to a bucket. A bucket's eight 16-bit tags are compared in one
 //! vector instruction; the entry whose tag matches is one cache line (narrow keys), two (middle) or three (wide), and
-//! holds all that a hit touches: key, epochs, counters, age, program number.
+//! holds all that a hit touches: key, epochs, counters, age, program number. Beside it, for programs with doubts only,
+//! is up to which doubt the flow was compared ([`crate::doubt`]).
+//!
+//! One more place, [`Cache::spare`], is for the flow of a packet that is not to be cached: no key leads there.
 //!
 //! Bounded: a full bucket gives up one of its flows, which costs that flow a miss and nobody a walk. That is also why
 //! the hash needs no secret: whoever aims at a bucket pushes out his own flows and, at worst, seven others'.
@@ -53,7 +56,10 @@ pub type Place = u32;
 #[derive(Debug)]
 pub struct Cache<const W: usize, const L: usize> {
     tags: HugeTable<[u16; WAYS]>,
+    /// The last one is the spare place.
     flows: HugeTable<Flow<W, L>>,
+    /// Up to which of its program's doubts each flow was compared.
+    compared: HugeTable<u32>,
     /// Number of buckets minus 1.
     bucket_mask: usize,
     used: usize,
@@ -101,13 +107,25 @@ impl<const W: usize, const L: usize> Cache<W, L> {
     /// A cache for at least `capacity` flows.
     pub fn new(capacity: usize) -> std::io::Result<Self> {
         let buckets = capacity.max(WAYS).div_ceil(WAYS).next_power_of_two();
-        let (tags, flows) = (HugeTable::new(buckets)?, HugeTable::new(buckets * WAYS)?);
-        Ok(Cache { tags, flows, bucket_mask: buckets - 1, used: 0, turn: 0 })
+        let places = buckets * WAYS + 1;
+        let (tags, flows) = (HugeTable::new(buckets)?, HugeTable::new(places)?);
+        let compared = HugeTable::new(places)?;
+        Ok(Cache { tags, flows, compared, bucket_mask: buckets - 1, used: 0, turn: 0 })
     }
 
     /// How many flows there is room for.
     pub fn capacity(&self) -> usize {
-        self.flows.len()
+        self.flows.len() - 1
+    }
+
+    /// How many buckets a sweep has to look at.
+    pub fn buckets(&self) -> usize {
+        self.tags.len()
+    }
+
+    /// Where a flow is put that is not to be found again.
+    pub fn spare(&self) -> Place {
+        self.capacity() as Place
     }
 
     /// How many flows there are.
@@ -142,8 +160,26 @@ impl<const W: usize, const L: usize> Cache<W, L> {
             return None;
         }
         let place = bucket * WAYS + ways.trailing_zeros() as usize;
-        prefetch(self.flows.get(place)?);
+        let flow = self.flows.get(place)?;
+        prefetch(flow);
+        if W > crate::key::NARROW {
+            prefetch(&flow.bytes);
+        }
         Some(place as Place)
+    }
+
+    /// Brings near up to which doubt the flow was compared.
+    #[inline(always)]
+    pub fn prefetch_compared(&self, place: Place) {
+        if let Some(compared) = self.compared.get(place as usize) {
+            prefetch(compared);
+        }
+    }
+
+    /// Up to which of its program's doubts the flow was compared; to be set when it gets a program.
+    #[inline(always)]
+    pub fn compared(&mut self, place: Place) -> Option<&mut u32> {
+        self.compared.get_mut(place as usize)
     }
 
     /// The flow at a place.
@@ -158,12 +194,19 @@ impl<const W: usize, const L: usize> Cache<W, L> {
         let mut ways = equal_lanes(self.tags.get(bucket)?, hash.tag());
         while ways != 0 {
             let place = bucket * WAYS + ways.trailing_zeros() as usize;
-            if self.flows.get(place)?.key == *key {
+            if self.is_key(place as Place, key) {
                 return Some(place as Place);
             }
             ways &= ways - 1;
         }
         None
+    }
+
+    /// Whether that is the flow's key. A loop of its own: a call for so few octets would cost more than they do.
+    #[inline(always)]
+    pub fn is_key(&self, place: Place, key: &[u64; W]) -> bool {
+        let Some(flow) = self.flows.get(place as usize) else { return false };
+        flow.key.iter().zip(key).fold(0, |differ, (own, other)| differ | (own ^ other)) == 0
     }
 
     /// A place for a flow that isn't there, and the program of the flow that it pushes out, if any.
@@ -185,22 +228,24 @@ impl<const W: usize, const L: usize> Cache<W, L> {
 
     /// Shows every flow of `buckets` buckets to `keep`, from bucket `from` on, round the table; those that it doesn't want
     /// are taken out. Returns where to go on.
-    pub fn sweep(&mut self, from: usize, buckets: usize, mut keep: impl FnMut(&Flow<W, L>) -> bool) -> usize {
+    pub fn sweep(
+        &mut self,
+        from: usize,
+        buckets: usize,
+        mut keep: impl FnMut(&Flow<W, L>, &mut u32) -> bool,
+    ) -> usize {
         for bucket in (from..from + buckets).map(|bucket| bucket & self.bucket_mask) {
             let Some(tags) = self.tags.get_mut(bucket) else { continue };
-            for (tag, flow) in tags.iter_mut().zip(self.flows.iter().skip(bucket * WAYS)) {
-                if *tag != 0 && !keep(flow) {
+            let places = bucket * WAYS..(bucket + 1) * WAYS;
+            let flows = self.flows[places.clone()].iter().zip(&mut self.compared[places]);
+            for (tag, (flow, compared)) in tags.iter_mut().zip(flows) {
+                if *tag != 0 && !keep(flow, compared) {
                     *tag = 0;
                     self.used -= 1;
                 }
             }
         }
         (from + buckets) & self.bucket_mask
-    }
-
-    /// How many buckets there are.
-    pub fn buckets(&self) -> usize {
-        self.bucket_mask + 1
     }
 
     /// The flows of `buckets` buckets, from bucket `from` on, for people to look at.
@@ -215,7 +260,9 @@ impl<const W: usize, const L: usize> Cache<W, L> {
 
     /// Every flow that is cached, for people to look at.
     pub fn iter(&self) -> impl Iterator<Item = &Flow<W, L>> {
-        let used = |&(place, _): &(usize, &Flow<W, L>)| self.tags[place / WAYS][place % WAYS] != 0;
+        let used = |&(place, _): &(usize, &Flow<W, L>)| {
+            self.tags.get(place / WAYS).is_some_and(|tags| tags[place % WAYS] != 0)
+        };
         self.flows.iter().enumerate().filter(used).map(|(_, flow)| flow)
     }
 }

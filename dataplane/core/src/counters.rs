@@ -98,6 +98,8 @@ pub struct WorkerCounters {
     pub stale: Counter,
     /// Packets whose flow a change of rules might have concerned, but did not.
     pub reprieved: Counter,
+    /// Packets whose flow was not cached because those of their port are hardly met again.
+    pub uncached: Counter,
     /// Flows pushed out of the cache.
     pub evicted: Counter,
     /// Cached flows.

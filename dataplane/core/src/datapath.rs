@@ -173,13 +173,14 @@ impl Datapath {
     /// Widens what is read of packets as far as the bundle needs it, and commits it.
     fn commit(&mut self, bridge: BridgeId, prepared: Prepared<'_>) -> Result<Outcome, FlowError> {
         let reads = Reads::of(prepared.tables());
-        if !self.publisher.is_wide_enough(Some((bridge, &reads))) {
-            self.publisher.widen(Some((bridge, reads))).map_err(DatapathError::from)?;
+        let known = self.publisher.is_known(bridge, &reads);
+        if !known && !self.publisher.is_wide_enough(bridge, &reads) {
+            self.publisher.widen(Some((bridge, &reads))).map_err(DatapathError::from)?;
             self.shared.wait_for_rounds(PATIENCE).map_err(DatapathError::Silent)?;
         }
         let outcome = prepared.commit();
         self.shared.epochs.publish();
-        if !self.publisher.is_exact() {
+        if !known && !self.publisher.is_exact(bridge, reads) {
             self.publisher.widen(None).map_err(DatapathError::from)?;
         }
         (0..self.workers.len()).for_each(|worker| self.shared.ring(worker));

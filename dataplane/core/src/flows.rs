@@ -10,13 +10,13 @@
 //!
 //! Owner: one worker's lane.
 
-use bytemuck::Zeroable;
 use weft_conntrack::Link;
 use weft_io::Packet;
 use weft_wire::DropReason;
 
-use crate::cache::{Cache, Flow, KeyHash, LINKS, Place};
+use crate::cache::{Cache, Flow, KeyHash, Place};
 use crate::forward::{Decision, Forwarder};
+use crate::intake::Intake;
 use crate::key::FlowKey;
 
 /// See the module's text.
@@ -24,8 +24,6 @@ use crate::key::FlowKey;
 pub struct Flows<const W: usize, const L: usize> {
     /// Those that are cached.
     pub cache: Cache<W, L>,
-    /// What the last packet did whose decision was for it alone.
-    once: Flow<W, L>,
     /// Whether there may be flows with connections among them.
     pub tracks: bool,
 }
@@ -33,7 +31,7 @@ pub struct Flows<const W: usize, const L: usize> {
 impl<const W: usize, const L: usize> Flows<W, L> {
     /// None, with room for `flows`.
     pub fn new(flows: usize) -> std::io::Result<Self> {
-        Ok(Flows { cache: Cache::new(flows)?, once: Flow::zeroed(), tracks: false })
+        Ok(Flows { cache: Cache::new(flows)?, tracks: false })
     }
 
     /// The flow at this place, if it is the packet's.
@@ -45,48 +43,69 @@ impl<const W: usize, const L: usize> Flows<W, L> {
         packet: &Packet,
         forward: &mut Forwarder,
     ) -> Option<&mut Flow<W, L>> {
+        if !self.stands(place, key, forward) {
+            return None;
+        }
         let flow = self.cache.flow(place)?;
-        if stands(flow, key, forward) && forward.steps(&flow.links, packet) { Some(flow) } else { None }
+        if forward.steps(&flow.links, packet) { Some(flow) } else { None }
+    }
+
+    /// Whether the flow is the key's, and all that it depends on stands but its connections.
+    #[inline(always)]
+    fn stands(&mut self, place: Place, key: &[u64; W], forward: &mut Forwarder) -> bool {
+        let cache = &mut self.cache;
+        if !cache.is_key(place, key) {
+            return false;
+        }
+        let Some(&mut Flow { deps, program, .. }) = cache.flow(place) else { return false };
+        let epochs = &forward.shared.epochs;
+        epochs.holds(deps[0])
+            && epochs.holds(deps[1])
+            && forward.is_current(program)
+            && (!forward.current_has_doubts()
+                || cache.compared(place).is_some_and(|compared| forward.has_compared(program, compared, key)))
     }
 
     /// The flow isn't cached, or is stale, or was cached within this burst: walks the pipeline if need be, and caches what
-    /// it says. The error is a drop that is not cached.
+    /// it says, if it lasts and the port's intake takes it. The error is a drop that is not cached.
     #[cold]
     #[inline(never)]
     pub fn miss(
         &mut self,
-        hash: KeyHash,
-        key: &[u64; W],
+        (hash, key): (KeyHash, &[u64; W]),
         packet: &Packet,
         forward: &mut Forwarder,
+        intake: &mut Intake,
     ) -> Result<&mut Flow<W, L>, DropReason> {
         let known = self.cache.find(hash, key);
         if let Some(place) = known
-            && let Some(flow) = self.cache.flow(place)
-            && (stands(flow, key, forward) || is_spared(flow, key, forward))
-            && forward.steps(&flow.links, packet)
+            && self.stands(place, key, forward)
+            && self.cache.flow(place).is_some_and(|flow| forward.steps(&flow.links, packet))
         {
             return self.at(place);
         }
         let decision = forward.walk(&widened(key), packet)?;
-        match links_of(&decision) {
-            Some(links) => {
-                let place = self.place(hash, known, key, forward);
-                if let Some(flow) = self.cache.flow(place) {
-                    *flow = Flow { program: decision.program, deps: decision.deps, links, ..*flow };
-                }
-                self.tracks |= links.iter().any(|&link| link != Link::NONE);
-                self.at(place)
-            }
-            None => {
-                forward.keep(decision.program);
-                // Its counts go to the program; the second that it is of keeps nobody young whom the walk has not.
-                let stamp = forward.second;
-                self.once = Flow { program: decision.program, stamp, ..Flow::zeroed() };
-                self.once.links.iter_mut().zip(decision.links).for_each(|(place, link)| *place = link);
-                Ok(&mut self.once)
-            }
+        let place = match lasts::<L>(&decision) {
+            true => self.place((hash, key), known, forward, intake),
+            false => self.cache.spare(),
+        };
+        let spare = place == self.cache.spare();
+        if spare {
+            // The packet is the only one; the program lingers until it is through.
+            forward.release(decision.program);
         }
+        if let Some(flow) = self.cache.flow(place) {
+            // The spare place has seen other flows: each has to be new there.
+            let stamp = if spare { 0 } else { flow.stamp };
+            let Decision { program, deps, .. } = decision;
+            *flow = Flow { program, deps, stamp, ..*flow };
+            flow.links.iter_mut().zip(decision.links).for_each(|(place, link)| *place = link);
+            self.tracks |= !spare && flow.links.iter().any(|&link| link != Link::NONE);
+        }
+        if let Some(compared) = self.cache.compared(place) {
+            *compared = forward.programs.hot(decision.program).map_or(0, |hot| hot.doubt);
+        }
+        self.at(place)
     }
 
     fn at(&mut self, place: Place) -> Result<&mut Flow<W, L>, DropReason> {
@@ -94,13 +113,13 @@ impl<const W: usize, const L: usize> Flows<W, L> {
         self.cache.flow(place).ok_or(DropReason::NoBridge)
     }
 
-    /// Where the flow is, or shall be.
+    /// Where the flow is, or shall be: the spare place if the port's intake doesn't take it.
     fn place(
         &mut self,
-        hash: KeyHash,
+        (hash, key): (KeyHash, &[u64; W]),
         known: Option<Place>,
-        key: &[u64; W],
         forward: &mut Forwarder,
+        intake: &mut Intake,
     ) -> Place {
         let counters = &forward.counters.worker;
         let (place, replaced) = match known {
@@ -108,10 +127,17 @@ impl<const W: usize, const L: usize> Flows<W, L> {
                 counters.stale.add(1);
                 (place, self.cache.flow(place).map(|flow| flow.program))
             }
-            None => {
+            None if intake.takes() => {
                 let (place, victim) = self.cache.insert(hash, key);
-                counters.evicted.add(u64::from(victim.is_some()));
+                if victim.is_some() {
+                    counters.evicted.add(1);
+                    intake.pushed_out();
+                }
                 (place, victim)
+            }
+            None => {
+                counters.uncached.add(1);
+                (self.cache.spare(), None)
             }
         };
         if let Some(replaced) = replaced {
@@ -121,47 +147,10 @@ impl<const W: usize, const L: usize> Flows<W, L> {
     }
 }
 
-/// Compares keys without a call: that of 72 octets would be one.
-#[inline(always)]
-fn is_same<const W: usize>(one: &[u64; W], other: &[u64; W]) -> bool {
-    one.iter().zip(other).fold(0, |difference, (one, other)| difference | one ^ other) == 0
-}
-
-/// Whether the flow is the key's, and all that it depends on stands but its connections.
-#[inline(always)]
-fn stands<const W: usize, const L: usize>(
-    flow: &Flow<W, L>,
-    key: &[u64; W],
-    forward: &mut Forwarder,
-) -> bool {
-    let epochs = &forward.shared.epochs;
-    is_same(&flow.key, key)
-        && epochs.holds(flow.deps[0])
-        && epochs.holds(flow.deps[1])
-        && forward.is_current(flow.program)
-}
-
-/// Whether rules have changed, but none that the flow goes by: then it has a program that says so.
-fn is_spared<const W: usize, const L: usize>(
-    flow: &mut Flow<W, L>,
-    key: &[u64; W],
-    forward: &mut Forwarder,
-) -> bool {
-    if !flow.deps.iter().all(|&dep| forward.shared.epochs.holds(dep)) {
-        return false;
-    }
-    let Some(program) = forward.reprieve(flow.program, &widened(key)) else { return false };
-    forward.release(std::mem::replace(&mut flow.program, program));
-    true
-}
-
-/// What a flow that lasts is to have; `None` if it is for one packet only. A flow without room for connections whose mask
-/// doesn't read what they are told apart by has none.
-fn links_of<const L: usize>(decision: &Decision) -> Option<[Link; L]> {
-    let fits = decision.links.iter().skip(L).all(|&link| link == Link::NONE);
-    let mut links = [Link::NONE; L];
-    links.iter_mut().zip(decision.links).for_each(|(place, link)| *place = link);
-    (decision.lasts && fits && L <= LINKS).then_some(links)
+/// Whether the decision is for more than one packet, and a flow has room for what it depends on. One without room for
+/// connections, whose mask doesn't read what they are told apart by, has none.
+fn lasts<const L: usize>(decision: &Decision) -> bool {
+    decision.lasts && decision.links.iter().skip(L).all(|&link| link == Link::NONE)
 }
 
 fn widened<const W: usize>(key: &[u64; W]) -> FlowKey {

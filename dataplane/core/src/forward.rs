@@ -16,7 +16,7 @@ use crate::edit::remark::Remarks;
 use crate::encap::Template;
 use crate::epoch::Dep;
 use crate::held::{HELD_FOR, Held, Waiting};
-use crate::keep::Keep;
+use crate::intake::Intake;
 use crate::key::{FlowKey, Ingress, PortId};
 use crate::ledger::Ledger;
 use crate::output::{Outputs, Pushed, hand_over};
@@ -27,7 +27,6 @@ use crate::retag::retag;
 use crate::shared::Shared;
 use crate::snapshot::{PortKind, Snapshot};
 use crate::tables::{Admission, Meter};
-use crate::validity::Subject;
 use crate::verdict::{Emit, Verdict};
 use crate::vlan::TagRewrite;
 use crate::why::watch::{Outgoing, Suspect, Watches, head};
@@ -54,6 +53,8 @@ pub struct Forwarder {
     learned: u32,
     /// The time, in seconds.
     pub second: u32,
+    /// How often the worker has done what is due now and then.
+    pub maintenance: u64,
     /// The time.
     pub now: Duration,
     /// Compiled programs.
@@ -65,10 +66,10 @@ pub struct Forwarder {
     /// Which of `queues` is a port's.
     queue_of: Vec<u16>,
     outputs: Outputs,
+    /// Which new flows are cached, by the port whose queue they come by.
+    intakes: Vec<Intake>,
     verdict: Verdict,
     current: Current,
-    /// Programs of packets that weren't cached.
-    kept: Keep,
     /// What meters' bands do to a packet's DSCP.
     remarks: Remarks,
     /// What `sample` actions owe, of 65535.
@@ -89,6 +90,8 @@ struct Current {
     tunnel: PortId,
     /// Whether it may cease to stand within this burst.
     watched: bool,
+    /// Whether its flows have to be compared with its doubts.
+    doubtful: bool,
     /// Packets and octets that it has taken in this burst.
     packets: u64,
     bytes: u64,
@@ -126,6 +129,7 @@ impl Current {
         shape: Shape::Drop(DropReason::NoBridge),
         tunnel: PortId::NONE,
         watched: false,
+        doubtful: false,
         packets: 0,
         bytes: 0,
     };
@@ -142,15 +146,16 @@ impl Forwarder {
             published: 0,
             learned: 0,
             second: 1,
+            maintenance: 0,
             now: Duration::ZERO,
             programs: Programs::default(),
             held: Held::default(),
             queues: Vec::new(),
             queue_of: vec![NOT_OURS; PortId::COUNT],
             outputs: Outputs::new(),
+            intakes: vec![Intake::default(); PortId::COUNT],
             verdict: Verdict::default(),
             current: Current::NONE,
-            kept: Keep::default(),
             remarks: Remarks::default(),
             sample_debt: 0,
             drops: DropCounts::default(),
@@ -174,6 +179,20 @@ impl Forwarder {
         let (_, queue) = self.queues.swap_remove(at);
         self.index_queues();
         Some(queue)
+    }
+
+    /// A port's intake, to be put back behind the burst.
+    #[inline]
+    pub fn intake(&self, port: PortId) -> Intake {
+        self.intakes.get(port.index()).copied().unwrap_or_default()
+    }
+
+    /// Puts it back.
+    #[inline]
+    pub fn put_intake(&mut self, port: PortId, intake: Intake) {
+        if let Some(own) = self.intakes.get_mut(port.index()) {
+            *own = intake;
+        }
     }
 
     fn index_queues(&mut self) {
@@ -217,7 +236,7 @@ impl Forwarder {
             effects: true,
         };
         pipeline::walk(occasion, &mut self.verdict, &mut Silent);
-        if !self.verdict.learned.is_empty() {
+        if self.verdict.made {
             // Others see by this that rules have changed; this worker's next packet does, too.
             self.shared.epochs.publish();
             self.learned = self.learned.wrapping_add(1);
@@ -228,7 +247,7 @@ impl Forwarder {
             return Err(verdict.drop.unwrap_or(DropReason::NoBridge));
         }
         // A rule that this walk has made is for the next packet, even if it is of the same flow.
-        let checked = if verdict.learned.is_empty() { self.published } else { 0 };
+        let checked = if verdict.made { 0 } else { self.published };
         Ok(Decision {
             program: self.programs.intern(verdict, &self.snapshot, checked),
             deps: verdict.flow_deps,
@@ -249,37 +268,29 @@ impl Forwarder {
         })
     }
 
-    /// A walk's program that no flow uses.
-    pub fn keep(&mut self, program: ProgramId) {
-        if let Some(program) = self.kept.put(program) {
-            self.release(program);
-        }
+    /// Whether a flow of `key` that was compared with the program's doubts as far as `compared` says may keep the program.
+    /// It has been compared with all of them then.
+    #[inline(always)]
+    pub fn has_compared(&mut self, id: ProgramId, compared: &mut u32, key: &[u64]) -> bool {
+        let latest = self.programs.hot(id).map_or(0, |hot| hot.doubt);
+        *compared >= latest || self.compare(id, (compared, latest), key)
     }
 
-    /// Programs that were kept and no longer stand go.
-    pub fn tidy(&mut self) {
-        self.forget_current();
-        let (epochs, published) = (Arc::clone(&self.shared.epochs), self.published);
-        loop {
-            let programs = &mut self.programs;
-            let Some(stale) = self.kept.take(|id| !programs.valid(id, &epochs, published)) else { break };
-            self.release(stale);
-        }
-    }
-
-    /// Another program for a flow of `key` whose own one no longer stands for all its flows, if it does for this one. The
-    /// flow uses it then, besides its old one.
-    pub fn reprieve(&mut self, id: ProgramId, key: &FlowKey) -> Option<ProgramId> {
-        self.forget_current();
-        let mask = match Ingress::of(key).decode() {
-            Ok(port) => self.snapshot.port(port)?.mask,
-            Err(vtep) => self.snapshot.vtep(vtep)?.mask,
+    #[cold]
+    #[inline(never)]
+    fn compare(&mut self, id: ProgramId, (compared, latest): (&mut u32, u32), key: &[u64]) -> bool {
+        let Some(&word) = key.first() else { return false };
+        let mask = match Ingress::of_word(word).decode() {
+            Ok(port) => self.snapshot.port(port).map(|port| &port.mask),
+            Err(vtep) => self.snapshot.vtep(vtep).map(|vtep| &vtep.mask),
         };
-        let subject = Subject { key, mask: &mask };
-        let by = (&*self.shared.epochs, &*self.snapshot, self.published);
-        let next = self.programs.reprieve(id, subject, by)?;
-        self.counters.worker.reprieved.add(1);
-        Some(next)
+        let Some(mask) = mask else { return false };
+        let clear = self.programs.clears(id, *compared, (key, mask));
+        if clear {
+            *compared = latest;
+            self.counters.worker.reprieved.add(1);
+        }
+        clear
     }
 
     /// Another burst starts, or programs have changed.
@@ -295,6 +306,12 @@ impl Forwarder {
         self.current.id == id && !self.current.watched || self.make_current(id)
     }
 
+    /// Whether the current program's flows have to be compared with its doubts.
+    #[inline(always)]
+    pub fn current_has_doubts(&self) -> bool {
+        self.current.doubtful
+    }
+
     #[inline]
     fn make_current(&mut self, id: ProgramId) -> bool {
         let valid = self.programs.valid(id, &self.shared.epochs, self.published);
@@ -307,10 +324,10 @@ impl Forwarder {
     #[inline]
     fn set_current(&mut self, id: ProgramId) {
         self.settle_current();
-        if let Some(program) = self.programs.get(id) {
-            let (shape, tunnel) = (program.shape, program.tunnel);
-            let watched = program.has_to_be_watched(self.published);
-            self.current = Current { id, shape, tunnel, watched, packets: 0, bytes: 0 };
+        if let Some(hot) = self.programs.hot(id) {
+            let (shape, tunnel, doubtful) = (hot.shape, hot.tunnel, hot.doubt != 0);
+            let watched = hot.has_to_be_watched(self.published);
+            self.current = Current { id, shape, tunnel, watched, doubtful, packets: 0, bytes: 0 };
         }
     }
 
@@ -330,6 +347,14 @@ impl Forwarder {
         let counts = (&*self.counters, &mut self.dropped);
         let mut ledger = Ledger::of(counts, &self.shared, self.now, self.second);
         self.programs.settle(limit, |tally| ledger.enter(&tally))
+    }
+
+    /// Forgets programs that no flow uses, after looking at `limit` at most.
+    pub fn forget_unused(&mut self, limit: usize) {
+        self.forget_current();
+        let counts = (&*self.counters, &mut self.dropped);
+        let mut ledger = Ledger::of(counts, &self.shared, self.now, self.second);
+        self.programs.forget(limit, |tally| ledger.enter(&tally));
     }
 
     /// A flow no longer uses the program.

@@ -66,7 +66,13 @@ impl Ingress {
     /// Where the packet of a key came in.
     #[inline]
     pub const fn of(key: &FlowKey) -> Self {
-        Ingress(key.0[0] as u16)
+        Ingress::of_word(key.0[0])
+    }
+
+    /// The same, from the key's first word.
+    #[inline]
+    pub const fn of_word(word: u64) -> Self {
+        Ingress(word as u16)
     }
 
     /// As a key carries it.

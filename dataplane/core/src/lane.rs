@@ -58,11 +58,14 @@ impl<const W: usize, const L: usize> Lane<W, L> {
         forward.forget_current();
         let shared = Arc::clone(&forward.shared);
         let (second, published) = (forward.second, forward.published);
-        self.swept = self.flows.cache.sweep(self.swept, SWEEP, |flow| {
+        let round = 2 * self.flows.cache.buckets().div_ceil(SWEEP) as u64;
+        self.swept = self.flows.cache.sweep(self.swept, SWEEP, |flow, compared| {
+            forward.programs.dispel(flow.program, (forward.maintenance, round));
             let keeps = second.saturating_sub(flow.stamp) < IDLE
                 && flow.deps.iter().all(|&dep| shared.epochs.holds(dep))
                 && flow.links.iter().all(|&link| shared.connections.holds(link, second))
-                && forward.programs.valid(flow.program, &shared.epochs, published);
+                && forward.programs.valid(flow.program, &shared.epochs, published)
+                && forward.has_compared(flow.program, compared, &flow.key);
             if !keeps {
                 forward.release(flow.program);
             }
@@ -81,7 +84,7 @@ impl<const W: usize, const L: usize> Lane<W, L> {
             let read = Read { mask: &mask, lengths: lengths.as_deref() };
             key_of(packet, ingress, [0; 2], read).ok_or(DropReason::RxTruncated)
         });
-        self.probe(burst.len());
+        self.probe(burst.len(), forward.programs.have_doubts());
         self.prefetch_connections(burst.len(), forward);
         self.act(burst, port, forward);
     }
@@ -103,7 +106,7 @@ impl<const W: usize, const L: usize> Lane<W, L> {
             let read = Read { mask: &mask, lengths: Some(&snapshot) };
             key_of(packet, outer.ingress(), tunnel, read).ok_or(DropReason::RxTruncated)
         });
-        self.probe(burst.len());
+        self.probe(burst.len(), forward.programs.have_doubts());
         self.prefetch_connections(burst.len(), forward);
         self.act(burst, uplink, forward);
     }
@@ -131,12 +134,15 @@ impl<const W: usize, const L: usize> Lane<W, L> {
 
     /// Phase *probe*: compare the bucket's tags, and bring the flow near.
     #[inline(always)]
-    fn probe(&mut self, packets: usize) {
+    fn probe(&mut self, packets: usize, doubts: bool) {
         for (hash, found) in self.hashes.iter().zip(&mut self.found).take(packets) {
             if *found == Found::Nothing
                 && let Some(place) = self.flows.cache.candidate(*hash)
             {
                 *found = Found::Candidate(place);
+                if doubts {
+                    self.flows.cache.prefetch_compared(place);
+                }
             }
         }
     }
@@ -160,6 +166,8 @@ impl<const W: usize, const L: usize> Lane<W, L> {
     #[inline(always)]
     fn act(&mut self, burst: &mut Burst, port: PortId, forward: &mut Forwarder) {
         forward.forget_current();
+        let mut intake = forward.intake(port);
+        let (packets, mut hits) = (burst.len() as u32, 0);
         let slots = self.keys.iter().zip(&self.hashes).zip(&self.found);
         for (packet, ((key, &hash), &found)) in burst.drain(..).zip(slots) {
             let hit = match found {
@@ -170,9 +178,10 @@ impl<const W: usize, const L: usize> Lane<W, L> {
                     continue;
                 }
             };
+            hits += u32::from(hit.is_some());
             let flow = match hit {
                 Some(flow) => flow,
-                None => match self.flows.miss(hash, key, &packet, forward) {
+                None => match self.flows.miss((hash, key), &packet, forward, &mut intake) {
                     Ok(flow) => flow,
                     Err(reason) => {
                         forward.drop(port, reason, packet);
@@ -189,6 +198,8 @@ impl<const W: usize, const L: usize> Lane<W, L> {
             }
             forward.run(flow.program, &flow.links, packet, (port, bytes));
         }
+        intake.note(packets, hits);
+        forward.put_intake(port, intake);
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::counters::Counters;
 use crate::program::Tally;
 use crate::shared::Shared;
+use crate::tables::LearnResult;
 use crate::why::DropLog;
 
 /// See the module's text. Made for one settling.
@@ -37,8 +38,10 @@ impl<'a> Ledger<'a> {
         }
         self.drops.enter(tally, self.second);
         for chosen in &tally.verdict.buckets {
-            chosen.group.count(packets, bytes);
-            chosen.group.count_bucket(chosen.bucket, packets, bytes);
+            match chosen.bucket {
+                Some(bucket) => chosen.group.count_bucket(bucket, packets, bytes),
+                None => chosen.group.count(packets, bytes),
+            }
         }
         for &(out, peer) in &tally.verdict.patches {
             let (out, peer) = (self.counters.port(out), self.counters.port(peer));
@@ -52,7 +55,9 @@ impl<'a> Ledger<'a> {
         }
         for learned in &tally.verdict.learned {
             // If somebody else is writing, the next packets say it again.
-            let _ = learned.tables.learn(&learned.rule, learned.limit, self.now);
+            if learned.tables.learn(&learned.rule, learned.limit, self.now) == LearnResult::Made {
+                self.shared.epochs.publish();
+            }
         }
     }
 }

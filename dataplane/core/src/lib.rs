@@ -11,6 +11,9 @@
 //! 4. [`forward`] applies the program's edits and outputs ([`mod@edit`], [`retag`], [`encap`]), lets packets wait for a
 //!    neighbour ([`held`]), collects them per port ([`output`]), and sends them as bursts.
 //!
+//! What connection tracking has to do with octets: [`facts`] reads what the tracker is told of a packet, [`fragments`] wait for
+//! each other, [`edit::nat`] translates, [`helper`] reads control connections.
+//!
 //! [`publish`] turns what the control plane wants into the next snapshot; [`runtime`] runs workers on threads; [`datapath`]
 //! is the control thread's handle on it all; [`trace`] tells what would become of a packet, and [`why`] why
 //! packets were dropped.
@@ -22,17 +25,23 @@ pub mod cache;
 pub mod classifier;
 pub mod connection;
 pub mod counters;
+#[cfg(test)]
+mod crafted;
 pub mod datapath;
 pub mod decap;
+pub mod doubt;
 pub mod edit;
 pub mod encap;
 pub mod epoch;
+pub mod facts;
 pub mod faults;
 pub mod fdb;
 pub mod flows;
 pub mod forward;
+pub mod fragments;
 pub mod held;
-pub mod keep;
+pub mod helper;
+pub mod intake;
 pub mod key;
 pub mod lane;
 pub mod ledger;

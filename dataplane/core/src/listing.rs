@@ -59,17 +59,18 @@ fn flow_info<const W: usize, const L: usize>(
 ) -> Option<FlowInfo> {
     let mut key = FlowKey::default();
     key.0.iter_mut().zip(&flow.key).for_each(|(place, word)| *place = *word);
-    let tunnel = forward.programs.get(flow.program)?.tunnel;
+    let tunnel = forward.programs.hot(flow.program)?.tunnel;
     if Ingress::of(&key) != Ingress::port(port) && tunnel != port {
         return None;
     }
     let mask = standing(forward, flow, (&key, width))?;
+    let shape = forward.programs.hot(flow.program)?.shape;
     let program = forward.programs.get(flow.program)?;
     let verdict = &program.verdict;
     Some(FlowInfo {
         key,
         mask,
-        shape: program.shape,
+        shape,
         ops: verdict.ops.clone(),
         terms: verdict.terms.clone(),
         drop: verdict.drop,
@@ -87,8 +88,9 @@ pub fn standing<const W: usize, const L: usize>(
     flow: &Flow<W, L>,
     (key, width): (&FlowKey, Width),
 ) -> Option<KeyMask> {
-    let epochs = &forward.shared.epochs;
+    let (epochs, connections) = (&forward.shared.epochs, &forward.shared.connections);
     let stands = flow.deps.iter().all(|&dep| epochs.holds(dep))
+        && flow.links.iter().all(|&link| connections.holds(link, forward.second))
         && forward.programs.valid(flow.program, epochs, forward.published);
     let (mask, in_use) = mask_of(&forward.snapshot, Ingress::of(key));
     let readable = in_use == width && key.0.iter().zip(&mask.0).all(|(word, bits)| word & !bits == 0);

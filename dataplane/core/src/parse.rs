@@ -11,6 +11,8 @@
 pub(crate) mod ip;
 pub(crate) mod transport;
 
+use weft_flow::fields::KEY_WORDS;
+use weft_io::Packet;
 use weft_wire::{EtherType, Mac, Tci, arp, ethernet};
 
 use crate::key::{FlowKey, Ingress, MIDDLE, NARROW};
@@ -93,6 +95,24 @@ pub(crate) fn link(frame: &[u8]) -> Option<Link> {
     Some(found)
 }
 
+/// As [`link`], behind all tags: actions may have put more in front than keys can have.
+#[inline(always)]
+pub(crate) fn behind_tags(frame: &[u8]) -> Option<Link> {
+    let found = link(frame)?;
+    if found.ether_type.is_tag() { behind_more_tags(frame, found) } else { Some(found) }
+}
+
+#[cold]
+fn behind_more_tags(frame: &[u8], mut found: Link) -> Option<Link> {
+    while found.ether_type.is_tag() {
+        (found.ether_type, found.at) = (EtherType(be16(frame, found.at + 2)?), found.at + 4);
+    }
+    if found.ether_type < EtherType::MIN {
+        (found.ether_type, found.at) = llc(frame, found.at);
+    }
+    Some(found)
+}
+
 /// What follows a length in the place of the EtherType: IEEE 802.2, clause 3, and SNAP of RFC 1042.
 #[cold]
 fn llc(frame: &[u8], at: usize) -> (EtherType, usize) {
@@ -115,6 +135,29 @@ fn behind_addresses<const W: usize>(frame: &[u8], total: usize, key: &mut Words<
     let payload = frame.get(at..).unwrap_or_default();
     // Of octets that are in no frame of the packet nothing is read: a total that is too short can do no harm.
     let size = total.saturating_sub(at);
+    carried(ether_type, (payload, size), word3, key);
+}
+
+/// The words of what is behind `gone` of a packet's labels, if it is of this type: word 3 but for its tag, and 4 to 13 but
+/// for labels and length class; the others are 0.
+pub(crate) fn behind_labels(packet: &Packet, gone: usize, ether_type: EtherType) -> [u64; KEY_WORDS] {
+    let mut key = Words([0; KEY_WORDS]);
+    let at = link(packet.data()).map_or(0, |link| link.at) + gone * 4;
+    let payload = packet.data().get(at..).unwrap_or_default();
+    let word3 = u64::from(ether_type.0) << 48;
+    key.put(3, word3);
+    carried(ether_type, (payload, packet.total_len().saturating_sub(at)), word3, &mut key);
+    key.0
+}
+
+/// What a frame carries: its octets in the head frame, and their number in all.
+#[inline(always)]
+fn carried<const W: usize>(
+    ether_type: EtherType,
+    (payload, size): (&[u8], usize),
+    word3: u64,
+    key: &mut Words<W>,
+) {
     match ether_type {
         EtherType::IPV4 => ip::version_4(payload, size, word3, key),
         EtherType::IPV6 => ip::version_6(payload, size, word3, key),

@@ -5,8 +5,12 @@
 //! program, and costs only its own cache entry. A program counts its packets; [`Programs::settle`] adds them to the rules,
 //! buckets and patch ports that they passed.
 //!
+//! What a hit reads and writes of a program is one line of memory ([`Hot`]), apart from the rest. A program without flows
+//! lingers a little: the next packet of its path may be one whose flow is not cached either.
+//!
 //! Each worker has its own arena, and is the only one to touch it.
 
+use std::collections::VecDeque;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
@@ -14,13 +18,14 @@ use hashbrown::HashTable;
 use weft_conntrack::Translation;
 use weft_wire::{DropReason, EtherType};
 
+use crate::doubt::Doubts;
 use crate::edit::{Edit, Edits};
 use crate::encap::Template;
-use crate::epoch::{Dep, Epochs};
-use crate::key::PortId;
+use crate::epoch::Epochs;
+use crate::key::{KeyMask, PortId};
 use crate::snapshot::{Path, Snapshot};
 use crate::tables::{Meter, Rule};
-use crate::validity::{self, Subject};
+use crate::validity;
 use crate::verdict::{Emit, Op, PacketIn, Verdict};
 use crate::vlan::TagRewrite;
 
@@ -60,24 +65,59 @@ pub enum Step {
     Sample(u16, u32),
 }
 
-/// A compiled path. See the module's text.
-#[derive(Debug)]
-pub struct Program {
+/// What a hit needs of a program. See the module's text.
+#[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
+pub struct Hot {
     /// The quick way.
     pub shape: Shape,
     /// The tunnel port that packets came in by, or [`PortId::NONE`].
     pub tunnel: PortId,
-    /// Why the packet itself ends here if no step takes it.
-    pub ends: DropReason,
+    /// It may cease to stand between two publications.
+    fleeting: bool,
+    /// Up to which of the program's doubts a flow has to have been compared; 0 if it has none.
+    pub doubt: u32,
     /// The publication at which all that the program rests on was last seen to hold.
     checked: u64,
-    users: u32,
-    hash: u64,
     /// Packets and octets since they were last added to rules.
     packets: u64,
     bytes: u64,
-    /// The same as of a later version of the tables: for those of its flows that the changes since don't concern.
-    successor: Option<ProgramId>,
+}
+
+const _: () = assert!(size_of::<Hot>() == 64);
+
+impl Hot {
+    /// Of a place without a program: nothing holds.
+    const FREE: Hot = Hot {
+        shape: Shape::Drop(DropReason::NoBridge),
+        tunnel: PortId::NONE,
+        fleeting: true,
+        doubt: 0,
+        checked: 0,
+        packets: 0,
+        bytes: 0,
+    };
+
+    /// Whether it may cease to stand within the burst that goes by this publication.
+    #[inline]
+    pub fn has_to_be_watched(&self, published: u64) -> bool {
+        self.checked != published || self.fleeting
+    }
+}
+
+/// A compiled path: what a hit seldom needs. See the module's text.
+#[derive(Debug)]
+pub struct Program {
+    /// Why the packet itself ends here if no step takes it.
+    pub ends: DropReason,
+    users: u32,
+    /// Among those without users that are kept for a while.
+    lingers: bool,
+    /// Something that it rests on is no more.
+    over: bool,
+    hash: u64,
+    /// Changes of rules that may concern some of its flows.
+    doubts: Doubts,
     /// What to do.
     pub steps: Box<[Step]>,
     /// What it was made of.
@@ -90,16 +130,22 @@ pub type ProgramId = u32;
 /// One worker's programs. See the module's text.
 #[derive(Debug, Default)]
 pub struct Programs {
+    /// One for each slot.
+    hot: Vec<Hot>,
     slots: Vec<Option<Program>>,
     free: Vec<ProgramId>,
     index: HashTable<ProgramId>,
     hasher: foldhash::fast::RandomState,
     /// Programs that have counted something.
     busy: Vec<ProgramId>,
-    /// Programs that one user less has from the next release on.
-    unused: Vec<ProgramId>,
-    versions: Vec<u64>,
+    /// Some program has had doubts.
+    doubtful: bool,
+    /// Programs that had no user lately, oldest first.
+    lingering: VecDeque<ProgramId>,
 }
+
+/// How many programs without users are kept at most.
+const LINGERING: usize = 4096;
 
 /// What a program has counted since it was last asked.
 #[derive(Debug)]
@@ -121,12 +167,60 @@ impl Programs {
         self.slots.get(id as usize)?.as_ref()
     }
 
-    /// Whether what the program was compiled from still stands, for every flow that uses it.
+    /// What a hit needs of it.
+    #[inline(always)]
+    pub fn hot(&self, id: ProgramId) -> Option<&Hot> {
+        self.hot.get(id as usize)
+    }
+
+    /// Whether what the program was compiled from still stands, for every flow that its doubts don't tell apart.
     #[inline(always)]
     pub fn valid(&mut self, id: ProgramId, epochs: &Epochs, published: u64) -> bool {
-        let Some(Some(program)) = self.slots.get_mut(id as usize) else { return false };
-        (program.checked == published || program.recheck(epochs, published))
-            && program.verdict.further.iter().all(|&dep| epochs.holds(dep))
+        match self.hot.get(id as usize) {
+            Some(hot) if !hot.has_to_be_watched(published) => true,
+            _ => self.recheck(id, epochs, published),
+        }
+    }
+
+    #[cold]
+    fn recheck(&mut self, id: ProgramId, epochs: &Epochs, published: u64) -> bool {
+        let (Some(hot), Some(Some(program))) =
+            (self.hot.get_mut(id as usize), self.slots.get_mut(id as usize))
+        else {
+            return false;
+        };
+        if hot.checked != published {
+            program.over = program.over
+                || !program.verdict.deps.iter().all(|&dep| epochs.holds(dep))
+                || !validity::bring_up_to_date(&mut program.verdict, &mut program.doubts);
+            if program.over {
+                return false;
+            }
+            (hot.checked, hot.doubt) = (published, program.doubts.latest());
+            self.doubtful |= hot.doubt != 0;
+        }
+        program.verdict.further.iter().all(|&dep| epochs.holds(dep))
+    }
+
+    /// Whether some program may have doubts.
+    #[inline]
+    pub fn have_doubts(&self) -> bool {
+        self.doubtful
+    }
+
+    /// Whether none of the program's doubts beyond number `seen` is about a packet with this key, of which `mask` is known.
+    pub fn clears(&self, id: ProgramId, seen: u32, (key, mask): (&[u64], &KeyMask)) -> bool {
+        self.get(id).is_some_and(|program| program.doubts.clear(seen, key, mask))
+    }
+
+    /// Forgets the program's doubts if all of its flows have been compared with them: [`Doubts::dispel`].
+    pub fn dispel(&mut self, id: ProgramId, by: (u64, u64)) {
+        if let (Some(hot), Some(Some(program))) =
+            (self.hot.get_mut(id as usize), self.slots.get_mut(id as usize))
+            && program.doubts.dispel(by)
+        {
+            hot.doubt = 0;
+        }
     }
 
     /// The program for `verdict`, made if there is none; its user count goes up.
@@ -137,20 +231,23 @@ impl Programs {
             slots.get_mut(id as usize).and_then(Option::as_mut).is_some_and(|program| program.is_of(verdict))
         };
         if let Some(&id) = self.index.find(hash, same) {
-            if let Some(Some(program)) = slots.get_mut(id as usize) {
+            if let (Some(Some(program)), Some(hot)) =
+                (slots.get_mut(id as usize), self.hot.get_mut(id as usize))
+            {
                 program.users += 1;
                 // The walk has just found it again, by the snapshot of this burst: that stands until the next one, even
                 // if its epochs are moving on at this moment.
-                program.checked = published;
+                (hot.checked, hot.doubt) = (published, program.doubts.latest());
             }
             return id;
         }
-        let program = Program::compile(verdict, snapshot, (hash, published));
+        let (program, hot) = Program::compile(verdict, snapshot, (hash, published));
         let id = self.free.pop().unwrap_or_else(|| {
             slots.push(None);
+            self.hot.push(Hot::FREE);
             (slots.len() - 1) as ProgramId
         });
-        slots[id as usize] = Some(program);
+        (slots[id as usize], self.hot[id as usize]) = (Some(program), hot);
         let hash_of = |&id: &ProgramId| {
             slots.get(id as usize).and_then(Option::as_ref).map_or(0, |program| program.hash)
         };
@@ -177,50 +274,12 @@ impl Programs {
     /// Counts packets of the program.
     #[inline]
     pub fn count(&mut self, id: ProgramId, packets: u64, bytes: u64) {
-        let Some(Some(program)) = self.slots.get_mut(id as usize) else { return };
-        if program.packets == 0 {
+        let Some(hot) = self.hot.get_mut(id as usize) else { return };
+        if hot.packets == 0 {
             self.busy.push(id);
         }
-        program.packets += packets;
-        program.bytes += bytes;
-    }
-
-    /// The program for a flow whose own one no longer stands for all: the same one as of a later version of the tables, if
-    /// the changes since don't concern this packet. The flow uses that one then, besides its old one.
-    pub fn reprieve(
-        &mut self,
-        id: ProgramId,
-        subject: Subject<'_>,
-        (epochs, snapshot, published): (&Epochs, &Snapshot, u64),
-    ) -> Option<ProgramId> {
-        let program = self.slots.get_mut(id as usize)?.as_mut()?;
-        let deps = program.verdict.deps.iter().chain(&program.verdict.further);
-        let stands = deps.into_iter().all(|&dep| epochs.holds(dep))
-            && validity::stands_for(&program.verdict, subject, &mut self.versions);
-        if !stands {
-            return None;
-        }
-        if program.users == 1 && program.successor.is_none() {
-            program.verdict.renew(&self.versions);
-            program.checked = published;
-            program.users += 1;
-            return Some(id);
-        }
-        if let Some(next) = program.successor
-            && self.valid(next, epochs, published)
-        {
-            self.get_mut(next)?.users += 1;
-            return Some(next);
-        }
-        let mut verdict = self.get(id)?.verdict.clone();
-        verdict.renew(&self.versions);
-        let next = self.intern(&verdict, snapshot, published);
-        // The next flow finds it without looking: it is used by its predecessor, too.
-        self.get_mut(next)?.users += 1;
-        if let Some(outdated) = self.get_mut(id)?.successor.replace(next) {
-            self.unused.push(outdated);
-        }
-        Some(next)
+        hot.packets += packets;
+        hot.bytes += bytes;
     }
 
     fn get_mut(&mut self, id: ProgramId) -> Option<&mut Program> {
@@ -237,29 +296,44 @@ impl Programs {
     }
 
     fn settle_one(&mut self, id: ProgramId, take: &mut impl FnMut(Tally<'_>)) {
-        let Some(Some(program)) = self.slots.get_mut(id as usize) else { return };
-        let (packets, bytes) = (std::mem::take(&mut program.packets), std::mem::take(&mut program.bytes));
+        let (Some(Some(program)), Some(hot)) = (self.slots.get(id as usize), self.hot.get_mut(id as usize))
+        else {
+            return;
+        };
+        let (packets, bytes) = (std::mem::take(&mut hot.packets), std::mem::take(&mut hot.bytes));
         if packets > 0 {
             take(Tally { verdict: &program.verdict, packets, bytes, drops: program.drops() });
         }
     }
 
-    /// A flow no longer uses the program. What it has counted is shown if it goes.
-    pub fn release(&mut self, id: ProgramId, mut take: impl FnMut(Tally<'_>)) {
-        self.unused.push(id);
-        while let Some(id) = self.unused.pop() {
+    /// A flow no longer uses the program. What those have counted that go is shown.
+    pub fn release(&mut self, id: ProgramId, take: impl FnMut(Tally<'_>)) {
+        let Some(program) = self.get_mut(id) else { return };
+        program.users -= 1;
+        if program.users > 0 || std::mem::replace(&mut program.lingers, true) {
+            return;
+        }
+        self.lingering.push_back(id);
+        if self.lingering.len() > LINGERING {
+            self.forget(1, take);
+        }
+    }
+
+    /// Looks at those of `programs` programs that are without users for longest, and forgets them if they still are.
+    pub fn forget(&mut self, programs: usize, mut take: impl FnMut(Tally<'_>)) {
+        for _ in 0..programs.min(self.lingering.len()) {
+            let Some(id) = self.lingering.pop_front() else { return };
             let Some(program) = self.get_mut(id) else { continue };
-            program.users -= 1;
+            program.lingers = false;
             if program.users > 0 {
                 continue;
             }
-            let (hash, successor) = (program.hash, program.successor.take());
-            self.unused.extend(successor);
+            let hash = program.hash;
             self.settle_one(id, &mut take);
             if let Ok(entry) = self.index.find_entry(hash, |&other| other == id) {
                 entry.remove();
             }
-            self.slots[id as usize] = None;
+            (self.slots[id as usize], self.hot[id as usize]) = (None, Hot::FREE);
             self.free.push(id);
         }
     }
@@ -291,16 +365,6 @@ impl Programs {
 }
 
 impl Program {
-    #[cold]
-    fn recheck(&mut self, epochs: &Epochs, published: u64) -> bool {
-        let holds = self.verdict.deps.iter().all(|&dep| epochs.holds(dep))
-            && validity::bring_up_to_date(&mut self.verdict);
-        if holds {
-            self.checked = published;
-        }
-        holds
-    }
-
     /// Whether it does what `verdict` says and rests on the same. One that an older version of the tables gave is brought
     /// up to date first, if the changes since don't concern it.
     fn is_of(&mut self, verdict: &Verdict) -> bool {
@@ -330,16 +394,18 @@ impl Program {
             && own.further == verdict.further
             && own.young == verdict.young
             && own.patches == verdict.patches
+            && own.groups == verdict.groups
             && own.learned == verdict.learned
             && (own.drop, own.tunnel) == (verdict.drop, verdict.tunnel);
         let same_versions = |one: &Verdict| {
             one.visited.iter().zip(&verdict.visited).all(|(one, two)| one.version == two.version)
         };
         same && (same_versions(&self.verdict)
-            || validity::bring_up_to_date(&mut self.verdict) && same_versions(&self.verdict))
+            || validity::bring_up_to_date(&mut self.verdict, &mut self.doubts)
+                && same_versions(&self.verdict))
     }
 
-    fn compile(verdict: &Verdict, snapshot: &Snapshot, (hash, published): (u64, u64)) -> Program {
+    fn compile(verdict: &Verdict, snapshot: &Snapshot, (hash, published): (u64, u64)) -> (Program, Hot) {
         let mut steps = Vec::new();
         compile(verdict, snapshot, &verdict.ops, &mut steps);
         let ends = match verdict.ops.iter().any(|op| matches!(op, Op::PacketIn(_))) {
@@ -355,25 +421,24 @@ impl Program {
             [Step::Output(_, Some(_))] => Shape::Encap,
             _ => Shape::General,
         };
-        Program {
+        let hot = Hot {
             shape,
             tunnel: verdict.tunnel.unwrap_or(PortId::NONE),
-            ends,
+            fleeting: !verdict.further.is_empty(),
             checked: published,
+            ..Hot::FREE
+        };
+        let program = Program {
+            ends,
             users: 1,
+            lingers: false,
+            over: false,
             hash,
-            packets: 0,
-            bytes: 0,
-            successor: None,
+            doubts: Doubts::default(),
             steps: steps.into(),
             verdict: verdict.clone(),
-        }
-    }
-
-    /// Whether it may cease to stand within the burst that goes by this publication.
-    #[inline]
-    pub fn has_to_be_watched(&self, published: u64) -> bool {
-        self.checked != published || !self.verdict.further.is_empty()
+        };
+        (program, hot)
     }
 
     /// The outer header of its first step, if it is an output to a tunnel whose path is known.
@@ -391,11 +456,6 @@ impl Program {
             Some(Step::Output(..)) => None,
             _ => Some(self.ends),
         }
-    }
-
-    /// What it rests on, for people to look at.
-    pub fn deps(&self) -> &[Dep] {
-        &self.verdict.deps
     }
 }
 

@@ -10,7 +10,7 @@ use weft_wire::{TunnelKind, Vid};
 use crate::epoch::{Cell, Dep, Epochs, OutOfCells};
 use crate::fdb::Flush;
 use crate::key::{KeyMask, PortId, VtepId};
-use crate::masks::{self, Reads};
+use crate::masks::{self, OwnReads, Reads};
 use crate::snapshot::{
     Bridge, BridgeId, BridgeSpec, Model, Path, Port, PortKind, PortSpec, Snapshot, TunnelKeys, Vtep,
 };
@@ -72,8 +72,8 @@ pub struct Publisher {
     vtep_cells: Cell,
     /// Per bridge: settings, flow tables, the list of its ports, and then one cell per VLAN.
     bridge_cells: HashMap<BridgeId, Cell>,
-    /// What a bridge's tables will read once a change to them is committed.
-    coming: Option<(BridgeId, Reads)>,
+    /// What bridges' tables were taken to read when masks were made last.
+    reads: OwnReads,
 }
 
 /// What has to be looked at again.
@@ -106,7 +106,7 @@ impl Publisher {
             port_cells,
             vtep_cells,
             bridge_cells: HashMap::new(),
-            coming: None,
+            reads: OwnReads::new(),
         })
     }
 
@@ -117,10 +117,23 @@ impl Publisher {
 
     /// Publishes `model`: the next packet of any worker meets it. Equal parts are not touched.
     pub fn publish(&mut self, model: Model) -> Result<Arc<Snapshot>, OutOfCells> {
+        self.publish_with(model, None)
+    }
+
+    fn publish_with(
+        &mut self,
+        model: Model,
+        coming: Option<(BridgeId, &Reads)>,
+    ) -> Result<Arc<Snapshot>, OutOfCells> {
         for bridge in &model.bridges {
             if !self.bridge_cells.contains_key(&bridge.id) {
                 self.bridge_cells.insert(bridge.id, self.epochs.allocate(FIRST_VLAN + VLANS)?);
             }
+        }
+        self.reads = masks::own_reads(&model);
+        if let Some((own, coming)) = coming.and_then(|(id, coming)| Some((self.reads.get_mut(&id)?, coming)))
+        {
+            own.add(coming);
         }
         let old = self.published.load();
         let mut changes = compare(&self.model, &model);
@@ -137,42 +150,49 @@ impl Publisher {
         Ok(snapshot)
     }
 
-    /// Whether packets of every port are read as widely as their tables need; `coming` counts, if given.
-    pub fn is_wide_enough(&self, coming: Option<(BridgeId, &Reads)>) -> bool {
-        let (masks, lengths) = masks::of(&self.model, coming);
-        let snapshot = self.published.load();
-        lengths == snapshot.lengths
-            && snapshot.ports.iter().flatten().all(|port| {
-                let mask = port.spec.bridge.and_then(|id| masks.get(&id));
-                mask.is_none_or(|mask| port.mask.union(mask) == port.mask)
-            })
+    /// Whether that is what the bridge's tables were taken to read when masks were made last: then they can stay.
+    pub fn is_known(&self, bridge: BridgeId, reads: &Reads) -> bool {
+        self.reads.get(&bridge) == Some(reads)
     }
 
-    /// Whether packets of every port are read just as widely as their tables need.
-    pub fn is_exact(&self) -> bool {
-        let (masks, lengths) = masks::of(&self.model, None);
-        let snapshot = self.published.load();
-        let exact = |port: &Arc<Port>| {
-            let mask = port.spec.bridge.and_then(|id| masks.get(&id));
-            mask.is_none_or(|mask| port.mask == *mask)
-        };
-        lengths == snapshot.lengths && snapshot.ports.iter().flatten().all(exact)
+    /// Whether packets of every port are read widely enough for a bridge's tables to read this, too.
+    pub fn is_wide_enough(&self, bridge: BridgeId, coming: &Reads) -> bool {
+        let mut reads = self.reads.clone();
+        reads.entry(bridge).or_default().add(coming);
+        self.compare_masks(&reads, |own, needed| own.union(needed) == *own)
     }
 
-    /// Publishes the same again, with key masks as the tables need them now; `coming` is read as well from now on.
-    pub fn widen(&mut self, coming: Option<(BridgeId, Reads)>) -> Result<Arc<Snapshot>, OutOfCells> {
-        self.coming = coming;
-        self.publish(self.model.clone())
+    /// A bridge's tables read this now. Whether packets of every port are read just as widely as that needs.
+    pub fn is_exact(&mut self, bridge: BridgeId, now: Reads) -> bool {
+        self.reads.insert(bridge, now);
+        self.compare_masks(&self.reads, |own, needed| own == needed)
+    }
+
+    /// Whether masks compare so with those that `reads` would make, and lengths are the same.
+    fn compare_masks(&self, reads: &OwnReads, fits: impl Fn(&KeyMask, &KeyMask) -> bool) -> bool {
+        let masks = masks::of(&self.model, reads);
+        let snapshot = self.published.load();
+        masks.lengths == snapshot.lengths
+            && snapshot
+                .ports
+                .iter()
+                .flatten()
+                .all(|port| masks.of_port(&port.spec).is_none_or(|mask| fits(&port.mask, &mask)))
+    }
+
+    /// Publishes the same again, with key masks as the tables need them now, and for what a bridge's are about to read.
+    pub fn widen(&mut self, coming: Option<(BridgeId, &Reads)>) -> Result<Arc<Snapshot>, OutOfCells> {
+        self.publish_with(self.model.clone(), coming)
     }
 
     fn build(&self, old: &Snapshot, model: &Model, changes: &mut Changes) -> Snapshot {
-        let coming = self.coming.as_ref().map(|(id, reads)| (*id, reads));
-        let (masks, lengths) = masks::of(model, coming);
+        let masks = masks::of(model, &self.reads);
+        let lengths = masks.lengths.clone();
         let other_lengths = lengths != old.lengths;
         let mut snapshot = Snapshot { generation: old.generation + 1, lengths, ..Snapshot::default() };
         for spec in &model.ports {
             // Even of a port without a bridge: packets of two ports are never one flow.
-            let mask = spec.bridge.and_then(|id| masks.get(&id)).copied().unwrap_or(KeyMask::INGRESS);
+            let mask = masks.of_port(spec).unwrap_or(KeyMask::INGRESS);
             let other_class = other_lengths && mask.reads_length();
             let other_mask = old.port(spec.id).is_some_and(|port| port.mask != mask || other_class);
             let other_home = spec.bridge.is_some_and(|id| changes.homes.contains(&id));
@@ -187,7 +207,7 @@ impl Publisher {
             };
             put(&mut snapshot.ports, spec.id.index(), Arc::new(port));
         }
-        snapshot.vteps = self.build_vteps(old, model, &masks, changes);
+        snapshot.vteps = self.build_vteps(old, model, &masks.bridges, changes);
         for spec in &model.bridges {
             put(
                 &mut snapshot.bridges,

@@ -8,28 +8,20 @@ use std::sync::Arc;
 
 use weft_flow::fields::KEY_WORDS;
 use weft_flow::message::FlowMod;
-use weft_flow::{FlowKey, KeyMask, Match};
+use weft_flow::{Match, Term};
 
-use crate::tables::{ChangeRecord, Rule, TableId};
+use crate::doubt::{Doubts, Place, Terms};
+use crate::tables::{ChangeRecord, Rule, TableId, Tables};
 use crate::verdict::{Look, Op, UNKNOWN, Verdict};
 
 /// The word of `conj_id`, and its bits.
 const CONJ_ID: (usize, u64) = (26, 0xffff_ffff << 32);
 
-/// A packet that a verdict is asked about: its masked key, and which bits of it are known.
-#[derive(Clone, Copy, Debug)]
-pub struct Subject<'a> {
-    /// The key.
-    pub key: &'a FlowKey,
-    /// Its ingress's mask.
-    pub mask: &'a KeyMask,
-}
-
-/// Holds the changes since the verdict's versions against it: whether it stands for every packet, or for `subject` if one
-/// is given. If so, and for every packet, it is of the latest version then.
-pub fn bring_up_to_date(verdict: &mut Verdict) -> bool {
+/// Holds the changes since the verdict's versions against it. Whether it stands, for every packet that `doubts` don't tell
+/// apart; it is of the latest version then.
+pub fn bring_up_to_date(verdict: &mut Verdict, doubts: &mut Doubts) -> bool {
     for at in 0..verdict.visited.len() {
-        match standing(verdict, at, None) {
+        match standing(verdict, at, doubts) {
             Some(version) => verdict.visited[at].version = version,
             None => return false,
         }
@@ -37,34 +29,42 @@ pub fn bring_up_to_date(verdict: &mut Verdict) -> bool {
     true
 }
 
-/// Whether the verdict stands for this packet, though perhaps not for every one; `versions` are then those of its tables
-/// up to which it does.
-pub fn stands_for(verdict: &Verdict, subject: Subject<'_>, versions: &mut Vec<u64>) -> bool {
-    versions.clear();
-    versions.extend((0..verdict.visited.len()).map_while(|at| standing(verdict, at, Some(subject))));
-    versions.len() == verdict.visited.len()
-}
-
 /// Whether the changes to one bridge's tables leave the verdict as it is: then, up to which version.
-fn standing(verdict: &Verdict, at: usize, subject: Option<Subject<'_>>) -> Option<u64> {
+fn standing(verdict: &Verdict, at: usize, doubts: &mut Doubts) -> Option<u64> {
     let visited = verdict.visited.get(at)?;
     if visited.tables.version() == visited.version {
         return Some(visited.version);
     }
     let tables = visited.tables.load();
     let mut changes = tables.changes_since(visited.version)?;
-    let over = changes.any(|change| concerns(change, verdict, (at as u8, subject)));
+    let over = changes.any(|change| ends(change, verdict, (at as u8, &tables, doubts)));
     (!over).then_some(tables.version)
 }
 
-/// Whether the change can bear on the verdict.
-fn concerns(change: &ChangeRecord, verdict: &Verdict, (bridge, subject): (u8, Option<Subject<'_>>)) -> bool {
+/// Whether the change bears on every packet with this verdict. If it can bear on some, that's a doubt.
+fn ends(
+    change: &ChangeRecord,
+    verdict: &Verdict,
+    (bridge, tables, doubts): (u8, &Tables, &mut Doubts),
+) -> bool {
     match change {
-        ChangeRecord::Added { table, priority, matches, .. } => {
+        ChangeRecord::Added { table, priority, matches, conj } => {
             let mut looks = verdict.looks.iter().filter(|look| look.bridge == bridge && look.table == *table);
-            looks.any(|look| *priority >= look.priority && !contradicts(matches, look, (verdict, subject)))
+            let place = || {
+                let (matches, clause) = (matches.clone(), *conj);
+                Place { bridge, table: *table, priority: *priority, matches, clause }
+            };
+            looks.any(|look| {
+                *priority >= look.priority
+                    && open_terms(matches, look, verdict)
+                        .is_some_and(|terms| terms.is_empty() || !doubts.add(place(), terms))
+            })
         }
         ChangeRecord::Removed { rule } => {
+            // What is in its place now, if anything, is for the same packets.
+            if tables.rule(rule.table, rule.priority, &rule.matches).is_none() {
+                doubts.withdraw(bridge, rule);
+            }
             // A rule that the flow's packets make, and that others have changed, is made anew.
             verdict.rules.iter().any(|own| Arc::ptr_eq(own, rule))
                 || verdict.learned.iter().any(|learned| is_same_place(&learned.rule, rule))
@@ -82,28 +82,33 @@ fn is_same_place(learned: &FlowMod, rule: &Rule) -> bool {
         && learned.matches == rule.matches
 }
 
-/// Whether the packet (or, without one, any packet with this verdict) can't match at this look-up: a bit that is known is
+/// What of the packet itself decides whether it matches at this look-up; `None` if it can't: a bit that is known is
 /// another one.
-fn contradicts(matches: &Match, look: &Look, (verdict, subject): (&Verdict, Option<Subject<'_>>)) -> bool {
+fn open_terms(matches: &Match, look: &Look, verdict: &Verdict) -> Option<Terms> {
     let state = verdict.terms(look.state);
-    matches.terms().iter().any(|term| {
+    let mut open = Terms::new();
+    for term in matches.terms() {
         let word = usize::from(term.word);
         let known = state.iter().find(|known| known.word == term.word);
-        let (mut mask, mut value) = match known {
+        let (mask, value) = match known {
             Some(known) => (known.mask, known.value),
             // The pipeline's own words are known, and 0 where nothing is said.
             None => (if word < KEY_WORDS { 0 } else { u64::MAX }, 0),
         };
-        if let Some(Subject { key, mask: read }) = subject.filter(|_| word < KEY_WORDS) {
-            // What the walk has not written is the packet's own.
-            let own = read.0.get(word).copied().unwrap_or(0) & !mask;
-            value |= key.0.get(word).copied().unwrap_or(0) & own;
-            mask |= own;
-        }
         let mut free = if look.conjunctive && word == CONJ_ID.0 { CONJ_ID.1 } else { 0 };
+        // What a connection decides may be anything.
         if let Some(unknown) = state.iter().find(|known| known.word == term.word | UNKNOWN) {
             free |= unknown.mask;
         }
-        (value ^ term.value) & term.mask & mask & !free != 0
-    })
+        if (value ^ term.value) & term.mask & mask & !free != 0 {
+            return None;
+        }
+        // What the walk has not written is the packet's own.
+        let own = term.mask & !mask & !free;
+        if word < KEY_WORDS && own != 0 {
+            // Without room a term is taken for met.
+            let _ = open.try_push(Term { word: term.word, mask: own, value: term.value & own });
+        }
+    }
+    Some(open)
 }

@@ -193,13 +193,13 @@ pub struct Visited {
     pub version: u64,
 }
 
-/// A group's bucket that the walk went through.
+/// A group that the walk went through, or a bucket of it: a packet of all its buckets is one of the group.
 #[derive(Clone, Debug)]
 pub struct Chosen {
     /// The group.
     pub group: Arc<Group>,
-    /// Which of its buckets, by place.
-    pub bucket: usize,
+    /// Which of its buckets, by place; `None` is the group itself.
+    pub bucket: Option<usize>,
 }
 
 /// See the module's text.
@@ -232,15 +232,17 @@ pub struct Verdict {
     pub looks: Vec<Look>,
     /// Rules hit, in order, each time.
     pub rules: Vec<Arc<Rule>>,
-    /// Groups that were asked for, whether there are such or not, and those that their buckets watch.
-    pub groups: Vec<u32>,
     /// Buckets used.
     pub buckets: Vec<Chosen>,
+    /// Numbers of groups that were asked for, whether they are there or not, and of those that their choices watch.
+    pub groups: Vec<u32>,
     /// What was learned: repeated as long as packets come.
     pub learned: Vec<Learned>,
+    /// A rule was made or changed by that: more than kept from ending.
+    pub made: bool,
     /// Patch ports passed: in and out.
     pub patches: Vec<(PortId, PortId)>,
-    /// Another walk is due with the next packet: something could not be written down now.
+    /// For this packet only: it was looked at beyond its key, or something could not be written down now.
     pub fleeting: bool,
 }
 
@@ -290,19 +292,13 @@ impl Verdict {
         self.visited.clear();
         self.looks.clear();
         self.rules.clear();
-        self.groups.clear();
         self.buckets.clear();
+        self.groups.clear();
         self.learned.clear();
         self.patches.clear();
-        (self.drop, self.tunnel, self.ingress, self.fleeting) = (None, None, None, false);
+        (self.drop, self.tunnel, self.ingress) = (None, None, None);
+        (self.made, self.fleeting) = (false, false);
         (self.flow_deps, self.links) = ([Dep::NONE; 2], [Link::NONE; LINKS]);
-    }
-
-    /// Is of these versions of its tables from now on.
-    pub fn renew(&mut self, versions: &[u64]) {
-        for (visited, version) in self.visited.iter_mut().zip(versions) {
-            visited.version = *version;
-        }
     }
 
     /// The terms of a range.

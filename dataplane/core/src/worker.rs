@@ -93,6 +93,8 @@ pub struct Worker {
     queue_changes: u64,
 }
 
+/// Programs without flows that are looked at in one go: some hundred microseconds' work.
+const FORGET: usize = 1024;
 /// Programs whose counts are added to rules in one go: some hundred microseconds' work.
 const SETTLE: usize = 4096;
 /// Connections that are looked at in one go for whether their time is over: some ten microseconds' work.
@@ -201,12 +203,13 @@ impl Worker {
     pub fn maintain(&mut self, now: Now) {
         self.forward.second = now.second();
         self.forward.now = now.uptime;
+        self.forward.maintenance += 1;
         self.forward.settle(SETTLE);
-        self.forward.tidy();
         self.forward.shared.connections.expire(self.forward.second, EXPIRE);
         self.narrow.sweep(&mut self.forward);
         self.middle.sweep(&mut self.forward);
         self.wide.sweep(&mut self.forward);
+        self.forward.forget_unused(FORGET);
         let forward = &mut self.forward;
         for waiting in forward.held.take_expired(now) {
             forward.drop(waiting.ingress, DropReason::NeighbourUnresolved, waiting.packet);

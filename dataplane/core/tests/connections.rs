@@ -121,8 +121,8 @@ fn connections_that_take_one_path_share_a_program() {
         }
     }
     let programs: u64 = rig.datapath.counters().map(|counters| counters.worker.programs.get()).sum();
-    // New, established there, established back.
-    assert_eq!(programs, 3);
+    // Established there, established back; new, which no flow keeps, may have gone.
+    assert!((2..=3).contains(&programs), "{programs}");
 }
 
 #[test]
@@ -363,7 +363,7 @@ fn a_trace_says_what_ct_would_say_and_changes_nothing() {
             snapshot: &snapshot,
             connections: rig.datapath.connections(),
             key: &key,
-            packet: &mut None,
+            octets: None,
             second: 101,
             now: rig.now,
         };

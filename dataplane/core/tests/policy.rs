@@ -11,7 +11,10 @@ use weft_core::parse;
 use weft_core::pipeline::trace::Silent;
 use weft_core::pipeline::{Occasion, walk};
 use weft_core::snapshot::{PortKind, TunnelKeys};
+use weft_core::tables::Change;
 use weft_core::verdict::Verdict;
+use weft_flow::message::{FlowCommand, GroupCommand};
+use weft_flow::text::{NoNames, parse_flow, parse_group};
 use weft_flow::{Action, Match};
 use weft_wire::{DropReason, OfPort, TunnelKind};
 
@@ -139,38 +142,72 @@ fn a_worker_that_still_goes_by_the_old_snapshot_puts_no_address_back_that_a_chan
 }
 
 #[test]
-fn a_group_that_gets_a_live_bucket_is_met_by_what_was_cached_without_it() {
-    use weft_core::tables::Change;
-    use weft_flow::message::{Bucket, GroupCommand, GroupKind, GroupMod, Selection};
-    let mut rig = Rig::with_bridge(1);
-    rig.add_device(0, access(10));
-    rig.add_device(1, access(10));
-    rig.publish();
-    let group = |command, watch| {
-        let actions = [output(1)].into();
-        let bucket = Bucket { id: 0, weight: 0, watch_port: Some(watch), watch_group: None, actions };
-        let (kind, selection, position) = (GroupKind::FastFailover, Selection::Default, None);
-        Change::Group(GroupMod { command, id: 1, kind, selection, buckets: [bucket].into(), position })
-    };
-    // Its one bucket watches a port that isn't there; then one that is. The first reason why nothing leaves is another one.
-    let rules = rule(1, Match::any(), &[output(90), Action::Group(1)]);
-    rig.change(0, &[group(GroupCommand::Add, OfPort(77)), Change::Flow(rules)]);
-    assert!(rig.reaches(0, frame(mac(1), mac(2))).is_empty());
-    rig.change(0, &[group(GroupCommand::Modify, OfPort(2))]);
-    assert_eq!(rig.reaches(0, frame(mac(1), mac(2))), [1]);
-}
-
-#[test]
-fn a_flood_meets_a_patch_ports_peer_that_comes_later() {
+fn a_flood_that_met_a_patch_port_without_a_peer_goes_through_it_when_the_peer_comes() {
     let mut rig = Rig::with_bridge(1);
     rig.add_bridge(1);
     rig.add_device(0, access(10));
-    rig.add_device(2, access(10));
-    rig.add_device_to(1, 1, access(10));
-    rig.add_port(60, Some(0), access(10), PortKind::Patch(Some(PortId(61))));
+    rig.add_device(1, access(10));
+    rig.add_device_to(2, 1, access(10));
+    rig.add_port(60, Some(0), trunk(&[10]), PortKind::Patch(Some(PortId(61))));
     rig.publish();
-    assert_eq!(rig.reaches(0, frame(mac(1), BROADCAST)), [2]);
-    rig.add_port(61, Some(1), access(10), PortKind::Patch(Some(PortId(60))));
+    assert_eq!(rig.reaches(0, frame(mac(1), BROADCAST)), [1]);
+    rig.add_port(61, Some(1), trunk(&[10]), PortKind::Patch(Some(PortId(60))));
     rig.publish();
     assert_eq!(rig.reaches(0, frame(mac(1), BROADCAST)), [1, 2]);
+    rig.port(61).up = false;
+    rig.publish();
+    assert_eq!(rig.reaches(0, frame(mac(1), BROADCAST)), [1]);
+    rig.port(61).up = true;
+    rig.publish();
+    assert_eq!(rig.reaches(0, frame(mac(1), BROADCAST)), [1, 2]);
+}
+
+#[test]
+fn a_group_that_comes_or_changes_is_met_whatever_came_of_the_old_one() {
+    let mut rig = Rig::with_bridge(1);
+    (0..3).for_each(|id| rig.add_device(id, access(10)));
+    rig.publish();
+    let flow = |line| Change::Flow(parse_flow(line, FlowCommand::Add, &NoNames).unwrap());
+    let group = |command, line| Change::Group(parse_group(line, command, &NoNames).unwrap());
+    use GroupCommand::{Add, Modify};
+    // Nothing there is alive: port 99 isn't, nor group 2, which watches it.
+    rig.change(
+        0,
+        &[
+            group(Add, "group_id=1,type=ff,bucket=watch_port=99,output:2"),
+            group(Add, "group_id=2,type=ff,bucket=watch_port=99,output:2"),
+            group(Add, "group_id=3,type=ff,bucket=watch_group:2,output:3,bucket=watch_port:2,output:2"),
+            flow("priority=8,in_port=1,udp actions=output:98,group:1"),
+            flow("priority=8,in_port=2 actions=output:98,group:3"),
+        ],
+    );
+    assert!(rig.reaches(0, frame(mac(1), mac(2))).is_empty());
+    assert_eq!(rig.reaches(1, frame(mac(2), mac(1))), Vec::<u16>::new());
+    rig.change(0, &[group(Modify, "group_id=1,type=all,bucket=output:2")]);
+    assert_eq!(rig.reaches(0, frame(mac(1), mac(2))), [1]);
+    rig.change(0, &[group(Modify, "group_id=2,type=all,bucket=output:2")]);
+    assert_eq!(rig.reaches(1, frame(mac(2), mac(1))), [2]);
+}
+
+#[test]
+fn enqueue_is_an_output_and_a_queue_changes_nothing_else() {
+    let mut rig = Rig::with_bridge(1);
+    (0..4).for_each(|id| rig.add_device(id, access(10)));
+    rig.publish();
+    let flow = |line| Change::Flow(parse_flow(line, FlowCommand::Add, &NoNames).unwrap());
+    rig.change(
+        0,
+        &[
+            flow("priority=9,in_port=1 actions=enqueue:3:7,set_queue:5,output:2,pop_queue,enqueue(4,1)"),
+            flow("priority=9,in_port=2 actions=enqueue:2:1,enqueue:9:1"),
+        ],
+    );
+    let sent = frame(mac(1), mac(2));
+    for _ in 0..2 {
+        let left = rig.exchange(0, sent.clone());
+        assert_eq!(left, [(1, sent.clone()), (2, sent.clone()), (3, sent.clone())]);
+    }
+    // Not to where it came from, and not to a port that isn't there.
+    assert!(rig.reaches(1, sent).is_empty());
+    assert_eq!(rig.drops(1), [(DropReason::SamePort, 1)]);
 }

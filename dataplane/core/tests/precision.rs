@@ -11,6 +11,7 @@ use weft_core::key::{FlowKey, KeyMask, PortId};
 use weft_core::snapshot::{Path, TunnelKeys};
 use weft_core::tables::{Change, TableId};
 use weft_flow::message::{FlowCommand, FlowMod};
+use weft_flow::text::{NoNames, parse_flow};
 use weft_flow::{Action, Field, Match};
 use weft_wire::OfPort;
 use weft_wire::TunnelKind;
@@ -151,6 +152,32 @@ fn a_rule_ends_the_flows_that_it_can_match_and_when_it_goes_those_that_it_did() 
 }
 
 #[test]
+fn a_flow_that_sleeps_while_rules_come_and_change_meets_those_that_are_there_then() {
+    let (mut rig, ten, twenty) = warm();
+    let to_station = |number| Match::any().with(Field::EthDst, mac(number).to_u64().into());
+    // Two flows go to station 11: they meet the rule, which is another one by then.
+    rig.change(0, &[Change::Flow(rule(9, to_station(11), &[NORMAL]))]);
+    let modified = FlowMod { command: FlowCommand::ModifyStrict, ..rule(9, to_station(11), &[]) };
+    rig.change(0, &[Change::Flow(modified)]);
+    assert_eq!((missing(&mut rig, &ten), missing(&mut rig, &twenty)), (2, 0));
+    // One that came and went is nobody's.
+    rig.change(0, &[Change::Flow(rule(9, to_station(12), &[]))]);
+    let gone = FlowMod { command: FlowCommand::DeleteStrict, ..rule(9, to_station(12), &[]) };
+    rig.change(0, &[Change::Flow(gone)]);
+    assert_eq!((missing(&mut rig, &ten), missing(&mut rig, &twenty)), (0, 0));
+}
+
+#[test]
+fn more_new_rules_than_a_program_keeps_in_mind_cost_each_of_its_flows_a_walk() {
+    let (mut rig, ten, _) = warm();
+    let to_station = |number| Match::any().with(Field::EthDst, mac(number).to_u64().into());
+    for number in 100..170 {
+        rig.change(0, &[Change::Flow(rule(9, to_station(number), &[]))]);
+    }
+    assert_eq!((missing(&mut rig, &ten), missing(&mut rig, &ten)), (5, 0));
+}
+
+#[test]
 fn the_vni_of_a_vlan_changes_that_vlans_flows_and_what_comes_in_by_tunnels() {
     let (mut rig, ten, twenty) = warm();
     rig.bridge(0).vnis = vec![(vid(10), 1000), (vid(20), 2000), (vid(30), 3000)];
@@ -220,6 +247,8 @@ fn the_key_mask_is_what_table_and_actions_read() {
     assert_eq!(in_port_only(&[output]), KeyMask::INGRESS.union(&KeyMask::VLAN));
     let mut wide = KeyMask::NORMAL;
     wide.0[8] = 0xffff << 32;
+    // Fragments show no ports.
+    wide.0[3] = 3;
     assert_eq!(reads(&[normal(), on_udp_port(1)]), wide);
     assert_eq!(FlowKey([u64::MAX; 16]).masked(&wide).0[8], 0xffff << 32);
 }
@@ -249,4 +278,26 @@ fn flows_that_went_stale_or_idle_are_swept_away_with_their_programs() {
     sweep(&mut rig);
     assert_eq!(gauges(&rig), (0, 0));
     assert_eq!(rig.reaches(0, frame(mac(7), BROADCAST)), [UPLINK, UPLINK]);
+}
+
+#[test]
+fn a_walk_that_only_keeps_a_learned_rule_from_ending_is_no_publication() {
+    let mut rig = Rig::with_bridge(1);
+    (0..3).for_each(|id| rig.add_device(id, access(10)));
+    rig.publish();
+    let learn = "learn(table=9,hard_timeout=300,NXM_OF_ETH_DST[]=NXM_OF_ETH_SRC[],output:NXM_OF_IN_PORT[])";
+    let flow = |line: &str| Change::Flow(parse_flow(line, FlowCommand::Add, &NoNames).unwrap());
+    rig.change(0, &[flow(&format!("priority=9 actions={learn},output:2"))]);
+    let published = |rig: &Rig| rig.datapath.shared().epochs.published();
+    let before = published(&rig);
+    rig.exchange(0, frame(mac(1), mac(2)));
+    assert_eq!(published(&rig), before + 1);
+    // Two flows more by the same sender, and many packets of each: they learn what is there.
+    for number in 3..5 {
+        (0..3).for_each(|_| drop(rig.exchange(0, frame(mac(1), mac(number)))));
+        rig.wait(1);
+    }
+    assert_eq!((published(&rig), rig.misses()), (before + 1, 3));
+    rig.exchange(0, frame(mac(7), mac(2)));
+    assert_eq!(published(&rig), before + 2);
 }

@@ -40,7 +40,7 @@ fn traced(rig: &Rig, port: u16, frame: &[u8]) -> Trace {
     trace::run(Query {
         snapshot: &snapshot,
         key: &key,
-        packet: &mut None,
+        octets: None,
         connections: rig.datapath.connections(),
         second: 100,
         now: rig.now,
@@ -58,7 +58,7 @@ fn described(rig: &Rig, flow: &str) -> Trace {
     trace::run(Query {
         snapshot: &snapshot,
         key: &key,
-        packet: &mut None,
+        octets: None,
         connections: rig.datapath.connections(),
         second: 100,
         now: rig.now,
@@ -362,7 +362,7 @@ fn chain(clones: usize) -> Vec<FlowMod> {
         ..rule(
             1,
             Match::any(),
-            &nested(vec![Action::Resubmit { in_port: None, table: Some(next), ct: false }], clones),
+            &nested(vec![Action::Resubmit { in_port: None, table: Some(next.into()), ct: false }], clones),
         )
     };
     (0..253).map(|table| go(table, table + 1)).chain([go(253, 0)]).collect()

@@ -86,7 +86,7 @@ fn weft(rig: &Rig, flow: &str) -> Vec<Out> {
     let trace = trace::run(Query {
         snapshot: &snapshot,
         key: &key,
-        packet: &mut None,
+        octets: None,
         connections: rig.datapath.connections(),
         second: 100,
         now: rig.now,

@@ -206,7 +206,11 @@ fn bucket_commands_say_where() {
     let parse = |line, command| text::parse_group(line, command, &NoNames);
     let insert =
         parse("group_id=1,command_bucket_id=first,bucket=output:1", GroupCommand::InsertBuckets).unwrap();
-    assert_eq!((insert.position, insert.buckets[0].id), (Some(BucketPosition::First), u32::MAX));
+    assert_eq!((insert.position, insert.buckets[0].id), (Some(BucketPosition::First), 0));
+    let two = "group_id=1,command_bucket_id=last,bucket=bucket_id=0,actions=output:1,bucket=output:2";
+    let numbers: Vec<u32> =
+        parse(two, GroupCommand::InsertBuckets).unwrap().buckets.iter().map(|bucket| bucket.id).collect();
+    assert_eq!(numbers, [0, 1]);
     let remove = parse("group_id=1,command_bucket_id=5", GroupCommand::RemoveBuckets).unwrap();
     assert_eq!(remove.position, Some(BucketPosition::Id(5)));
     assert_eq!(parse("", GroupCommand::Delete).unwrap().id, GroupMod::ALL);

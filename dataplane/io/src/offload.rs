@@ -9,6 +9,7 @@
 //! References: virtio 1.2, section 5.1.6; Linux `include/linux/virtio_net.h`.
 
 use weft_wire::checksum::Sum;
+use weft_wire::crc32c::Crc;
 use weft_wire::{DropReason, ethernet};
 
 use crate::packet::{Offload, Packet};
@@ -29,6 +30,9 @@ pub const GSO_TCPV6: u8 = 4;
 pub const GSO_UDP_L4: u8 = 5;
 /// `VIRTIO_NET_HDR_GSO_ECN`, beside one of TCP's: only the first segment carries CWR.
 pub const GSO_ECN: u8 = 0x80;
+
+/// Where SCTP's checksum is in its header. No other protocol whose checksum may be left unfinished has it there.
+const SCTP_CHECKSUM_AT: u16 = 8;
 
 /// Reads `header` into the packet's offload state. The packet's data starts with the Ethernet header.
 ///
@@ -100,6 +104,9 @@ fn finish(packet: &mut Packet) {
     let start = packet.checksum_start();
     packet.offload.flags &= !Offload::NEEDS_CHECKSUM;
     let Some(start) = start else { return };
+    if packet.offload.checksum_offset == SCTP_CHECKSUM_AT {
+        return finish_sctp(packet, start);
+    }
     let mut sum = Sum::new();
     for (index, segment) in packet.segments().enumerate() {
         sum.add(segment.get(if index == 0 { start } else { 0 }..).unwrap_or_default());
@@ -109,6 +116,21 @@ fn finish(packet: &mut Packet) {
     let at = start + usize::from(packet.offload.checksum_offset);
     if let Some(field) = packet.data_mut().get_mut(at..).and_then(<[u8]>::first_chunk_mut) {
         *field = checksum.to_be_bytes();
+    }
+}
+
+/// SCTP's is a CRC over all of its packet, with zeros in its place (RFC 9260, section 6.8).
+#[cold]
+fn finish_sctp(packet: &mut Packet, start: usize) {
+    let at = start + usize::from(SCTP_CHECKSUM_AT);
+    let Some(field) = packet.data_mut().get_mut(at..).and_then(<[u8]>::first_chunk_mut::<4>) else { return };
+    *field = [0; 4];
+    let mut crc = Crc::new();
+    for (index, segment) in packet.segments().enumerate() {
+        crc.add(segment.get(if index == 0 { start } else { 0 }..).unwrap_or_default());
+    }
+    if let Some(field) = packet.data_mut().get_mut(at..).and_then(<[u8]>::first_chunk_mut) {
+        *field = crc.checksum();
     }
 }
 

@@ -36,6 +36,34 @@ proptest! {
     }
 
     #[test]
+    fn an_unfinished_checksum_of_sctp_is_finished_as_a_crc(
+        payload in prop::collection::vec(any::<u8>(), 0..3000),
+        junk: [u8; 4],
+        tail in 200usize..600,
+    ) {
+        let pool = pool();
+        let mut cache = pool.cache();
+        let mut octets = frame(Kind { v6: false, tcp: false, tagged: false }, &[]);
+        let start = octets.len() - 8;
+        octets.truncate(start);
+        octets.extend([0x0b, 0x59, 0x0b, 0x59, 0, 0, 0, 1]);
+        octets.extend(junk);
+        octets.extend(&payload);
+        let mut expected = octets.clone();
+        expected[start + 8..start + 12].fill(0);
+        let mut crc = Crc::new();
+        crc.add(&expected[start..]);
+        expected[start + 8..start + 12].copy_from_slice(&crc.checksum());
+        let mut packet = packet(&mut cache, &octets, 100, tail);
+        prop_assert!(packet.request_checksum(start, 8).is_some());
+        finish_checksum(&mut packet);
+        let finished: Vec<u8> = packet.segments().flatten().copied().collect();
+        let flags = packet.offload.flags;
+        cache.free(packet);
+        prop_assert_eq!((flags, finished), (0, expected));
+    }
+
+    #[test]
     fn no_header_and_no_packet_makes_it_panic_or_point_outside(
         octets in prop::collection::vec(any::<u8>(), 0..200),
         header in any::<[u8; VNET_HEADER]>(),

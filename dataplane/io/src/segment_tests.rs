@@ -84,6 +84,22 @@ proptest! {
     }
 
     #[test]
+    fn segments_behind_labels_are_those_without_labels_each_with_its_labels(
+        kind in kinds(),
+        payload in prop::collection::vec(any::<u8>(), 1..9_000),
+        size in 100u16..2000,
+        labels in 1usize..4,
+    ) {
+        let whole = frame(kind, &payload);
+        let at = Transport::locate(&whole).expect("TCP or UDP").network;
+        let stack: Vec<u8> = (1..=labels).flat_map(|left| [0, 1, u8::from(left == labels), 64]).collect();
+        let label = |octets: &[u8]| [&octets[..at - 2], &[0x88, 0x47], &stack, &octets[at..]].concat();
+        let bare = segments(&whole, 300, gso_type(kind), size).expect("it can be cut");
+        let labelled = segments(&label(&whole), 300, gso_type(kind), size).expect("it can be cut");
+        prop_assert_eq!(labelled, bare.iter().map(|segment| label(segment)).collect::<Vec<_>>());
+    }
+
+    #[test]
     fn garbage_is_cut_or_refused_and_never_panics(
         octets in prop::collection::vec(any::<u8>(), 0..300),
         head in 0usize..300,

@@ -1,5 +1,6 @@
 //! For the tests of kernel-device ports: namespaces that go when the test does, and commands in them.
 
+use std::io::Write;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -18,9 +19,20 @@ pub(crate) fn root(test: &str) -> bool {
     // SAFETY: geteuid() has no arguments and can't fail.
     let root = unsafe { libc::geteuid() } == 0;
     if !root {
-        eprintln!("SKIPPED: {test} needs root for network namespaces and devices");
+        skip(test, "needs root for network namespaces and devices");
     }
     root
+}
+
+/// Says on the real standard error, past the test runner's capture, that a test did not run, and writes it down where the
+/// closing summary counts it: in the file that `WEFT_SKIPS` names.
+pub(crate) fn skip(test: &str, reason: &str) {
+    let line = format!("SKIPPED: {test}: {reason}\n");
+    let _ = std::io::stderr().write_all(line.as_bytes());
+    if let Some(list) = std::env::var_os("WEFT_SKIPS") {
+        let file = std::fs::OpenOptions::new().append(true).create(true).open(list);
+        file.and_then(|mut file| file.write_all(line.as_bytes())).expect("the list of skipped tests");
+    }
 }
 
 /// Network namespaces of one test. Their names are unique on the machine; all go at the end, with what is in them.

@@ -1,5 +1,7 @@
 //! Where a packet's TCP or UDP header is, for what is done to its checksum and for cutting it into segments.
 //!
+//! Labels are passed over: what is behind them is IP, of the version that its first octet says.
+//!
 //! Not a parser for switching: it answers only for packets whose transport checksum covers what is in them (no
 //! fragments, no routing header that is still to be followed), and says `None` for everything else.
 
@@ -11,6 +13,8 @@ const OLD_SVLAN: EtherType = EtherType(0x9100);
 /// Tags that may stand before the EtherType, and extension headers before the transport header.
 const MAX_TAGS: usize = 2;
 const MAX_EXTENSIONS: usize = 8;
+/// Labels that may stand before the IP header.
+const MAX_LABELS: usize = 16;
 
 /// A TCP or UDP header's place in a packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -35,6 +39,7 @@ impl Transport {
             match EtherType(u16::from_be_bytes(octets(head, at - 2)?)) {
                 EtherType::IPV4 => return in_ipv4(head.get(at..)?, at),
                 EtherType::IPV6 => return in_ipv6(head.get(at..)?, at),
+                label if label.is_mpls() => return behind_labels(head, at),
                 tag if tag.is_tag() || tag == OLD_SVLAN => at += ethernet::TAG_LEN,
                 _ => return None,
             }
@@ -69,6 +74,24 @@ impl Transport {
 
 fn octets<const N: usize>(head: &[u8], at: usize) -> Option<[u8; N]> {
     head.get(at..)?.first_chunk().copied()
+}
+
+/// The header behind the label stack at `at` (RFC 3032, section 2.1).
+fn behind_labels(head: &[u8], mut at: usize) -> Option<Transport> {
+    const BOTTOM: u8 = 1;
+    for _ in 0..MAX_LABELS {
+        let [_, _, class_and_bottom, _] = octets(head, at)?;
+        at += 4;
+        if class_and_bottom & BOTTOM != 0 {
+            let packet = head.get(at..)?;
+            return match packet.first()? >> 4 {
+                4 => in_ipv4(packet, at),
+                6 => in_ipv6(packet, at),
+                _ => None,
+            };
+        }
+    }
+    None
 }
 
 /// The header behind an IPv4 header at `network`, with which `packet` starts.

@@ -1,4 +1,5 @@
-//! CRC32c (Castagnoli), SCTP's checksum (RFC 9260, section 6.8 and appendix A), as far as a change to a few octets needs it.
+//! CRC32c (Castagnoli), SCTP's checksum (RFC 9260, section 6.8 and appendix A): of a message that comes in pieces, and what a
+//! change to a few octets does to it.
 //!
 //! The checksum is linear: if some octets of a message change, it changes by the CRC of their difference, followed by as
 //! many zeros as there are octets behind. Zeros are passed over by powers of two, each a matrix of bits: the message
@@ -48,6 +49,47 @@ const fn apply(matrix: &Matrix, state: u32) -> u32 {
     image
 }
 
+/// What a state becomes by one octet that is exclusive-ored into it.
+static OCTETS: [u32; 256] = {
+    let mut table = [0; 256];
+    let mut octet = 0;
+    while octet < 256 {
+        table[octet] = apply(&ZEROS[0], octet as u32);
+        octet += 1;
+    }
+    table
+};
+
+/// The checksum of a message that comes in pieces.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Crc(u32);
+
+impl Crc {
+    /// Of nothing so far.
+    pub const fn new() -> Self {
+        Crc(u32::MAX)
+    }
+
+    /// Goes on with these octets.
+    pub fn add(&mut self, octets: &[u8]) {
+        for &octet in octets {
+            let [low, ..] = self.0.to_le_bytes();
+            self.0 = self.0 >> 8 ^ OCTETS[usize::from(low ^ octet)];
+        }
+    }
+
+    /// The checksum as SCTP has it on the wire: lowest octet first.
+    pub const fn checksum(self) -> [u8; 4] {
+        (!self.0).to_le_bytes()
+    }
+}
+
+impl Default for Crc {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 /// By which number (to be combined by exclusive or) the checksum of a message changes if four of its octets change by
 /// `difference` (combined by exclusive or), with `behind` octets behind them, at most 131,067. As SCTP has it on the wire:
 /// lowest octet first.
@@ -77,6 +119,15 @@ mod tests {
 
     proptest! {
         #[test]
+        fn a_message_in_pieces_has_the_checksum_that_it_has_bit_by_bit(octets: Vec<u8>, at: usize) {
+            let (front, back) = octets.split_at(at % (octets.len() + 1));
+            let mut crc = Crc::new();
+            crc.add(front);
+            crc.add(back);
+            prop_assert_eq!(crc.checksum(), naive(&octets).to_le_bytes());
+        }
+
+        #[test]
         fn a_change_is_the_difference_of_two_checksums(octets in prop::collection::vec(any::<u8>(), 4..2000), new: [u8; 4], at: usize) {
             let at = at % (octets.len() - 3);
             let mut changed = octets.clone();
@@ -84,6 +135,17 @@ mod tests {
             let difference: Vec<u8> = octets[at..at + 4].iter().zip(new).map(|(old, new)| old ^ new).collect();
             let by = change(difference.try_into().unwrap(), octets.len() - at - 4);
             prop_assert_eq!((naive(&octets) ^ naive(&changed)).to_le_bytes(), by);
+        }
+    }
+
+    #[test]
+    fn a_message_in_pieces_has_the_checksum_of_the_whole() {
+        let octets: Vec<u8> = (0..=255).collect();
+        for cut in [0, 1, 100, 255, 256] {
+            let mut crc = Crc::default();
+            crc.add(&octets[..cut]);
+            crc.add(&octets[cut..]);
+            assert_eq!(crc.checksum(), naive(&octets).to_le_bytes());
         }
     }
 

@@ -57,6 +57,26 @@ drop_reasons! {
     TableMiss => "table_miss",
     /// A rule's actions are `drop`.
     RuleDrop => "rule_drop",
+    /// The source Ethernet address is not one that the port may send from.
+    SpoofedMac => "spoofed_mac",
+    /// The source IP address is not one that the port may send from with that Ethernet address.
+    SpoofedIp => "spoofed_ip",
+    /// An ARP packet claims an address that is not the port's.
+    SpoofedArp => "spoofed_arp",
+    /// A neighbour discovery packet claims an address that is not the port's.
+    SpoofedNd => "spoofed_nd",
+    /// A router advertisement from a guarded port.
+    RogueRa => "rogue_ra",
+    /// A DHCP server's answer from a guarded port.
+    RogueDhcp => "rogue_dhcp",
+    /// A DHCPv6 server's answer from a guarded port.
+    RogueDhcpv6 => "rogue_dhcpv6",
+    /// No rule of the port's security groups permits what it sends.
+    AclEgress => "acl_egress",
+    /// No rule of a port's security groups permits what is sent to it.
+    AclIngress => "acl_ingress",
+    /// Connection tracking takes the packet for invalid, and it goes through security groups.
+    AclInvalid => "acl_invalid",
     /// A rule names a port that is not there.
     NoSuchPort => "no_such_port",
     /// A rule names a group that is not there.
@@ -69,9 +89,9 @@ drop_reasons! {
     TooManyResubmits => "too_many_resubmits",
     /// The actions push more onto the stack than 65536 octets.
     StackTooDeep => "stack_too_deep",
-    /// The actions push more MPLS labels than 3.
+    /// The actions push more MPLS labels than 3, or pop one of more than 3.
     TooManyMplsLabels => "too_many_mpls_labels",
-    /// A table looks up what is behind a popped MPLS label, which was not read.
+    /// What is behind a popped MPLS label can't be read.
     MplsUnparsed => "mpls_unparsed",
     /// The packet's time to live has run out.
     TtlExpired => "ttl_expired",
@@ -101,6 +121,18 @@ drop_reasons! {
     TunnelNoRoute => "tunnel_no_route",
     /// The next hop's Ethernet address is not known, and too many packets wait for it already.
     NeighbourUnresolved => "neighbour_unresolved",
+    /// The fragment overlaps one that came before it, or is its twin.
+    FragmentOverlap => "fragment_overlap",
+    /// The fragment is smaller than fragments may be that are not the last of their packet.
+    FragmentTooSmall => "fragment_too_small",
+    /// The fragment contradicts itself or others: checksum, length, or end of the packet.
+    FragmentMalformed => "fragment_malformed",
+    /// Too many fragments wait for others, of all or of this port.
+    FragmentLimit => "fragment_limit",
+    /// The packet is cut into too many fragments.
+    FragmentTooMany => "fragment_too_many",
+    /// Other fragments of the packet did not come in time.
+    FragmentExpired => "fragment_expired",
     /// The packet is larger than the egress port's MTU.
     TxTooBig => "tx_too_big",
     /// The egress port's ring or queue was full.

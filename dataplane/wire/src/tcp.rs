@@ -53,6 +53,52 @@ mod field {
     pub const URGENT: usize = 18;
 }
 
+/// The options of a header (RFC 9293, section 3.1), taken apart. They end with the list's own end, or with the first one
+/// that has no room: every step goes on by an octet at least.
+#[derive(Clone, Debug)]
+pub struct Options<'a> {
+    all: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Options<'a> {
+    /// End of the list.
+    const END: u8 = 0;
+    /// No operation: an octet by itself.
+    const NOTHING: u8 = 1;
+    /// Window scale (RFC 7323, section 2).
+    pub const WINDOW_SCALE: u8 = 3;
+    /// Selective acknowledgements (RFC 2018, section 3).
+    pub const SACK: u8 = 5;
+
+    /// What lies between the fixed part of a header and its data.
+    pub const fn new(all: &'a [u8]) -> Self {
+        Options { all, at: 0 }
+    }
+}
+
+impl<'a> Iterator for Options<'a> {
+    /// An option's kind, where its data starts among the options, and its data.
+    type Item = (u8, usize, &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let rest = self.all.get(self.at..)?;
+            match *rest {
+                [Self::NOTHING, ..] => self.at += 1,
+                [Self::END, ..] => return None,
+                [kind, len, ..] => {
+                    let data = rest.get(2..usize::from(len))?;
+                    let start = self.at + 2;
+                    self.at += usize::from(len);
+                    return Some((kind, start, data));
+                }
+                _ => return None,
+            }
+        }
+    }
+}
+
 /// Where the checksum stands, in octets from the start of the header.
 pub const CHECKSUM_AT: usize = field::CHECKSUM;
 
@@ -301,7 +347,24 @@ mod tests {
         }
     }
 
+    #[test]
+    fn options_are_taken_apart_until_one_has_no_room() {
+        let all = [1, 3, 3, 7, 1, 1, 5, 10, 1, 2, 3, 4, 5, 6, 7, 8, 0, 3, 3, 9];
+        let found: Vec<_> = Options::new(&all).collect();
+        assert_eq!(found, [(3, 3, &[7][..]), (5, 8, &[1, 2, 3, 4, 5, 6, 7, 8])]);
+        for broken in [&[3][..], &[3, 0, 7], &[3, 1, 7], &[3, 4, 7], &[1, 1, 1, 8]] {
+            assert_eq!(Options::new(broken).count(), 0, "{broken:?}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn any_octets_are_options_that_end(octets in prop::collection::vec(any::<u8>(), 0..60)) {
+            for (_, start, data) in Options::new(&octets) {
+                prop_assert_eq!(&octets[start..start + data.len()], data);
+            }
+        }
+
         #[test]
         fn fields_and_checksum_equal_those_of_etherparse(
             fixed: [u8; 20], words in 5usize..16, tail in prop::collection::vec(any::<u8>(), 40..100),

@@ -3,9 +3,11 @@
 //! * [`assemble`] wires everything together, in one function; [`event_loop`] then runs on the control thread.
 //! * [`switch`] holds the state, and makes it equal to a configuration ([`reconcile`]): [`device`]s are opened, the
 //!   [`underlay`] is followed, and the dataplane's [`model`] is published.
+//! * [`acl`] makes rules of port security and security groups.
 //! * [`control`] serves the control socket, [`status`] says what there is to say, `trace` what would happen to a packet,
 //!   `why` what has happened to some, `top` how busy it all is, `conntrack` what connections there are.
 
+pub mod acl;
 pub mod assemble;
 mod conntrack;
 pub mod control;

@@ -55,6 +55,7 @@ impl Handler for Switch {
             Op::Show => Ok(Reply::Switch { switch: Box::new(self.status()) }),
             Op::Conntrack(op) => Ok(Reply::Conntrack(self.conntrack(&op))),
             Op::Flow(op) => self.flow(op).map(Reply::Flow),
+            Op::AclShow { name } => self.show_acl(name.as_deref()),
         }
     }
 }
@@ -349,6 +350,7 @@ impl Switch {
                 hits: counters.packets.get().saturating_sub(counters.misses.get()),
                 misses: counters.misses.get(),
                 stale: counters.stale.get(),
+                uncached: counters.uncached.get(),
                 evictions: counters.evicted.get(),
                 programs: counters.programs.get(),
             }

@@ -50,6 +50,8 @@ pub struct Switch {
     pub(crate) flow_sessions: crate::flows::Sessions,
     /// When ports last dropped packets.
     pub(crate) recent: crate::why::Recent,
+    /// Port security and security groups, as the flow tables have them.
+    pub(crate) acl: crate::acl::Acl,
 }
 
 /// A bridge that exists.

@@ -5,10 +5,9 @@ use weft_config::control::{
     TraceReport, TraceRequest, TraceRule, TraceStep, TraceTunnel,
 };
 use weft_core::trace::{
-    self, Change, Connection, Copy, Description, Dropped, Names, Query, ToController, Trace, What,
+    self, Change, Connection, Copy, Description, Dropped, Names, Octets, Query, ToController, Trace, What,
 };
 use weft_flow::text::{PortNames, parse_match};
-use weft_io::{FrameCache, Packet};
 use weft_wire::OfPort;
 
 use crate::switch::Switch;
@@ -29,30 +28,20 @@ impl Switch {
         let in_port = request.in_port.as_deref().map(|port| port_of(port, &names)).transpose()?;
         let description = Description { bridge, in_port, matches: &matches, frame: frame.as_deref() };
         let key = description.key(&snapshot).map_err(|error| bad(&error))?;
-        let mut frames = self.pool.cache();
-        let mut packet = frame.as_deref().and_then(|octets| packet_of(octets, &mut frames));
-        let traced = trace::run(Query {
+        let pool = &self.datapath.shared().pool;
+        let octets = frame.as_deref().map(|frame| Octets { frame, pool });
+        let query = Query {
             snapshot: &snapshot,
             key: &key,
-            packet: &mut packet,
+            octets,
             connections: self.datapath.connections(),
             second: self.second(),
             now: self.start.elapsed(),
-        });
-        packet.into_iter().for_each(|packet| frames.free(packet));
-        let traced = traced.map_err(|error| Refusal::new(Code::Failed, format!("can't trace: {error}")))?;
+        };
+        let traced =
+            trace::run(query).map_err(|error| Refusal::new(Code::Failed, format!("can't trace: {error}")))?;
         Ok(Reply::Trace { trace: Box::new(report(traced)) })
     }
-}
-
-/// The frame as a packet; `None` if it is too long to be one, or there is no room.
-fn packet_of(octets: &[u8], frames: &mut FrameCache) -> Option<Packet> {
-    let mut packet = frames.alloc()?;
-    if packet.append(octets).is_some() {
-        return Some(packet);
-    }
-    frames.free(packet);
-    None
 }
 
 /// A port of the bridge, by name or number.

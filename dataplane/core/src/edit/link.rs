@@ -102,7 +102,7 @@ impl Labels {
 /// Where the label stack starts, if that is what is behind the tags.
 #[inline]
 fn stack(frame: &[u8]) -> Option<usize> {
-    let link = parse::link(frame)?;
+    let link = parse::behind_tags(frame)?;
     link.ether_type.is_mpls().then_some(link.at)
 }
 
@@ -140,7 +140,7 @@ pub(super) fn pop_mpls(packet: &mut Packet, ether_type: EtherType) -> Result<(),
 
 /// What is in front of the label moves away from the rest, and gets another type. An 802.2 header stays in front.
 pub(super) fn push_mpls(packet: &mut Packet, ether_type: EtherType, entry: u32) -> Result<(), DropReason> {
-    let Some(at) = parse::link(packet.data()).map(|link| link.at) else { return Ok(()) };
+    let Some(at) = parse::behind_tags(packet.data()).map(|link| link.at) else { return Ok(()) };
     if packet.len() < at {
         return Err(DropReason::Malformed);
     }

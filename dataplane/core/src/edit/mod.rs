@@ -14,14 +14,20 @@
 //! * Octets behind the head frame are neither written nor read. A header that goes on behind the head frame is
 //!   [`DropReason::Malformed`].
 //!
+//! [`nat`] gives a packet the ends that its connection's translation says, by the same code.
+//!
 //! Owner: the programs of one worker hold compiled edits; nobody changes them.
 
 mod link;
+pub mod nat;
 mod network;
 pub mod remark;
+pub mod stream;
 mod translate;
 mod transport;
 pub(crate) mod vlan;
+
+use std::ops::Not;
 
 use weft_flow::Term;
 use weft_flow::fields::KEY_WORDS;
@@ -185,6 +191,14 @@ fn truncate(packet: &mut Packet, len: usize, frames: &mut FrameCache) {
 struct Masked<T> {
     mask: T,
     value: T,
+}
+
+impl<T: Not<Output = T> + Default> Masked<T> {
+    /// Every bit.
+    #[inline(always)]
+    fn all(value: T) -> Self {
+        Masked { mask: !T::default(), value }
+    }
 }
 
 macro_rules! masked {

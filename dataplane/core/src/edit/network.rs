@@ -2,12 +2,14 @@
 
 use std::net::Ipv4Addr;
 
+use weft_conntrack::Translation;
 use weft_io::Packet;
 use weft_wire::checksum::Change;
 use weft_wire::{DropReason, EtherType, Mac, Protocol, arp, ipv4, ipv6};
 
 use super::transport::Transport;
 use super::{Masked, Values};
+use crate::parse::ip::Payload;
 use crate::parse::{self, ip};
 
 /// What changes behind the Ethernet header: made of words 3 to 13 of the key layout.
@@ -24,10 +26,36 @@ pub(super) struct Patch {
     class_and_label: Masked<u32>,
     /// ARP's addresses; each in the upper 48 bits.
     hardware: [Masked<u64>; 2],
-    transport: Transport,
+    pub(super) transport: Transport,
 }
 
 impl Patch {
+    /// Gives a packet the ends that `translation` says.
+    #[inline]
+    pub(super) fn translation(translation: &Translation) -> Self {
+        let transport = Transport::translation(&translation.tuple);
+        Patch { transport, ..Patch::addresses(translation) }
+    }
+
+    /// Gives a packet the addresses that `translation` says, and no ports.
+    #[inline]
+    pub(super) fn addresses(translation: &Translation) -> Self {
+        let words = |wanted: bool, address: u128| match wanted {
+            true => [Masked::all((address >> 64) as u64), Masked::all(address as u64)],
+            false => [Masked::default(); 2],
+        };
+        Patch {
+            source: words(translation.source, translation.tuple.src),
+            destination: words(translation.destination, translation.tuple.dst),
+            tos: Masked::default(),
+            ttl: Masked::default(),
+            operation: Masked::default(),
+            class_and_label: Masked::default(),
+            hardware: [Masked::default(); 2],
+            transport: Transport::default(),
+        }
+    }
+
     pub(super) fn new(values: &Values) -> Option<Self> {
         let (tos, label) = (values.octet(3, 16), values.part(11, 0, 0x000f_ffff));
         let class_and_label = Masked {
@@ -57,24 +85,38 @@ impl Patch {
     pub(super) fn apply(&self, packet: &mut Packet) -> Result<(), DropReason> {
         let (total, unfinished) = (packet.total_len(), packet.checksum_start());
         let frame = packet.data_mut();
-        let Some(parse::Link { ether_type, at, .. }) = parse::link(frame) else { return Ok(()) };
+        let Some(parse::Link { ether_type, at, .. }) = parse::behind_tags(frame) else { return Ok(()) };
         let Some(octets) = frame.get_mut(at..) else { return Ok(()) };
         let size = total.saturating_sub(at);
         let unfinished = unfinished.and_then(|start| start.checked_sub(at));
+        if matches!(ether_type, EtherType::ARP | EtherType::RARP) {
+            self.resolution(octets);
+        }
+        match self.header(ether_type, octets, size) {
+            Some((payload, pseudo)) => self.transport.apply(octets, &payload, pseudo, unfinished),
+            None => Ok(()),
+        }
+    }
+
+    /// Edits the IP header that `packet` starts with, if it can be read: says what it carries, and what has changed of the
+    /// pseudo-header.
+    #[inline]
+    pub(super) fn header(
+        &self,
+        ether_type: EtherType,
+        packet: &mut [u8],
+        size: usize,
+    ) -> Option<(Payload, Change)> {
         match ether_type {
-            EtherType::IPV4 => self.version_4(octets, size, unfinished),
-            EtherType::IPV6 => self.version_6(octets, size, unfinished),
-            EtherType::ARP | EtherType::RARP => {
-                self.resolution(octets);
-                Ok(())
-            }
-            _ => Ok(()),
+            EtherType::IPV4 => self.version_4(packet, size),
+            EtherType::IPV6 => self.version_6(packet, size),
+            _ => None,
         }
     }
 
     #[inline]
-    fn version_4(&self, packet: &mut [u8], size: usize, unfinished: Option<usize>) -> Result<(), DropReason> {
-        let Some((octets, payload)) = ip::split_4(packet, size) else { return Ok(()) };
+    fn version_4(&self, packet: &mut [u8], size: usize) -> Option<(Payload, Change)> {
+        let (octets, payload) = ip::split_4(packet, size)?;
         let mut header = ipv4::Header::new(*octets);
         let (source, destination) = (header.src().to_bits(), header.dst().to_bits());
         let (tos, ttl) = (header.tos(), header.ttl());
@@ -97,13 +139,13 @@ impl Patch {
         }
         // ICMPv6 has a pseudo-header over IPv6 only.
         let pseudo = if payload.protocol == Protocol::ICMPV6 { Change::NONE } else { addresses };
-        self.transport.apply(packet, &payload, pseudo, unfinished)
+        Some((payload, pseudo))
     }
 
     #[inline]
-    fn version_6(&self, packet: &mut [u8], size: usize, unfinished: Option<usize>) -> Result<(), DropReason> {
-        let Some(octets) = ip::header_6(packet, size) else { return Ok(()) };
-        let Some(payload) = ip::skip_extensions(packet, &ipv6::Header::new(octets)) else { return Ok(()) };
+    fn version_6(&self, packet: &mut [u8], size: usize) -> Option<(Payload, Change)> {
+        let octets = ip::header_6(packet, size)?;
+        let payload = ip::skip_extensions(packet, &ipv6::Header::new(octets))?;
         let mut header = *octets;
         let mut pseudo = edit_address(&mut header, SOURCE_6, &self.source);
         let destination = edit_address(&mut header, DESTINATION_6, &self.destination);
@@ -120,7 +162,7 @@ impl Patch {
         if let Some(place) = packet.first_chunk_mut() {
             *place = *view.as_bytes();
         }
-        self.transport.apply(packet, &payload, pseudo, unfinished)
+        Some((payload, pseudo))
     }
 
     /// ARP for Ethernet and IPv4 only, as in keys.
@@ -169,7 +211,7 @@ pub(super) fn edit_address(octets: &mut [u8], at: usize, words: &[Masked<u64>; 2
 pub(super) fn decrement_ttl(packet: &mut Packet) -> Result<(), DropReason> {
     let total = packet.total_len();
     let frame = packet.data_mut();
-    let Some(parse::Link { ether_type, at, .. }) = parse::link(frame) else { return Ok(()) };
+    let Some(parse::Link { ether_type, at, .. }) = parse::behind_tags(frame) else { return Ok(()) };
     let octets = frame.get_mut(at..).unwrap_or_default();
     let size = total.saturating_sub(at);
     let expired = |_| DropReason::TtlExpired;

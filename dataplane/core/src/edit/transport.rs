@@ -1,15 +1,19 @@
 //! Ports, ICMP's type and code, neighbour discovery; and the checksums that cover them and the addresses of IP.
 
+use weft_conntrack::{Family, Tuple};
 use weft_wire::checksum::Change;
 use weft_wire::{DropReason, Protocol, crc32c, icmpv4, tcp, udp};
 
 use super::network::edit_address;
 use super::{Masked, Values};
+use crate::facts::{is_icmp, is_query};
 use crate::parse::ip::{FRAGMENT_LATER, Payload};
 use crate::parse::transport::{OPTIONS, SCTP, TARGET, is_neighbour_discovery, tcp_header};
 
 /// Where ICMP's and ICMPv6's checksum is (RFC 792, RFC 4443).
-const ICMP_CHECKSUM_AT: usize = 2;
+pub(super) const ICMP_CHECKSUM_AT: usize = 2;
+/// Where a query's identifier is.
+const IDENTIFIER_AT: usize = 4;
 /// ICMPv6 is that long at least, as long as its checksum is there.
 const ICMPV6: usize = 4;
 
@@ -17,7 +21,7 @@ const ICMPV6: usize = 4;
 const BEHIND_THE_HEAD: DropReason = DropReason::Malformed;
 
 /// What changes in what IP carries: made of words 8 to 10, 12 and 13.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct Transport {
     source_port: Masked<u16>,
     destination_port: Masked<u16>,
@@ -26,7 +30,9 @@ pub(super) struct Transport {
     target: [Masked<u64>; 2],
     /// Link-layer addresses of source and target, each in the upper 48 bits.
     hardware: [Masked<u64>; 2],
-    /// Whether any of these changes at all.
+    /// The identifier that a query of this version's ICMP gets.
+    identifier: Option<(Family, u16)>,
+    /// Whether none of these changes.
     none: bool,
 }
 
@@ -42,6 +48,7 @@ impl Transport {
             },
             target: [values.0[12], values.0[13]],
             hardware: [values.address(9), values.address(10)],
+            identifier: None,
             none: false,
         };
         let words = transport.target.iter().chain(&transport.hardware);
@@ -49,6 +56,18 @@ impl Transport {
             && transport.source_port.is_none()
             && transport.destination_port.is_none();
         transport
+    }
+
+    /// Ports, and the identifier of ICMP's queries. What is tracked without ports has zeros there, and keeps what it has.
+    #[inline]
+    pub(super) fn translation(tuple: &Tuple) -> Self {
+        let port = |port: u16| if port == 0 { Masked::default() } else { Masked::all(port) };
+        Transport {
+            source_port: port(tuple.src_port),
+            destination_port: port(tuple.dst_port),
+            identifier: Some((tuple.family, tuple.src_port)),
+            ..Transport::default()
+        }
     }
 
     pub(super) const fn is_none(&self) -> bool {
@@ -75,9 +94,38 @@ impl Transport {
             Protocol::TCP => self.tcp(segment, pseudo),
             Protocol::UDP => self.udp(segment, pseudo),
             Protocol::SCTP => self.sctp(segment),
-            Protocol::ICMP => self.message(segment, Change::NONE),
-            Protocol::ICMPV6 => self.message(segment, pseudo),
+            Protocol::ICMP => self.message(segment, Protocol::ICMP, Change::NONE),
+            Protocol::ICMPV6 => self.message(segment, Protocol::ICMPV6, pseudo),
             _ => Ok(()),
+        }
+    }
+
+    /// Edits the ends of what a packet carries that an ICMP error quotes, of which `octets` are there: eight at least
+    /// ([`crate::facts`]). A checksum that isn't there isn't changed.
+    pub(super) fn apply_quoted(&self, octets: &mut [u8], payload: &Payload, pseudo: Change) {
+        let mut segment = Segment { octets, len: payload.len, unfinished: false };
+        match payload.protocol {
+            Protocol::TCP => {
+                let ports = self.edit_ports(segment.octets).1;
+                segment.update(tcp::CHECKSUM_AT, pseudo, ports, Change::of);
+            }
+            Protocol::UDP => {
+                let ports = self.edit_ports(segment.octets).1;
+                segment.update(udp::CHECKSUM_AT, pseudo, ports, Change::of_udp);
+            }
+            Protocol::SCTP => {
+                let (difference, _) = self.edit_ports(segment.octets);
+                let header = segment.octets.first_chunk_mut::<SCTP>();
+                if let Some(header) = header.filter(|_| payload.fragment == 0) {
+                    update_crc(header, difference, segment.len);
+                }
+            }
+            protocol @ (Protocol::ICMP | Protocol::ICMPV6) => {
+                let pseudo = if protocol == Protocol::ICMP { Change::NONE } else { pseudo };
+                let own = self.edit_identifier(&mut segment, protocol);
+                segment.update(ICMP_CHECKSUM_AT, pseudo, own, Change::of);
+            }
+            _ => {}
         }
     }
 
@@ -104,14 +152,9 @@ impl Transport {
     fn sctp(&self, mut segment: Segment<'_>) -> Result<(), DropReason> {
         let (len, unfinished) = (segment.len, segment.unfinished);
         let Some(header) = segment.header::<SCTP>()? else { return Ok(()) };
-        let (difference, change) = self.edit_ports(header);
-        // RFC 9260, section 3.1: the checksum ends the header.
-        if let Some(checksum) = header.last_chunk_mut::<4>()
-            && !change.is_none()
-            && !unfinished
-        {
-            let by = crc32c::change(difference, len - difference.len());
-            checksum.iter_mut().zip(by).for_each(|(octet, by)| *octet ^= by);
+        let (difference, _) = self.edit_ports(header);
+        if !unfinished {
+            update_crc(header, difference, len);
         }
         Ok(())
     }
@@ -133,7 +176,12 @@ impl Transport {
     }
 
     /// ICMP and ICMPv6.
-    fn message(&self, mut segment: Segment<'_>, pseudo: Change) -> Result<(), DropReason> {
+    fn message(
+        &self,
+        mut segment: Segment<'_>,
+        protocol: Protocol,
+        pseudo: Change,
+    ) -> Result<(), DropReason> {
         let len = segment.len;
         let Some(header) = segment.header::<ICMPV6>()? else { return Ok(()) };
         let mut own = Change::NONE;
@@ -150,8 +198,24 @@ impl Transport {
         if is_neighbour {
             own = own.and(self.edit_neighbour(&mut segment)?);
         }
+        own = own.and(self.edit_identifier(&mut segment, protocol));
         segment.update(ICMP_CHECKSUM_AT, pseudo, own, Change::of);
         Ok(())
+    }
+
+    /// The identifier of a query.
+    fn edit_identifier(&self, segment: &mut Segment<'_>, protocol: Protocol) -> Change {
+        let mut change = Change::NONE;
+        let wanted = self.identifier.filter(|&(family, _)| {
+            is_icmp(family, protocol) && segment.len >= icmpv4::LEN && is_query(family, segment.octets)
+        });
+        if let Some((_, new)) = wanted
+            && let Some(place) = segment.octets.get_mut(IDENTIFIER_AT..).and_then(<[u8]>::first_chunk_mut)
+        {
+            change.word(u16::from_be_bytes(*place), new);
+            *place = new.to_be_bytes();
+        }
+        change
     }
 
     /// Target and link-layer address. As in Open vSwitch, only the first link-layer address option is looked at: a
@@ -183,6 +247,18 @@ impl Transport {
     }
 }
 
+/// Brings SCTP's checksum up to date, which ends the header (RFC 9260, section 3.1): the ports of a packet of `len` octets have
+/// changed by `difference`.
+fn update_crc(header: &mut [u8; SCTP], difference: [u8; 4], len: usize) {
+    if difference == [0; 4] || len < SCTP {
+        return;
+    }
+    if let Some(checksum) = header.last_chunk_mut::<4>() {
+        let by = crc32c::change(difference, len - difference.len());
+        checksum.iter_mut().zip(by).for_each(|(octet, by)| *octet ^= by);
+    }
+}
+
 /// The first two octets of an option.
 const TYPE_AND_LENGTH: u64 = 0xffff << 48;
 /// These, of the options that give a link-layer address of eight octets with both (RFC 4861, section 4.6.1).
@@ -190,13 +266,13 @@ const SOURCE_LINK_LAYER: u64 = 0x0101;
 const TARGET_LINK_LAYER: u64 = 0x0201;
 
 /// What an IP packet carries.
-struct Segment<'a> {
+pub(super) struct Segment<'a> {
     /// From its first octet to the head frame's end.
-    octets: &'a mut [u8],
+    pub(super) octets: &'a mut [u8],
     /// Its length, in all frames.
-    len: usize,
+    pub(super) len: usize,
     /// Whether its checksum is an unfinished one.
-    unfinished: bool,
+    pub(super) unfinished: bool,
 }
 
 impl Segment<'_> {
@@ -211,7 +287,7 @@ impl Segment<'_> {
 
     /// Brings the checksum at `at` up to date. An unfinished one is the sum of the pseudo-header, and covers no more yet.
     #[inline]
-    fn update(self, at: usize, pseudo: Change, own: Change, finished: fn(Change, u16) -> u16) {
+    pub(super) fn update(self, at: usize, pseudo: Change, own: Change, finished: fn(Change, u16) -> u16) {
         if let Some(field) = self.octets.get_mut(at..).and_then(<[u8]>::first_chunk_mut) {
             let old = u16::from_be_bytes(*field);
             let new = if self.unfinished { pseudo.of_sum(old) } else { finished(pseudo.and(own), old) };

@@ -24,6 +24,8 @@ pub(crate) struct Payload {
     pub(crate) protocol: Protocol,
     /// [`FRAGMENT_ANY`] and [`FRAGMENT_LATER`].
     pub(crate) fragment: u8,
+    /// Where IPv6's fragment header starts, of a packet that is a fragment by it.
+    pub(crate) fragment_at: usize,
     /// Whether the packet is on its way to a stop that a routing header names.
     pub(crate) routed: bool,
 }
@@ -39,7 +41,8 @@ pub(crate) fn split_4(packet: &[u8], size: usize) -> Option<(&[u8; ipv4::LEN], P
     }
     let later = if header.is_later_fragment() { FRAGMENT_LATER } else { 0 };
     let fragment = if header.is_fragment() { FRAGMENT_ANY | later } else { 0 };
-    Some((octets, Payload { at, len: total - at, protocol: header.protocol(), fragment, routed: false }))
+    let (len, protocol) = (total - at, header.protocol());
+    Some((octets, Payload { at, len, protocol, fragment, fragment_at: 0, routed: false }))
 }
 
 #[inline(always)]
@@ -86,7 +89,7 @@ pub(super) fn version_6<const W: usize>(packet: &[u8], size: usize, word3: u64, 
 #[inline(always)]
 pub(crate) fn skip_extensions(packet: &[u8], header: &ipv6::View<'_>) -> Option<Payload> {
     let (protocol, len) = (header.next_header(), usize::from(header.payload_len()));
-    let first = Payload { at: ipv6::LEN, len, protocol, fragment: 0, routed: false };
+    let first = Payload { at: ipv6::LEN, len, protocol, fragment: 0, fragment_at: 0, routed: false };
     if is_extension(protocol) { walk(packet, first) } else { Some(first) }
 }
 
@@ -112,6 +115,7 @@ fn walk(packet: &[u8], mut payload: Payload) -> Option<Payload> {
         let offset = u16::from_be_bytes([third, fourth]);
         if payload.protocol == Protocol::IPV6_FRAGMENT && offset != 0 {
             payload.fragment = FRAGMENT_ANY;
+            payload.fragment_at = payload.at - len;
             if offset & 0xfff8 != 0 {
                 payload.fragment |= FRAGMENT_LATER;
                 return Some(payload);

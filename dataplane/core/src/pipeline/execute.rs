@@ -6,7 +6,7 @@ use weft_flow::{Action, Field, Fields, Subfield};
 use weft_wire::{DropReason, OfPort};
 
 use super::trace::{Event, Tracer};
-use super::{By, Here, How, MAX_TAGS, Missed, UNSET, Walk};
+use super::{By, Here, How, MAX_TAGS, Missed, UNSET, Walk, mpls};
 use crate::tables::TableId;
 
 /// Whether the list goes on behind an action.
@@ -27,17 +27,25 @@ impl<T: Tracer> Walk<'_, T> {
         actions: &[Action],
     ) -> Result<(), DropReason> {
         for action in actions {
-            self.tracer.event(Event::Action(action));
-            let then = self.step(here, by, action)?;
-            self.tracer.event(Event::Fields(&self.fields));
-            if then == Then::Stop || self.exit {
+            if self.carry_out(here, by, action)? == Then::Stop {
                 break;
             }
         }
         Ok(())
     }
 
+    fn carry_out(&mut self, here: &Here<'_>, by: By<'_>, action: &Action) -> Result<Then, DropReason> {
+        self.tracer.event(Event::Action(action));
+        let then = self.step(here, by, action)?;
+        self.tracer.event(Event::Fields(&self.fields));
+        Ok(if self.exit { Then::Stop } else { then })
+    }
+
     fn step(&mut self, here: &Here<'_>, by: By<'_>, action: &Action) -> Result<Then, DropReason> {
+        if mpls::looks_inside(action) && !self.can_read_inside() {
+            self.refuse(DropReason::MplsUnparsed);
+            return Ok(Then::Stop);
+        }
         match action {
             Action::DecTtl(controllers) => return Ok(self.dec_ttl(here, by, controllers)),
             Action::DecMplsTtl => return Ok(self.dec_mpls_ttl(here, by)),
@@ -52,7 +60,7 @@ impl<T: Tracer> Walk<'_, T> {
             | Action::Enqueue { .. }
             | Action::Bundle(_) => self.send(here, by, action)?,
             Action::ClearActions | Action::WriteActions(_) => self.change_action_set(action),
-            Action::Learn(learn) => self.learn_unless_traced(here, learn),
+            Action::Learn(learn) => self.learn_and_tell(here, learn),
             Action::Meter(id) => self.meter(here, *id),
             Action::Sample(sample) => {
                 self.flush();
@@ -66,6 +74,10 @@ impl<T: Tracer> Walk<'_, T> {
             Action::Conjunction { .. } | Action::Note(_) => {}
             Action::Ct(ct) => self.connect(here, ct)?,
             Action::CtClear => self.ct_clear(),
+            Action::Own(own) => {
+                self.outcome = Some(*own);
+                self.exit = true;
+            }
             Action::SetQueue(queue) => self.set_queue(*queue),
             Action::PopQueue => self.set_queue(0),
             _ => {
@@ -93,15 +105,23 @@ impl<T: Tracer> Walk<'_, T> {
                 let in_port = self.in_port();
                 self.go_to(here, by, TableId::from(*table), How::arrived(in_port))
             }
-            Action::Clone(actions) => self.scoped(|walk| {
-                let set = std::mem::take(&mut walk.action_set);
-                let result = walk.execute(here, by, actions).and_then(|()| walk.run_action_set(here));
-                walk.action_set = set;
-                result
-            }),
+            Action::Clone(actions) => self.clone_packet(here, by, actions),
             Action::Group(id) => self.group(here, by, *id),
             _ => Ok(()),
         }
+    }
+
+    /// `clone(..)`: the copy has the action set, and carries it out at its end. An `exit` is the packet's own, too.
+    fn clone_packet(&mut self, here: &Here<'_>, by: By<'_>, actions: &[Action]) -> Result<(), DropReason> {
+        let (set, mut exit) = (self.action_set.clone(), false);
+        let result = self.scoped(|walk| {
+            let result = walk.execute(here, by, actions).and_then(|()| walk.run_action_set(here));
+            exit = walk.exit;
+            result
+        });
+        self.action_set = set;
+        self.exit |= exit;
+        result
     }
 
     /// A look-up that goes backwards nests, as Open vSwitch counts it; one that goes forwards doesn't.
@@ -119,13 +139,15 @@ impl<T: Tracer> Walk<'_, T> {
         within: impl FnOnce(&mut Self) -> Result<(), DropReason>,
     ) -> Result<(), DropReason> {
         let (fields, written, pending) = (self.fields, self.written, self.pending);
-        let (opaque, exit, state, tags) = (self.opaque, self.exit, self.state, self.tags);
+        let (labels, exit, state) = (self.labels, self.exit, self.state);
+        let (tags, grown) = (self.tags, self.grown);
         let (stack, before, unknown) = (self.stack.clone(), self.before, self.unknown);
         let start = self.begin_copy();
         let result = within(self);
         self.end_copy(start);
         (self.fields, self.written, self.pending) = (fields, written, pending);
-        (self.opaque, self.exit, self.state, self.tags) = (opaque, exit, state, tags);
+        (self.labels, self.exit, self.state) = (labels, exit, state);
+        (self.tags, self.grown) = (tags, grown);
         (self.stack, self.before, self.unknown) = (stack, before, unknown);
         result
     }
@@ -151,29 +173,33 @@ impl<T: Tracer> Walk<'_, T> {
         }
     }
 
-    /// Carries out what `write_actions` has gathered.
+    /// Carries out what `write_actions` has gathered, unless an `exit` was met.
     pub(super) fn run_action_set(&mut self, here: &Here<'_>) -> Result<(), DropReason> {
-        if self.action_set.is_empty() {
+        let gathered = std::mem::take(&mut self.action_set);
+        if gathered.is_empty() || self.exit {
             return Ok(());
         }
-        let gathered = std::mem::take(&mut self.action_set);
-        self.exit = false;
         self.tracer.event(Event::ActionSet);
-        let by = By { table: TableId::FIRST, rule: None };
-        ordered(&gathered).try_for_each(|action| self.execute(here, by, std::slice::from_ref(action)))
+        self.execute_set(here, By { table: TableId::FIRST, rule: None }, &gathered)
     }
 
-    /// A bucket's actions are an action set, too.
-    pub(super) fn run_bucket(
+    /// Does what an action set, or a bucket, says.
+    pub(super) fn execute_set(
         &mut self,
         here: &Here<'_>,
         by: By<'_>,
-        actions: &[Action],
+        set: &[Action],
     ) -> Result<(), DropReason> {
-        ordered(actions).try_for_each(|action| self.execute(here, by, std::slice::from_ref(action)))
+        for action in ordered(set) {
+            if self.carry_out(here, by, action)? == Then::Stop {
+                break;
+            }
+        }
+        Ok(())
     }
 
-    fn learn_unless_traced(&mut self, here: &Here<'_>, learn: &Learn) {
+    /// `learn(..)`, and where the action wants it, whether the rule is there now.
+    fn learn_and_tell(&mut self, here: &Here<'_>, learn: &Learn) {
         let made = self.learn(here, learn);
         if let Some(result) = learn.result {
             self.write(result, made.into());
@@ -217,7 +243,7 @@ impl<T: Tracer> Walk<'_, T> {
             Action::SetMplsTc(class) => self.write_if_there(whole(Field::MplsTc), (*class).into()),
             Action::SetMplsTtl(ttl) => self.write_if_there(whole(Field::MplsTtl), (*ttl).into()),
             Action::PushMpls(ethertype) => return self.push_mpls(*ethertype),
-            Action::PopMpls(ethertype) => self.pop_mpls(*ethertype),
+            Action::PopMpls(ethertype) => return self.pop_mpls(*ethertype),
             Action::SetTunnel { id, .. } => self.write(whole(Field::TunId), (*id).into()),
             Action::WriteMetadata { value, mask } => {
                 self.write_masked(Field::Metadata, (*value).into(), (*mask).into());

@@ -25,6 +25,7 @@ impl<T: Tracer> Walk<'_, T> {
         let buckets = &group.spec().buckets;
         match group.spec().kind {
             GroupKind::All | GroupKind::Indirect => {
+                self.verdict.buckets.push(Chosen { group: std::sync::Arc::clone(group), bucket: None });
                 for at in 0..buckets.len() {
                     self.bucket(here, by, (group, at))?;
                 }
@@ -34,6 +35,11 @@ impl<T: Tracer> Walk<'_, T> {
                 let live = (0..buckets.len()).find(|&at| self.is_live(here, &buckets[at], 0));
                 self.chosen(here, by, (group, live))
             }
+            // The choice is by what the packet carries.
+            GroupKind::Select if !self.can_read_inside() => {
+                self.refuse(DropReason::MplsUnparsed);
+                Ok(())
+            }
             GroupKind::Select => {
                 let hash = self.selection_hash(&group.spec().selection);
                 let live = self.best_live(here, buckets, hash);
@@ -42,15 +48,15 @@ impl<T: Tracer> Walk<'_, T> {
         }
     }
 
-    /// A change of the group, or of one that its buckets watch, ends the verdict, even if nothing of it is used now.
+    /// Another group of that number, or another one that its choice depends on, is a reason to walk again.
     fn note_group(&mut self, here: &Here<'_>, id: u32) {
         if self.verdict.groups.contains(&id) {
             return;
         }
         self.verdict.groups.push(id);
-        let watched = here.tables.group(id).into_iter().flat_map(|group| &group.spec().buckets);
-        for id in watched.filter_map(|bucket| bucket.watch_group) {
-            self.note_group(here, id);
+        let buckets = here.tables.group(id).map(|group| &group.spec().buckets[..]).unwrap_or_default();
+        for watched in buckets.iter().filter_map(|bucket| bucket.watch_group) {
+            self.note_group(here, watched);
         }
     }
 
@@ -63,7 +69,10 @@ impl<T: Tracer> Walk<'_, T> {
         // Ports that come back make another choice.
         self.verdict.deps.push(here.bridge.ports_dep);
         match bucket {
-            Some(at) => self.bucket(here, by, (group, at)),
+            Some(at) => {
+                self.verdict.buckets.push(Chosen { group: std::sync::Arc::clone(group), bucket: None });
+                self.bucket(here, by, (group, at))
+            }
             None => {
                 self.refuse(DropReason::NoLiveBucket);
                 Ok(())
@@ -79,9 +88,12 @@ impl<T: Tracer> Walk<'_, T> {
     ) -> Result<(), DropReason> {
         let Some(bucket) = group.spec().buckets.get(at) else { return Ok(()) };
         self.tracer.event(Event::Bucket { group: group.spec().id, bucket: bucket.id });
-        self.verdict.buckets.push(Chosen { group: std::sync::Arc::clone(group), bucket: at });
+        self.verdict.buckets.push(Chosen { group: std::sync::Arc::clone(group), bucket: Some(at) });
         self.depth += 1;
-        let result = self.scoped(|walk| walk.run_bucket(here, by, &bucket.actions));
+        let result = self.scoped(|walk| {
+            let result = walk.execute_set(here, by, &bucket.actions);
+            walk.contained(result)
+        });
         self.depth -= 1;
         result
     }

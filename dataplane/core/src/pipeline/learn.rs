@@ -23,6 +23,7 @@ impl<T: Tracer> Walk<'_, T> {
         let result = here.live.learn(&rule, learn.limit, self.occasion.now);
         match result {
             LearnResult::Made | LearnResult::Refreshed => {
+                self.verdict.made |= result == LearnResult::Made;
                 self.verdict.learned.push(Learned {
                     tables: Arc::clone(here.live),
                     rule,

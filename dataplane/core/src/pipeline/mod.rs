@@ -5,19 +5,22 @@
 //! NORMAL) and `weftctl trace`: there is no other way through the switch.
 //!
 //! A walk is a function of the masked key and of what its verdict notes: it reads no bit of the packet that the tables'
-//! key mask leaves out. Semantics are Open vSwitch's (`ofproto-dpif-xlate`).
+//! key mask leaves out, unless the verdict is for this packet only ([`Verdict::fleeting`]). Semantics are Open vSwitch's (`ofproto-dpif-xlate`).
 //!
 //! * `execute`: actions, one after the other; `write`: what they do to fields and headers;
 //! * `output`: ports, patch ports, tunnels, controllers; `normal`: VLAN and FDB switching;
+//! * `policy`: weft's own tables, before and behind the user's;
 //! * `connect`: connections; [`group`]: groups, and the choices that hashes make; `learn`: rules that packets make;
-//! * [`trace`]: who listens.
+//! * `mpls`: labels, and what is behind them; [`trace`]: who listens.
 
 mod connect;
 pub(crate) mod execute;
 pub mod group;
 mod learn;
+mod mpls;
 mod normal;
 mod output;
+pub(crate) mod policy;
 pub mod trace;
 mod write;
 
@@ -25,12 +28,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use weft_conntrack::{Before, Connections, Translation};
+use weft_flow::action::Own;
 use weft_flow::{Action, Field, Fields, FlowKey, KeyMask, Subfield, Term};
 use weft_io::Packet;
 use weft_wire::{DropReason, OfPort};
 
 use crate::cache::LINKS;
-use crate::epoch::Epochs;
 use crate::key::{Ingress, VtepId};
 use crate::snapshot::{Bridge, BridgeId, Port, Snapshot};
 use crate::tables::{FlowTables, Miss, Rule, TableId, Tables};
@@ -55,9 +58,10 @@ const MAX_OPS: usize = 4096;
 pub struct Occasion<'a> {
     /// The configuration.
     pub snapshot: &'a Snapshot,
-    /// The packet, masked or not.
+    /// The packet's key, masked or not.
     pub key: &'a FlowKey,
-    /// Its octets, which have what no key has; `None` if it is only described.
+    /// The packet itself, without the headers of a tunnel that it came in by, which has what no key has; `None` if it is only
+    /// described. A walk that looks behind its labels leaves a [`fleeting`](Verdict::fleeting) verdict.
     pub packet: Option<&'a Packet>,
     /// The connections that there are.
     pub connections: &'a Connections,
@@ -85,12 +89,14 @@ pub fn walk<T: Tracer>(occasion: Occasion<'_>, verdict: &mut Verdict, tracer: &m
         depth: 0,
         lookups: 0,
         exit: false,
-        opaque: false,
+        labels: mpls::Labels::default(),
         tags: 0,
+        grown: 0,
         before: None,
         unknown: Unknown::default(),
         translations: [None; LINKS],
         state: None,
+        outcome: None,
         copy_start: None,
     };
     if let Err(reason) = walk.run() {
@@ -122,10 +128,12 @@ struct Walk<'a, T> {
     lookups: u16,
     /// `exit` was met.
     exit: bool,
-    /// What is behind a popped label has not been read.
-    opaque: bool,
+    /// Labels that came and went.
+    labels: mpls::Labels,
     /// Tags that were put in front.
     tags: u8,
+    /// Octets by which tags and labels have made it longer than it came in.
+    grown: i16,
     /// What the last `ct` has said of the packet.
     before: Option<Before>,
     /// Bits of fields that a connection decides, and not the path.
@@ -136,6 +144,8 @@ struct Walk<'a, T> {
     copy_start: Option<usize>,
     /// The range that says what `fields` are, if they haven't changed since it was written down.
     state: Option<Terms>,
+    /// What weft's own tables have said of the packet.
+    outcome: Option<Own>,
 }
 
 /// Where a walk is: on which bridge, and where the packet came in there.
@@ -214,9 +224,12 @@ impl<'a, T: Tracer> Walk<'a, T> {
         let tables = live.load();
         let visited = self.visit(bridge.spec.id, live, tables.version)?;
         self.set_in_port(port.spec.ofport);
-        self.set(Field::ActsetOutput, UNSET.into());
+        self.set_bits(ACTSET_OUTPUT.0, ACTSET_OUTPUT.1, UNSET.into());
         let here = Here { bridge, port, live, tables: &tables, visited };
         self.tracer.event(Event::Bridge { bridge, port, fields: &self.fields });
+        if port.spec.guard.from && !self.may_enter(&here)? {
+            return Ok(());
+        }
         self.look_up(&here, TableId::FIRST, How::arrived(port.spec.ofport))?;
         self.run_action_set(&here)
     }
@@ -237,7 +250,7 @@ impl<'a, T: Tracer> Walk<'a, T> {
 
     /// Looks the packet up in a table, and does what the rule says.
     fn look_up(&mut self, here: &Here<'_>, table: TableId, how: How) -> Result<(), DropReason> {
-        if self.opaque {
+        if !self.can_read_inside() {
             self.refuse(DropReason::MplsUnparsed);
             return Ok(());
         }
@@ -263,6 +276,7 @@ impl<'a, T: Tracer> Walk<'a, T> {
         if original {
             self.swap_tuples()?;
         }
+        let ports = self.hide_ports();
         let conjunction = self.conjunction();
         let hit = here.tables.lookup(table, &mut self.fields);
         let conjoined = self.conjunction();
@@ -272,12 +286,38 @@ impl<'a, T: Tracer> Walk<'a, T> {
         let (rule, priority, conjunctive) = (hit.rule.cloned(), hit.matters_from(), hit.conjunctive);
         let state = self.state_terms();
         self.verdict.looks.push(Look { bridge: here.visited, table, priority, conjunctive, state });
+        self.show_ports(ports);
         if let Some(own) = own {
             (self.fields, self.unknown) = own;
             self.state = None;
             self.set_conjunction(conjoined);
         }
         Some(rule)
+    }
+
+    /// No rule sees the ports (or type and code) of a fragment, be it a first one that has them, as in Open vSwitch
+    /// (ovs-ofctl(8), `set-frags normal`). Their value, and which of it is known.
+    fn hide_ports(&mut self) -> Option<(u64, u64)> {
+        const IS_FRAGMENT: u128 = 1;
+        let (word, bits) = PORTS;
+        if self.get(Field::IpFrag) & IS_FRAGMENT == 0 {
+            return None;
+        }
+        let own = (self.fields.0[word] & bits, self.written.0[word] & bits);
+        self.fields.0[word] &= !bits;
+        self.written.0[word] |= bits;
+        self.state = None;
+        Some(own)
+    }
+
+    /// See [`Walk::hide_ports`].
+    fn show_ports(&mut self, own: Option<(u64, u64)>) {
+        let (word, bits) = PORTS;
+        if let Some((value, written)) = own {
+            self.fields.0[word] = self.fields.0[word] & !bits | value;
+            self.written.0[word] = self.written.0[word] & !bits | written;
+            self.state = None;
+        }
     }
 
     /// No rule matched.
@@ -350,6 +390,19 @@ impl<'a, T: Tracer> Walk<'a, T> {
         self.verdict.drop.get_or_insert(reason);
     }
 
+    /// What goes wrong in a bucket or behind a patch port ends the walk there, and what has left has left, as in Open
+    /// vSwitch. Limits are everybody's: who meets one has gone round in circles, and the whole walk is undone.
+    fn contained(&mut self, result: Result<(), DropReason>) -> Result<(), DropReason> {
+        use DropReason::{RecursionTooDeep, StackTooDeep, TooManyResubmits};
+        match result {
+            Err(reason) if !matches!(reason, RecursionTooDeep | TooManyResubmits | StackTooDeep) => {
+                self.refuse(reason);
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
     /// Where the packet came in, for rules (word 31).
     fn in_port(&self) -> OfPort {
         OfPort((self.fields.0[31] >> 48) as u16)
@@ -389,8 +442,13 @@ impl<'a, T: Tracer> Walk<'a, T> {
     }
 }
 
+/// Word and bits of `actset_output`.
+const ACTSET_OUTPUT: (usize, u64) = (26, 0xffff_ffff);
 /// `actset_output` when the action set has no output (`OFPP_UNSET`).
 const UNSET: u16 = 0xfff7;
+
+/// Word and bits of the ports of TCP, UDP and SCTP, and of type and code of ICMP.
+pub(crate) const PORTS: (usize, u64) = (8, 0xffff_ffff << 32);
 
 /// As what a packet is looked up.
 #[derive(Clone, Copy)]
@@ -417,11 +475,4 @@ enum Missed {
     Matters,
     /// Nothing happens: `resubmit`.
     IsNothing,
-}
-
-/// Whether all that `verdict` depends on still stands.
-pub fn holds(verdict: &Verdict, epochs: &Epochs) -> bool {
-    let tables = |visited: &Visited| visited.tables.version() == visited.version;
-    verdict.deps.iter().chain(&verdict.flow_deps).chain(&verdict.further).all(|&dep| epochs.holds(dep))
-        && verdict.visited.iter().all(tables)
 }

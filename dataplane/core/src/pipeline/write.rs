@@ -3,15 +3,17 @@
 //! Fields change at once. The packet follows when somebody looks at it: an output, a copy, the controllers. Until then
 //! changes only add up ([`Walk::pending`]), so that a header that is changed five times is written once.
 
-use weft_flow::field::{Access, Prerequisite};
+use weft_flow::field::Access;
 use weft_flow::fields::KEY_WORDS;
 use weft_flow::{Field, Subfield, Term};
-use weft_wire::{DropReason, Tci};
+use weft_wire::Tci;
 
 use super::Walk;
 use super::trace::Tracer;
 use crate::verdict::{Op, Terms};
 
+/// Octets of a tag, and of a label.
+pub(super) const TAG_LEN: i16 = 4;
 /// The word whose low 16 bits are the outermost tag.
 const TAG_WORD: usize = 1;
 /// That tag's bits.
@@ -108,13 +110,24 @@ impl<T: Tracer> Walk<'_, T> {
                 self.pending.0[TAG_WORD] &= !TAG;
                 // All of it is known: an untagged packet's bits were 0.
                 self.written.0[TAG_WORD] |= TAG;
-                self.tags = self.tags.saturating_add(1);
+                self.tag_comes();
                 self.verdict.ops.push(Op::PushVlan { tpid: 0x8100, tci: after.0 & !Tci::PRESENT });
             }
         }
     }
 
+    fn tag_comes(&mut self) {
+        self.tags = self.tags.saturating_add(1);
+        self.grows(TAG_LEN);
+    }
+
+    /// A tag or label comes, or goes.
+    pub(super) fn grows(&mut self, octets: i16) {
+        self.grown = self.grown.saturating_add(octets);
+    }
+
     fn drop_tag(&mut self) {
+        self.grows(-TAG_LEN);
         self.pending.0[TAG_WORD] &= !TAG;
         match self.verdict.ops.last() {
             Some(Op::PushVlan { .. }) if self.copies_are_behind() => {
@@ -137,7 +150,7 @@ impl<T: Tracer> Walk<'_, T> {
 
     /// `push_vlan`
     pub(super) fn push_vlan(&mut self, tpid: u16, tci: u16) {
-        self.tags = self.tags.saturating_add(1);
+        self.tag_comes();
         self.flush_tag();
         let outer = self.fields.0[TAG_WORD] & TAG;
         self.verdict.ops.push(Op::PushVlan { tpid, tci });
@@ -166,82 +179,6 @@ impl<T: Tracer> Walk<'_, T> {
         self.pending.0[TAG_WORD] |= u64::from(mask);
         self.state = None;
         self.follow_tag(before);
-    }
-
-    /// `push_mpls`: label, class and time to live are those of the label or IP header that was outermost.
-    pub(super) fn push_mpls(&mut self, ethertype: u16) -> Result<(), DropReason> {
-        let labelled = self.has(Prerequisite::Mpls);
-        if labelled && self.labels() >= 3 {
-            return Err(DropReason::TooManyMplsLabels);
-        }
-        self.flush();
-        let outer = (self.fields.0[11] >> 32) as u32;
-        let lse = if labelled {
-            outer & !0x100
-        } else if self.has(Prerequisite::Ip) {
-            let ttl = match self.get(Field::NwTtl) as u32 {
-                0 => 64,
-                ttl => ttl,
-            };
-            (self.get(Field::IpDscp) as u32 & 7) << 9 | 0x100 | ttl
-        } else {
-            0x100 | 64
-        };
-        self.verdict.ops.push(Op::PushMpls { ethertype, lse });
-        let below = if labelled { (self.fields.0[15] >> 32) as u32 } else { 0 };
-        if !labelled {
-            self.forget_inside();
-        }
-        let outer = if labelled { outer } else { 0 };
-        self.replace_labels(ethertype, [lse, outer, below]);
-        Ok(())
-    }
-
-    /// `pop_mpls`
-    pub(super) fn pop_mpls(&mut self, ethertype: u16) {
-        if !self.has(Prerequisite::Mpls) {
-            return;
-        }
-        self.flush();
-        self.verdict.ops.push(Op::PopMpls { ethertype });
-        let rest = self.fields.0[15];
-        self.replace_labels(ethertype, [(rest >> 32) as u32, rest as u32, 0]);
-        if !matches!(ethertype, 0x8847 | 0x8848) {
-            // What is behind the last label was not read.
-            self.opaque = true;
-        }
-    }
-
-    fn labels(&self) -> usize {
-        let entries =
-            [(self.fields.0[11] >> 32) as u32, (self.fields.0[15] >> 32) as u32, self.fields.0[15] as u32];
-        match entries.iter().position(|lse| lse & 0x100 != 0) {
-            Some(last) => last + 1,
-            None => entries.len(),
-        }
-    }
-
-    fn replace_labels(&mut self, ethertype: u16, [first, second, third]: [u32; 3]) {
-        let fields = &mut self.fields.0;
-        fields[3] = fields[3] & !(0xffff << 48) | u64::from(ethertype) << 48;
-        fields[11] = fields[11] & u64::from(u32::MAX) | u64::from(first) << 32;
-        fields[15] = u64::from(second) << 32 | u64::from(third);
-        self.written.0[3] |= 0xffff << 48;
-        self.written.0[11] |= u64::from(u32::MAX) << 32;
-        self.written.0[15] = u64::MAX;
-        self.state = None;
-    }
-
-    /// Behind a label nothing can be read.
-    fn forget_inside(&mut self) {
-        self.fields.0[3] &= 0xffff << 48 | TAG << INNER_TAG.1;
-        self.written.0[3] |= u64::from(u32::MAX);
-        for word in (4..=10).chain(12..=13) {
-            self.fields.0[word] = 0;
-            self.written.0[word] = u64::MAX;
-        }
-        self.fields.0[11] &= !u64::from(u32::MAX);
-        self.written.0[11] |= u64::from(u32::MAX);
     }
 
     /// Puts what has changed into a step, so that the packet is what the fields say.

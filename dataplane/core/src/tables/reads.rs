@@ -13,6 +13,7 @@ use weft_wire::{OfPort, Tci};
 
 use super::reach::Edge;
 use super::{Rule, TableId};
+use crate::pipeline::PORTS;
 
 /// What a list of actions (or a whole rule) reads, and where it sends packets.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -42,6 +43,7 @@ impl Reads {
     /// What a rule's match and actions read.
     pub fn of_rule(rule: &Rule) -> Reads {
         let mut reads = Reads { mask: rule.matches.reads(), ..Reads::default() };
+        reads.ports();
         reads.actions(&rule.actions);
         reads
     }
@@ -128,6 +130,14 @@ impl Reads {
     /// Which protocol a packet has, and whether its header is there: only in first fragments.
     fn transport(&mut self) {
         [Field::EthType, Field::NwProto, Field::IpFrag].into_iter().for_each(|field| self.whole(field));
+    }
+
+    /// A match on ports is one on whether it is a fragment: fragments show none.
+    fn ports(&mut self) {
+        let (word, bits) = PORTS;
+        if self.mask.0.get(word).is_some_and(|mask| mask & bits != 0) {
+            self.whole(Field::IpFrag);
+        }
     }
 
     fn addresses(&mut self) {
@@ -305,6 +315,7 @@ impl Reads {
                 LearnTarget::Output => made.dynamic_output(),
             }
         }
+        made.ports();
         if (learn.fin_idle_timeout, learn.fin_hard_timeout) != (0, 0) {
             made.change(&Action::FinTimeout { idle: 0, hard: 0 });
         }

@@ -13,11 +13,12 @@ mod hint;
 mod names;
 mod recorder;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use weft_conntrack::Connections;
 use weft_flow::FlowKey;
-use weft_io::Packet;
+use weft_io::{FrameCache, FramePool, Packet};
 use weft_wire::{DropReason, Mac, OfPort, Vid};
 
 use crate::pipeline::{self, Occasion};
@@ -274,8 +275,17 @@ pub struct Dropped {
     pub hint: String,
 }
 
+/// A packet's octets, and frames for it.
+#[derive(Clone, Copy, Debug)]
+pub struct Octets<'a> {
+    /// The packet, without the headers of a tunnel that it came in by.
+    pub frame: &'a [u8],
+    /// Where frames are to be had.
+    pub pool: &'a Arc<FramePool>,
+}
+
 /// Which packet is walked, and by what.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Query<'a> {
     /// The configuration.
     pub snapshot: &'a Snapshot,
@@ -283,8 +293,8 @@ pub struct Query<'a> {
     pub connections: &'a Connections,
     /// The packet.
     pub key: &'a FlowKey,
-    /// Its octets, if it is more than described; they stay the caller's.
-    pub packet: &'a mut Option<Packet>,
+    /// Its octets, if it is more than described.
+    pub octets: Option<Octets<'a>>,
     /// The time, in seconds.
     pub second: u32,
     /// The time.
@@ -298,12 +308,19 @@ pub struct Query<'a> {
 pub fn run(query: Query<'_>) -> std::io::Result<Trace> {
     std::thread::scope(|scope| {
         let walk = move || {
-            let Query { snapshot, connections, key, packet, second, now } = query;
-            let packet = packet.as_ref();
-            let occasion = Occasion { snapshot, key, packet, connections, second, now, effects: false };
+            let Query { snapshot, connections, key, octets, second, now } = query;
+            let mut frames = octets.map(|octets| octets.pool.cache());
+            let packet =
+                octets.zip(frames.as_mut()).and_then(|(octets, frames)| packet(octets.frame, frames));
+            let packet_seen = packet.as_ref();
+            let occasion =
+                Occasion { snapshot, key, packet: packet_seen, connections, second, now, effects: false };
             let mut recorder = Recorder::new(snapshot, key);
             let mut verdict = Verdict::default();
             pipeline::walk(occasion, &mut verdict, &mut recorder);
+            if let Some((packet, mut frames)) = packet.zip(frames) {
+                frames.free(packet);
+            }
             recorder.finish(&verdict)
         };
         let thread = std::thread::Builder::new()
@@ -312,6 +329,28 @@ pub fn run(query: Query<'_>) -> std::io::Result<Trace> {
             .spawn_scoped(scope, walk)?;
         thread.join().map_err(|_| std::io::Error::other("the trace has failed"))
     })
+}
+
+/// A packet of these octets, in as many frames as it takes; of a very long one, what fits.
+fn packet(mut octets: &[u8], frames: &mut FrameCache) -> Option<Packet> {
+    let mut head = part(&mut octets, frames)?;
+    while !octets.is_empty()
+        && let Some(tail) = part(&mut octets, frames)
+    {
+        if let Err(tail) = head.push_continuation(tail) {
+            frames.free(tail);
+            break;
+        }
+    }
+    Some(head)
+}
+
+/// One frame's octets.
+fn part(octets: &mut &[u8], frames: &mut FrameCache) -> Option<Packet> {
+    let mut packet = frames.alloc()?;
+    // As many as there is room for.
+    let _fits = octets.split_off(..octets.len().min(packet.tailroom())).and_then(|part| packet.append(part));
+    Some(packet)
 }
 
 impl Trace {

@@ -11,6 +11,7 @@ mod rig;
 mod rules;
 
 mod oracle;
+mod own;
 mod universe;
 
 use std::collections::VecDeque;
@@ -105,7 +106,11 @@ impl Pair {
         if (self.tracking || dice.percent(40)) && !self.rig.model.bridges.is_empty() {
             let at = dice.below(self.rig.model.bridges.len());
             let bridge = self.rig.model.bridges[at].id;
-            let changes = if self.tracking { rules::tracking_changes(dice) } else { rules::changes(dice) };
+            let mut changes =
+                if self.tracking { rules::tracking_changes(dice) } else { rules::changes(dice) };
+            if dice.percent(30) {
+                changes = own::changes(dice);
+            }
             self.oracle.change(&self.rig.model, bridge, &changes);
             return self.rig.change(bridge.0, &changes);
         }
@@ -235,6 +240,10 @@ impl Pair {
         let differs = own.iter().zip(&expected).find(|(own, expected)| own != expected);
         assert!(differs.is_none() && own.len() == expected.len(), "{differs:?}");
         for bridge in &self.rig.model.bridges {
+            let [counted, expected] = self.oracle.counts(&bridge.flows);
+            assert_eq!(counted, expected);
+        }
+        for bridge in &self.rig.model.bridges {
             let entries = |fdb: &Fdb| {
                 let mut entries = fdb.entries();
                 // A static entry does not age.
@@ -320,8 +329,13 @@ fn the_universe_reaches_what_it_is_meant_to_reach() {
         NoDestination,
         SplitHorizon,
         TableMiss,
+        MeterExceeded,
+        TooManyMplsLabels,
         RuleDrop,
         NoSuchPort,
+        SpoofedArp,
+        AclEgress,
+        AclIngress,
         TunnelUnknown,
         TunnelKeyUnknown,
         TunnelMalformed,

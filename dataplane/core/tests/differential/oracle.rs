@@ -7,6 +7,7 @@ use std::time::Duration;
 use weft_conntrack::Connections;
 use weft_core::counters::PortTotals;
 use weft_core::decap::{TUNNEL_WORDS, Vteps};
+use weft_core::edit::remark::Remarks;
 use weft_core::edit::{self, Edit, Edits};
 use weft_core::encap::Template;
 use weft_core::epoch::Epochs;
@@ -19,7 +20,7 @@ use weft_core::pipeline::{Occasion, walk};
 use weft_core::publish::{Published, Publisher};
 use weft_core::retag::retag;
 use weft_core::snapshot::{BridgeId, Model, Path, PortKind, Snapshot};
-use weft_core::tables::{Change, FlowTables};
+use weft_core::tables::{Admission, Change, FlowTables, Meter};
 use weft_core::verdict::{Emit, Op, Verdict};
 use weft_io::{FrameCache, FramePool, Packet};
 use weft_wire::{DropReason, EtherType};
@@ -41,6 +42,11 @@ struct Waiting {
     octets: Vec<u8>,
 }
 
+/// Whether somebody sees the packet, or counts it, as it is by then.
+fn leaves(op: &Op) -> bool {
+    matches!(op, Op::Output(_) | Op::PacketIn(_) | Op::Meter(_) | Op::Sample { .. })
+}
+
 pub struct Oracle {
     publisher: Publisher,
     snapshot: Arc<Snapshot>,
@@ -53,6 +59,7 @@ pub struct Oracle {
     workers: usize,
     pub now: Duration,
     held: Vec<Waiting>,
+    remarks: Remarks,
     pub totals: BTreeMap<PortId, PortTotals>,
     pub sent: BTreeMap<PortId, Vec<Vec<u8>>>,
 }
@@ -72,6 +79,7 @@ impl Oracle {
             workers,
             now,
             held: Vec::new(),
+            remarks: Remarks::default(),
             totals: BTreeMap::new(),
             sent: BTreeMap::new(),
         }
@@ -109,6 +117,34 @@ impl Oracle {
         let own = rules::copied(theirs, self.now);
         self.flows.push((Arc::clone(theirs), Arc::clone(&own)));
         own
+    }
+
+    /// What rules, groups, buckets and meters have counted: in the other switch's tables, and in this one's.
+    pub fn counts(&mut self, theirs: &Arc<FlowTables>) -> [Vec<String>; 2] {
+        let own = self.flows(theirs);
+        [theirs, &own].map(|tables| {
+            let root = tables.load();
+            let mut counts = Vec::new();
+            for rule in root.tables().flat_map(|table| table.rules()) {
+                let stats = rule.stats();
+                let (packets, bytes) = (stats.packets, stats.bytes);
+                counts.push(format!(
+                    "{:?} {} {:?}: {packets} {bytes}",
+                    rule.table, rule.priority, rule.matches
+                ));
+            }
+            for group in root.groups() {
+                let buckets: Vec<_> =
+                    (0..group.spec().buckets.len()).map(|at| group.bucket_stats(at)).collect();
+                counts.push(format!("group {}: {:?} {buckets:?}", group.spec().id, group.stats()));
+            }
+            for meter in root.meters() {
+                let bands: Vec<_> = (0..meter.spec.bands.len()).map(|at| meter.band_stats(at)).collect();
+                counts.push(format!("meter {}: {:?} {bands:?}", meter.spec.id, meter.stats()));
+            }
+            counts.sort();
+            counts
+        })
     }
 
     /// Changes rules as the other switch does.
@@ -198,7 +234,15 @@ impl Oracle {
             totals.rx_packets += 1;
             totals.rx_bytes += packet.total_len() as u64;
         }
-        if !verdict.does_something() {
+        let bytes = packet.total_len() as u64;
+        verdict.rules.iter().for_each(|rule| rule.count(1, bytes, self.now));
+        for chosen in &verdict.buckets {
+            match chosen.bucket {
+                Some(at) => chosen.group.count_bucket(at, 1, bytes),
+                None => chosen.group.count(1, bytes),
+            }
+        }
+        if !verdict.ops.iter().any(leaves) {
             return self.drop(ingress, verdict.drop.unwrap());
         }
         let ends = match verdict.ops.iter().any(|op| matches!(op, Op::PacketIn(_))) {
@@ -220,7 +264,6 @@ impl Oracle {
     ) -> u64 {
         let (port, ingress, reason) = from;
         let mut ends = 0;
-        let leaves = |op: &Op| matches!(op, Op::Output(_) | Op::PacketIn(_));
         let Some(last) = ops.iter().rposition(leaves) else {
             self.frames.free(packet);
             return 0;
@@ -230,7 +273,7 @@ impl Oracle {
         while at <= last {
             let op = &ops[at];
             at += 1;
-            let edit = match op {
+            match op {
                 Op::Output(emit) => {
                     let mut copy = self.frames.copy(&packet).unwrap();
                     retag(&mut copy, emit.tag).unwrap();
@@ -239,7 +282,6 @@ impl Oracle {
                     self.emit(*emit, (port, ingress), &octets);
                     ends += 1;
                     taken = at > last;
-                    continue;
                 }
                 Op::Clone(count) => {
                     let inside = &ops[at..at + *count as usize];
@@ -247,29 +289,15 @@ impl Oracle {
                     let copy = self.frames.copy(&packet).unwrap();
                     ends += self.play(verdict, inside, copy, from);
                     taken = at > last;
-                    continue;
                 }
-                Op::Set(terms) => Edit::Set(verdict.terms(*terms).into()),
-                Op::PopVlan => Edit::PopVlan,
-                Op::PushVlan { tpid, tci } => Edit::PushVlan { tpid: EtherType(*tpid), tci: *tci },
-                Op::PacketIn(_) => continue,
-                Op::Translate(number) => {
-                    let link = verdict.links[usize::from(*number)];
-                    let translation = self.connections.translation(link).unwrap();
-                    edit::translate(&translation, &mut packet).unwrap();
-                    continue;
+                op => {
+                    if let Err(reason) = self.step(verdict, op, &mut packet) {
+                        ends += 1;
+                        self.drop(ingress, reason);
+                        self.frames.free(packet);
+                        return ends;
+                    }
                 }
-                Op::TranslateTo(translation) => {
-                    edit::translate(translation, &mut packet).unwrap();
-                    continue;
-                }
-                other => panic!("{other:?}"),
-            };
-            if let Err(reason) = edit::apply(&Edits::new(&[edit]), &mut packet, &mut self.frames) {
-                ends += 1;
-                self.drop(ingress, reason);
-                self.frames.free(packet);
-                return ends;
             }
         }
         if !taken {
@@ -278,6 +306,40 @@ impl Oracle {
         }
         self.frames.free(packet);
         ends
+    }
+
+    /// Does one step to a packet, by itself.
+    fn step(&mut self, verdict: &Verdict, op: &Op, packet: &mut Packet) -> Result<(), DropReason> {
+        let edit = match op {
+            Op::Set(terms) => Edit::Set(verdict.terms(*terms).into()),
+            Op::PopVlan => Edit::PopVlan,
+            Op::PushVlan { tpid, tci } => Edit::PushVlan { tpid: EtherType(*tpid), tci: *tci },
+            Op::PopMpls { ethertype } => Edit::PopMpls { ether_type: EtherType(*ethertype) },
+            Op::PushMpls { ethertype, lse } => {
+                Edit::PushMpls { ether_type: EtherType(*ethertype), entry: *lse }
+            }
+            Op::Meter(meter) => return self.admit(&meter.0, packet),
+            Op::Translate(number) => {
+                let link = verdict.links[usize::from(*number)];
+                let translation = self.connections.translation(link).unwrap();
+                edit::translate(&translation, packet).unwrap();
+                return Ok(());
+            }
+            Op::TranslateTo(translation) => {
+                edit::translate(translation, packet).unwrap();
+                return Ok(());
+            }
+            Op::PacketIn(_) | Op::Sample { .. } | Op::Output(_) | Op::Clone(_) => return Ok(()),
+        };
+        edit::apply(&Edits::new(&[edit]), packet, &mut self.frames)
+    }
+
+    fn admit(&mut self, meter: &Meter, packet: &mut Packet) -> Result<(), DropReason> {
+        match meter.admit(packet.total_len() as u64, self.now) {
+            Admission::Pass => Ok(()),
+            Admission::Drop => Err(DropReason::MeterExceeded),
+            Admission::Remark(levels) => self.remarks.apply(levels, packet, &mut self.frames),
+        }
     }
 
     fn emit(&mut self, emit: Emit, (port, ingress): (PortId, PortId), octets: &[u8]) {

@@ -6,9 +6,13 @@ use std::time::Duration;
 use weft_core::tables::{Change, FlowTables};
 use weft_flow::action::{
     Bundle, BundleAlgorithm, Controller, Ct, CtZone, HashFields, Learn, LearnSource, LearnSpec, LearnTarget,
-    Multipath, MultipathAlgorithm, Nat, NatAddresses, NatChoice, NatKind, PacketInReason, VlanChange,
+    Multipath, MultipathAlgorithm, Nat, NatAddresses, NatChoice, NatKind, PacketInReason, Sample, SampleId,
+    VlanChange,
 };
-use weft_flow::message::{Bucket, FlowCommand, FlowMod, GroupCommand, GroupKind, GroupMod, Selection};
+use weft_flow::message::{
+    Band, BandKind, Bucket, FlowCommand, FlowMod, GroupCommand, GroupKind, GroupMod, MeterCommand, MeterMod,
+    MeterSpec, Selection,
+};
 use weft_flow::{Action, Field, Fields, Match, Subfield};
 use weft_wire::{Mac, OfPort};
 
@@ -19,12 +23,15 @@ use crate::rig::normal;
 /// Rules are in tables 0 to 3.
 const TABLES: u8 = 4;
 const GROUPS: [u32; 3] = [1, 2, 3];
+const METERS: [u32; 2] = [1, 2];
 
 /// Tables with groups and some rules.
 pub fn tables(dice: &mut Dice) -> Arc<FlowTables> {
     let tables = FlowTables::new();
     let mut changes: Vec<Change> = GROUPS.iter().map(|&id| Change::Group(group(id, dice))).collect();
+    changes.extend(METERS.map(|id| Change::Meter(meter(MeterCommand::Add, id, dice))));
     changes.extend(rules(dice).into_iter().map(Change::Flow));
+    changes.extend(crate::own::changes(dice));
     tables.prepare(&changes, Duration::ZERO).unwrap().commit();
     tables
 }
@@ -34,6 +41,7 @@ pub fn tracking_tables(dice: &mut Dice) -> Arc<FlowTables> {
     let tables = FlowTables::new();
     let mut changes: Vec<Change> = GROUPS.iter().map(|&id| Change::Group(group(id, dice))).collect();
     changes.extend(tracking_rules(dice).into_iter().map(Change::Flow));
+    changes.extend(crate::own::changes(dice));
     tables.prepare(&changes, Duration::ZERO).unwrap().commit();
     tables
 }
@@ -78,7 +86,8 @@ fn tracked(dice: &mut Dice) -> FlowMod {
         }
     }
     let matches = Match::new(&masks, &values);
-    let next = Action::Resubmit { in_port: None, table: Some((table + 1).min(TABLES)), ct: dice.percent(40) };
+    let next =
+        Action::Resubmit { in_port: None, table: Some((table + 1).min(TABLES).into()), ct: dice.percent(40) };
     let mut actions = vec![Action::Ct(Box::new(ct(dice, table)))];
     for _ in 0..dice.below(3) {
         actions.push(dice.pick(&[
@@ -117,9 +126,12 @@ pub fn copied(tables: &FlowTables, now: Duration) -> Arc<FlowTables> {
             position: None,
         }));
     }
+    for meter in root.meters() {
+        changes.push(Change::Meter(MeterMod { command: MeterCommand::Add, meter: meter.spec.clone() }));
+    }
     for rule in root.tables().flat_map(|table| table.rules()) {
-        changes.push(Change::Flow(FlowMod {
-            table: Some(rule.table.0 as u8),
+        let flow = FlowMod {
+            table: None,
             priority: rule.priority,
             matches: rule.matches.clone(),
             cookie: Some(rule.cookie),
@@ -127,7 +139,8 @@ pub fn copied(tables: &FlowTables, now: Duration) -> Arc<FlowTables> {
             idle_timeout: rule.idle_timeout(),
             hard_timeout: rule.hard_timeout(),
             ..FlowMod::default()
-        }));
+        };
+        changes.push(Change::FlowIn(rule.table, flow));
     }
     copy.prepare(&changes, now).unwrap().commit();
     copy
@@ -147,6 +160,9 @@ pub fn changes(dice: &mut Dice) -> Vec<Change> {
     if dice.percent(10) {
         let id = dice.pick(&GROUPS);
         changes.push(Change::Group(GroupMod { command: GroupCommand::Modify, ..group(id, dice) }));
+    }
+    if dice.percent(10) {
+        changes.push(Change::Meter(meter(MeterCommand::Modify, dice.pick(&METERS), dice)));
     }
     if dice.percent(30) {
         let all = FlowMod { command: FlowCommand::Delete, table: None, ..FlowMod::default() };
@@ -175,7 +191,7 @@ fn rule(dice: &mut Dice) -> FlowMod {
     }
 }
 
-fn mark(matches: &Match) -> u16 {
+pub fn mark(matches: &Match) -> u16 {
     let words = matches.terms().iter().flat_map(|term| [u64::from(term.word), term.mask, term.value]);
     let sum =
         words.fold(7, |sum: u64, word| (sum ^ word).wrapping_mul(0xff51_afd7_ed55_8ccd).rotate_left(31));
@@ -196,9 +212,12 @@ fn output(dice: &mut Dice) -> Action {
 }
 
 fn action(dice: &mut Dice, table: u8, depth: u8) -> Action {
-    match dice.below(24) {
-        20..23 => Action::Ct(Box::new(ct(dice, table))),
-        23 => Action::CtClear,
+    match dice.below(28) {
+        22 => Action::Meter(dice.pick(&METERS)),
+        23 => Action::Sample(Box::new(sample())),
+        20 | 21 => label(dice),
+        24..27 => Action::Ct(Box::new(ct(dice, table))),
+        27 => Action::CtClear,
         0..6 => output(dice),
         6 | 7 => set_field(dice),
         8 => tag(dice),
@@ -207,9 +226,9 @@ fn action(dice: &mut Dice, table: u8, depth: u8) -> Action {
             in_port: dice.pick(&[None, None, Some(OfPort(2))]),
             // Backwards now and then: most rules that go round in circles drop all they do.
             table: Some(if dice.percent(8) {
-                dice.below(TABLES.into()) as u8
+                dice.below(TABLES.into()) as u16
             } else {
-                (table + 1).min(TABLES)
+                (table + 1).min(TABLES).into()
             }),
             ct: dice.percent(15),
         },
@@ -251,7 +270,7 @@ fn ct(dice: &mut Dice, table: u8) -> Ct {
         commit,
         force: commit && dice.percent(20),
         zone: dice.pick(&[zone, zone, CtZone::Field(low(Field::Reg0))]),
-        table: dice.percent(70).then_some(next),
+        table: dice.percent(70).then_some(next.into()),
         helper: None,
         exec: exec.into(),
         nat: dice.percent(40).then(|| nat(dice)),
@@ -328,6 +347,49 @@ fn tag(dice: &mut Dice) -> Action {
         Action::SetField { field: Field::NwTos, value: 0x20, mask: 0xff },
         Action::Load { target: Subfield::whole(Field::VlanTci), value: 0 },
         Action::Load { target: Subfield::new(Field::VlanTci, 0, 12).unwrap(), value: 20 },
+    ])
+}
+
+fn sample() -> Sample {
+    let id = SampleId::Number(1);
+    Sample {
+        probability: 30_000,
+        collector_set_id: 1,
+        obs_domain_id: id,
+        obs_point_id: id,
+        sampling_port: None,
+        direction: Default::default(),
+    }
+}
+
+/// A few packets or kilobits a second: what most bursts exceed, and some don't.
+fn meter(command: MeterCommand, id: u32, dice: &mut Dice) -> MeterMod {
+    let mut bands = vec![Band {
+        kind: dice.pick(&[BandKind::Drop, BandKind::DscpRemark(1)]),
+        rate: dice.pick(&[1, 2, 4]),
+        burst_size: dice.pick(&[0, 3]),
+    }];
+    if dice.percent(30) {
+        bands.push(Band { kind: BandKind::Drop, rate: 8, burst_size: 0 });
+    }
+    let burst = bands.iter().any(|band| band.burst_size > 0);
+    MeterMod {
+        command,
+        meter: MeterSpec { id, packets: dice.percent(50), burst, stats: true, bands: bands.into() },
+    }
+}
+
+fn label(dice: &mut Dice) -> Action {
+    dice.pick(&[
+        Action::PushMpls(0x8847),
+        Action::PushMpls(0x8847),
+        Action::PopMpls(0x8847),
+        Action::PopMpls(0x0800),
+        Action::PopMpls(0x0800),
+        Action::PopMpls(0x0800),
+        Action::PopMpls(0x86dd),
+        Action::SetField { field: Field::MplsLabel, value: 17, mask: Field::MplsLabel.max() },
+        Action::DecMplsTtl,
     ])
 }
 
@@ -418,7 +480,7 @@ fn group(id: u32, dice: &mut Dice) -> GroupMod {
 }
 
 /// A match on one field or two, or on registers.
-fn matches(dice: &mut Dice) -> Match {
+pub fn matches(dice: &mut Dice) -> Match {
     let (mut masks, mut values) = (Fields::default(), Fields::default());
     for _ in 0..dice.below(3) {
         let (word, value, mask) = field(dice);
@@ -434,7 +496,7 @@ fn matches(dice: &mut Dice) -> Match {
 fn field(dice: &mut Dice) -> (usize, u64, u64) {
     let address = |dice: &mut Dice| Mac::to_u64(mac(dice.pick(&[1, 2, 3]))) << 16;
     match dice.below(22) {
-        15..=21 => connection_field(dice),
+        16..=21 => connection_field(dice),
         // in_port: a port's number plus 1
         0 => (31, (dice.pick(&[0, 1, 2, 50, 51, 60]) + 1) << 48, 0xffff << 48),
         1 => (0, address(dice), !0xffff),
@@ -442,7 +504,8 @@ fn field(dice: &mut Dice) -> (usize, u64, u64) {
         3 => (0, dice.pick(&[0, 1 << 56]), 1 << 56),
         4 => (1, dice.pick(&[0, 0x100a, 0x1014]), 0x1fff),
         5 => (1, dice.pick(&[0, 0xa000]), 0xe000),
-        6 => (3, dice.pick(&[0x0800, 0x0806, 0x86dd]) << 48, 0xffff << 48),
+        6 => (3, dice.pick(&[0x0800, 0x0806, 0x86dd, 0x8847]) << 48, 0xffff << 48),
+        15 => (11, dice.pick(&[16, 17]) << 44, 0xf_ffff << 44),
         7 => (3, dice.pick(&[6, 17]) << 24, 0xff << 24),
         8 => (3, dice.pick(&[0, 0x20]) << 16, 0xfc << 16),
         9 => (7, 0x0a00_0000 | dice.pick(&[1, 2, 3]), dice.pick(&[0xffff_ffff, 0xffff_fffe])),
@@ -456,7 +519,7 @@ fn field(dice: &mut Dice) -> (usize, u64, u64) {
 }
 
 /// The same of a field of the packet's connection.
-fn connection_field(dice: &mut Dice) -> (usize, u64, u64) {
+pub fn connection_field(dice: &mut Dice) -> (usize, u64, u64) {
     match dice.below(7) {
         0..=2 => {
             let states = [

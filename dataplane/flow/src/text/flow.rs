@@ -59,6 +59,9 @@ pub(super) fn parse(line: Token<'_>, command: FlowCommand, ports: &dyn PortNames
         None if settings.actions => return line.fail(Problem::NoActions),
         None => (),
     }
+    // As by OpenFlow 1.0, which ovs-ofctl speaks unless told otherwise: what selects by no cookie adds a rule if there is none.
+    let modifies = matches!(command, FlowCommand::Modify | FlowCommand::ModifyStrict);
+    flow.or_add = modifies && flow.cookie_filter.1 == 0;
     Ok(flow)
 }
 

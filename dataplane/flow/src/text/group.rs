@@ -161,7 +161,8 @@ impl<'a> Reader<'a> {
         if let Some((_, (_, second))) = pairs.into_iter().find(|((first, _), (second, _))| first == second) {
             return second.fail(Problem::Twice);
         }
-        if self.whole() {
+        // By what this text has: which numbers the group has already, it doesn't know.
+        if self.whole() || self.command == GroupCommand::InsertBuckets {
             number(&mut list);
         }
         group.buckets = list.into();

@@ -1,6 +1,6 @@
 //! Two hosts on one wire, as network namespaces, for tests. Needs root and iproute2.
 
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -28,8 +28,7 @@ impl Lab {
         let prefix = format!("nl{}x{number}", std::process::id());
         let lab = Lab { left: format!("{prefix}a"), right: format!("{prefix}b") };
         if let Err(reason) = lab.build() {
-            // Past the test harness, which swallows what a passing test prints.
-            let _ = writeln!(std::io::stderr(), "SKIPPED {test}: needs root and iproute2: {reason}");
+            crate::testing::skip(test, &format!("needs root and iproute2: {reason}"));
             return None;
         }
         Some(lab)

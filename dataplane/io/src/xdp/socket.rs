@@ -18,7 +18,7 @@ const COMPLETION: RingKind = RingKind {
 };
 
 /// How long a bind waits for the queue's last socket to be gone for good, which the kernel finishes asynchronously.
-const BIND_PATIENCE: Duration = Duration::from_millis(1000);
+const BIND_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Entries of the rings of each queue of a port.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

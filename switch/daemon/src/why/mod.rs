@@ -23,6 +23,7 @@ use weft_core::snapshot::{BridgeId, Path, TunnelSpec};
 use weft_core::why::{Found, Place, SentFlows, Subject, Tallied};
 use weft_wire::DropReason;
 
+use crate::acl::Owners;
 use crate::flows::Names;
 use crate::switch::Switch;
 
@@ -38,15 +39,11 @@ const TRACED: usize = 16;
 /// Rows that `stats drops` has by place.
 const PLACES: usize = 1000;
 
-/// What a cookie of weft's own rules stands for.
-pub(crate) fn cookie_name(_switch: &Switch, _cookie: u64) -> Option<String> {
-    None
-}
-
 /// What numbers are called, while a report is made.
 struct Called<'a> {
     ports: BTreeMap<PortId, &'a str>,
     bridges: BTreeMap<BridgeId, &'a weft_config::Bridge>,
+    owners: BTreeMap<BridgeId, Owners>,
 }
 
 impl Called<'_> {
@@ -60,6 +57,11 @@ impl Called<'_> {
 
     fn bridge(&self, id: BridgeId) -> String {
         self.bridges.get(&id).map_or_else(|| "(gone)".to_owned(), |bridge| bridge.name.to_string())
+    }
+
+    /// Whose rule it is that has this cookie, if it is one of weft's own.
+    fn owner(&self, bridge: BridgeId, cookie: u64) -> Option<String> {
+        self.owners.get(&bridge).map(|owners| owners.of(cookie)).filter(|owner| !owner.is_empty())
     }
 
     fn names(&self, id: BridgeId) -> Names {
@@ -76,8 +78,11 @@ struct Known {
 impl Switch {
     fn called(&self) -> Called<'_> {
         let uplinks = self.underlay.uplinks().map(|uplink| (uplink.id, uplink.name.as_str()));
+        let owners =
+            self.bridges.iter().map(|(name, bridge)| (bridge.id, self.own_rule_owners(name))).collect();
         let bridges = self.config.bridges.iter();
         Called {
+            owners,
             ports: self.ports.iter().map(|(name, port)| (port.id, name.as_str())).chain(uplinks).collect(),
             bridges: bridges
                 .filter_map(|bridge| Some((self.bridges.get(&bridge.name)?.id, bridge)))
@@ -193,7 +198,7 @@ impl Switch {
                 bridge: place.decided.map(|decided| called.bridge(decided.bridge)),
                 table: place.decided.map(|decided| decided.table.0),
                 cookie,
-                name: cookie.and_then(|cookie| cookie_name(self, cookie)),
+                name: place.decided.and_then(|decided| called.owner(decided.bridge, decided.cookie?)),
                 packets: tallied.packets,
                 bytes: tallied.bytes,
                 age_s: second.saturating_sub(tallied.second),

@@ -13,7 +13,7 @@ use weft_core::why::{DroppedFlows, Place, Sample, Tallied};
 use weft_flow::{FlowKey, KeyMask, text};
 use weft_wire::DropReason;
 
-use super::{Called, Reasoned, Recent, cookie_name, decode, stage};
+use super::{Called, Reasoned, Recent, decode, stage};
 use crate::flows::cached_match;
 use crate::switch::Switch;
 
@@ -150,12 +150,12 @@ impl Switch {
             (Some(rule), _) => Some(WhyFound {
                 priority: rule.priority,
                 cookie: rule.cookie,
-                name: cookie_name(self, rule.cookie),
+                name: called.owner(bridge, rule.cookie),
                 matches: text::print_match(&rule.matches, &names),
                 actions: text::print_actions(&rule.actions, &names),
             }),
             (None, Some(cookie)) => {
-                Some(WhyFound { cookie, name: cookie_name(self, cookie), ..WhyFound::default() })
+                Some(WhyFound { cookie, name: called.owner(bridge, cookie), ..WhyFound::default() })
             }
             (None, None) => None,
         };
@@ -183,7 +183,7 @@ impl Switch {
         let traced = trace::run(Query {
             snapshot: &snapshot,
             key: &key,
-            packet: &mut None,
+            octets: None,
             connections: self.datapath.connections(),
             second: self.second(),
             now: self.start.elapsed(),

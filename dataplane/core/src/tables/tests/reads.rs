@@ -223,21 +223,24 @@ fn what_is_reachable_is_read_and_nothing_else() {
         reads(10, Field::TcpDst),
         reads(11, Field::UdpSrc),
     ]);
-    assert_eq!(reach(&tables).mask, mask(&[Field::EthSrc, Field::TcpDst]));
+    assert_eq!(reach(&tables).mask, mask(&[Field::EthSrc, Field::TcpDst, Field::IpFrag]));
     let edges = [0, 5, 10].map(|id| Edge::Table(TableId(id)));
     assert_eq!(reach(&tables).edges, edges);
-    assert_eq!(tables.load().reads(TableId(11)).mask, mask(&[Field::UdpSrc]));
+    assert_eq!(tables.load().reads(TableId(11)).mask, mask(&[Field::UdpSrc, Field::IpFrag]));
     // A table whose misses continue leads to the next.
     let on = TableMod { table: Some(TableId(10)), miss: Some(Miss::Continue), ..TableMod::default() };
     commit(&tables, &[Change::Table(on)], at(1)).unwrap();
-    assert_eq!(reach(&tables).mask, mask(&[Field::EthSrc, Field::TcpDst, Field::UdpSrc]));
+    assert_eq!(reach(&tables).mask, mask(&[Field::EthSrc, Field::TcpDst, Field::UdpSrc, Field::IpFrag]));
     let miss = TableMod { table: Some(TableId(10)), miss: Some(Miss::Controller), ..TableMod::default() };
     commit(&tables, &[Change::Table(miss)], at(1)).unwrap();
     assert!(reach(&tables).has(Edge::Controller) && !reach(&tables).has(Edge::Table(TableId(11))));
     // `ct(table)` and a bucket's resubmit, too; groups that don't exist lead nowhere.
     let ct = Action::Ct(Box::new(Ct { table: Some(11), ..Ct::default() }));
     change(&tables, FlowMod { priority: 2, ..does(0, &[ct]) }).unwrap();
-    assert_eq!(reach(&tables).mask, both(mask(&[Field::EthSrc, Field::UdpSrc]), mask(&FIVE_TUPLE)));
+    assert_eq!(
+        reach(&tables).mask,
+        both(mask(&[Field::EthSrc, Field::UdpSrc, Field::IpFrag]), mask(&FIVE_TUPLE))
+    );
     assert!(reach(&tables).has(Edge::Ct));
 }
 

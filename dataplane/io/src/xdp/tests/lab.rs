@@ -20,7 +20,7 @@ pub fn privileged(test: &str) -> bool {
     // SAFETY: no memory is involved.
     let root = unsafe { libc::geteuid() } == 0;
     if !root {
-        eprintln!("SKIPPED {test}: needs root for network namespaces and XDP");
+        crate::testing::skip(test, "needs root for network namespaces and XDP");
     }
     root
 }
