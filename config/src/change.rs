@@ -8,6 +8,7 @@ use serde_json::Value as Json;
 use weft_wire::{Mac, OfPort, PortName, TunnelKey, Vid};
 
 use crate::acl::{AclId, Group, GroupName, Prefix, Rule};
+use crate::conntrack::ZoneId;
 use crate::model::{Bridge, Config, StaticEntry, Vni};
 use crate::port::Port;
 use crate::source::one_line;
@@ -25,6 +26,12 @@ pub type Settings = BTreeMap<String, Json>;
 pub enum Change {
     /// Sets keys of `[switch]`.
     SwitchSet { set: Settings },
+    /// Sets keys of `[conntrack]`, or of one of its zones.
+    ConntrackSet {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        zone: Option<ZoneId>,
+        set: Settings,
+    },
     /// Adds a bridge, with whatever it holds.
     BridgeAdd { bridge: Box<Bridge> },
     /// Sets keys of a bridge that are neither lists nor maps.
@@ -172,6 +179,7 @@ impl Config {
     fn apply_one(&mut self, change: &Change) -> Result<(), ChangeError> {
         match change {
             Change::SwitchSet { set } => set_keys(&mut self.switch, set, "switch", &[]),
+            Change::ConntrackSet { zone, set } => self.set_conntrack(*zone, set),
             Change::BridgeAdd { bridge } => {
                 self.bridges.push((**bridge).clone());
                 Ok(())
@@ -212,6 +220,15 @@ impl Config {
             }
             Change::AclMemberDel { group, member } => self.acl.delete_member(group, member),
         }
+    }
+
+    fn set_conntrack(&mut self, zone: Option<ZoneId>, set: &Settings) -> Result<(), ChangeError> {
+        let of_zone = [("zone", "set the keys of one zone by its number")];
+        let Some(id) = zone else { return set_keys(&mut self.conntrack, set, "conntrack", &of_zone) };
+        let what = format!("conntrack.zone[{id}]");
+        set_keys(self.conntrack.zone_mut(id), set, &what, &[("id", "a number stays")])?;
+        self.conntrack.tidy();
+        Ok(())
     }
 
     fn bridge_mut(&mut self, name: &PortName) -> Result<&mut Bridge, ChangeError> {

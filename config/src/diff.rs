@@ -3,12 +3,14 @@
 //! A difference is a [`Change`] with a line for people, so that `old.apply` of all of them is `new` again, up to the
 //! order of ports. Removals come first: a name or an OpenFlow number may go from one port to another.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::Serialize;
 use serde_json::{Map, Value as Json};
 
 use crate::change::{Change, Settings};
+use crate::conntrack::{Conntrack, Zone, ZoneId};
 use crate::keys::{self, Key};
 use crate::model::{Bridge, Config, StaticEntry};
 use crate::port::Port;
@@ -35,6 +37,7 @@ pub fn diff(old: &Config, new: &Config) -> Vec<Difference> {
     if let Some((set, text)) = changed(&old.switch, &new.switch, keys::SWITCH) {
         found.push(Difference { change: Change::SwitchSet { set }, text: format!("~ switch: {text}") });
     }
+    conntrack_changed(&old.conntrack, &new.conntrack, &mut found);
     for bridge in &old.bridges {
         match new.bridges.iter().find(|other| other.name == bridge.name) {
             Some(next) if next == bridge => {}
@@ -57,6 +60,25 @@ pub fn diff(old: &Config, new: &Config) -> Vec<Difference> {
         crate::acl::differences(&old.acl, &new.acl, &mut add);
     }
     found
+}
+
+fn conntrack_changed(old: &Conntrack, new: &Conntrack, found: &mut Vec<Difference>) {
+    if let Some((set, text)) = changed(old, new, keys::CONNTRACK) {
+        let change = Change::ConntrackSet { zone: None, set };
+        found.push(Difference { change, text: format!("~ conntrack: {text}") });
+    }
+    let zones: BTreeSet<ZoneId> = old.zones.iter().chain(&new.zones).map(|zone| zone.id).collect();
+    for id in zones {
+        let of = |side: &Conntrack| {
+            let known = side.zones.iter().find(|zone| zone.id == id).cloned();
+            known.unwrap_or_else(|| Zone { id, ..Zone::default() })
+        };
+        let (before, after) = (of(old), of(new));
+        if let Some((set, text)) = changed(&before, &after, keys::CONNTRACK_ZONE) {
+            let change = Change::ConntrackSet { zone: Some(id), set };
+            found.push(Difference { change, text: format!("~ conntrack zone {id}: {text}") });
+        }
+    }
 }
 
 /// What `next` lacks of what `bridge` has.

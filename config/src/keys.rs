@@ -114,6 +114,45 @@ pub const TUNNEL: &[Key] = &[
     key("priority_tags", "no|always|if-nonzero", "no", "send priority tags, not with key=map"),
 ];
 
+/// Keys of `[conntrack]`; timeouts are seconds without a packet.
+pub const CONNTRACK: &[Key] = &[
+    key("max", "1 to 67108864", "4000000", "connections of the whole switch"),
+    key("limit", "unlimited, or 1 to 67108864", "none", "connections of each zone"),
+    key(
+        "tcp_syn_sent",
+        "1 to 31536000",
+        "none",
+        "TCP: a SYN without an answer, or picked up in midstream (30)",
+    ),
+    key("tcp_syn_recv", "1 to 31536000", "none", "TCP: opening (30)"),
+    key("tcp_established", "1 to 31536000", "none", "TCP: established (86400)"),
+    key("tcp_fin_wait", "1 to 31536000", "none", "TCP: one end has sent a FIN (900)"),
+    key("tcp_time_wait", "1 to 31536000", "none", "TCP: both have (45)"),
+    key("tcp_close", "1 to 31536000", "none", "TCP: both FINs acknowledged, or reset (30)"),
+    key("udp_first", "1 to 31536000", "none", "UDP and others: one packet (60)"),
+    key("udp_single", "1 to 31536000", "none", "UDP and others: several packets in one direction (60)"),
+    key("udp_multiple", "1 to 31536000", "none", "UDP and others: packets in both directions (30)"),
+    key("icmp_first", "1 to 31536000", "none", "ICMP: a query without an answer (60)"),
+    key("icmp_reply", "1 to 31536000", "none", "ICMP: a query with one (30)"),
+];
+
+/// Keys of `[[conntrack.zone]]`.
+pub const CONNTRACK_ZONE: &[Key] = &[
+    key("id", "0 to 65535", "", "number of the zone"),
+    key("limit", "unlimited, or 1 to 67108864", "none", "connections of the zone"),
+    key("tcp_syn_sent", "1 to 31536000", "none", "TCP: a SYN without an answer, or picked up in midstream"),
+    key("tcp_syn_recv", "1 to 31536000", "none", "TCP: opening"),
+    key("tcp_established", "1 to 31536000", "none", "TCP: established"),
+    key("tcp_fin_wait", "1 to 31536000", "none", "TCP: one end has sent a FIN"),
+    key("tcp_time_wait", "1 to 31536000", "none", "TCP: both have"),
+    key("tcp_close", "1 to 31536000", "none", "TCP: both FINs acknowledged, or reset"),
+    key("udp_first", "1 to 31536000", "none", "UDP and others: one packet"),
+    key("udp_single", "1 to 31536000", "none", "UDP and others: several packets in one direction"),
+    key("udp_multiple", "1 to 31536000", "none", "UDP and others: packets in both directions"),
+    key("icmp_first", "1 to 31536000", "none", "ICMP: a query without an answer"),
+    key("icmp_reply", "1 to 31536000", "none", "ICMP: a query with one"),
+];
+
 #[cfg(test)]
 mod tests {
     use serde::Serialize;
@@ -122,6 +161,7 @@ mod tests {
 
     use super::*;
     use crate::acl::{Group, Rule};
+    use crate::conntrack::{Conntrack, Zone};
     use crate::{Bridge, Port, Switch, Tunnel};
 
     /// The names that serde lists when it meets an unknown one.
@@ -147,6 +187,8 @@ mod tests {
     fn the_lists_name_what_the_types_take() {
         let names = |keys: &[Key]| keys.iter().map(|key| key.name.to_owned()).collect::<Vec<_>>();
         assert_eq!(fields::<Switch>(), names(SWITCH));
+        assert_eq!(fields::<Zone>(), names(CONNTRACK_ZONE));
+        assert_eq!(fields::<Conntrack>(), [names(CONNTRACK), vec!["zone".to_owned()]].concat());
         assert_eq!(fields::<Port>(), names(PORT));
         assert_eq!(fields::<Tunnel>(), names(TUNNEL));
         let lists = ["vnis", "fdb", "port", "tunnel"].map(str::to_owned);
@@ -159,6 +201,8 @@ mod tests {
     #[test]
     fn the_lists_name_the_defaults_of_the_types() {
         defaults_hold::<Switch>(SWITCH, json!({}));
+        defaults_hold::<Conntrack>(CONNTRACK, json!({}));
+        defaults_hold::<Zone>(CONNTRACK_ZONE, json!({"id": 5}));
         defaults_hold::<Bridge>(BRIDGE, json!({"name": "br0"}));
         defaults_hold::<Port>(PORT, json!({"name": "p"}));
         defaults_hold::<Group>(ACL_GROUP, json!({"name": "g"}));

@@ -13,6 +13,7 @@
 
 pub mod acl;
 pub mod change;
+pub mod conntrack;
 pub mod control;
 pub mod diff;
 pub mod keys;

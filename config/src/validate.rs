@@ -120,6 +120,8 @@ pub enum Problem {
     FlowTunnelTaken { kind: TunnelKind, local: Ipv4Addr, remote: Ipv4Addr, other: PortName },
     #[error("{kind} packets from {remote} to {local} with key {key} belong to tunnel {other} already")]
     TunnelTaken { kind: TunnelKind, local: Ipv4Addr, remote: Ipv4Addr, key: TunnelKey, other: PortName },
+    #[error("zone {zone} is there already")]
+    ZoneTwice { zone: u32 },
     #[error("there is no group '{group}'")]
     NoSuchGroup { group: GroupName },
     #[error("there is a group '{group}' already")]
@@ -164,6 +166,7 @@ impl Config {
             check_ofports(bridge, &at)?;
             check_static_entries(bridge, &at)?;
         }
+        self.conntrack.check()?;
         crate::acl::check(self)
     }
 }

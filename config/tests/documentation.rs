@@ -26,6 +26,8 @@ fn table(title: &str, keys: &[Key]) -> String {
 fn the_document_has_every_key_with_its_range_and_default() {
     let tables = [
         table("[switch]", keys::SWITCH),
+        table("[conntrack]", keys::CONNTRACK),
+        table("[[conntrack.zone]]", keys::CONNTRACK_ZONE),
         table("[[bridge]]", keys::BRIDGE),
         table("[[bridge.port]]", keys::PORT),
         table("[[bridge.tunnel]]", keys::TUNNEL),

@@ -101,7 +101,7 @@ fn unknown_keys_and_broken_text() {
     refused(
         "[switch]",
         "[swich]",
-        "weft.toml:2: swich: unknown field `swich`, expected one of `switch`, `bridge`, `acl`",
+        "weft.toml:2: swich: unknown field `swich`, expected one of `switch`, `bridge`, `conntrack`, `acl`",
     );
     refused(
         "workers = [1, 3]",

@@ -10,6 +10,7 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use serde_json::json;
 use weft_config::acl::{Acl, Group, Rule};
+use weft_config::conntrack::Conntrack;
 use weft_config::control::{Op, Request, parse_request, to_line};
 use weft_config::model::{Bridge, Idle, StaticEntry, Switch, VniMap, Workers};
 use weft_config::value::Value;
@@ -183,12 +184,12 @@ fn config() -> impl Strategy<Value = Config> {
     ];
     let bridges = subsequence((0..3u8).collect::<Vec<_>>(), 0..=3)
         .prop_flat_map(|names| names.into_iter().map(|name| (Just(name), bridge())).collect::<Vec<_>>());
-    let rest = (bridges, groups(), any::<u8>());
+    let rest = (bridges, groups(), any::<u8>(), conntrack());
     (workers, 1024u32..=4_194_304, any::<bool>(), rest).prop_map(|(workers, frames, spin, rest)| {
-        let (bridges, groups, bound) = rest;
+        let (bridges, groups, bound, conntrack) = rest;
         let idle = if spin { Idle::Spin } else { Idle::Auto };
         let switch = Switch { workers, frames: parse(frames), idle, socket_group: Some(parse("weft")) };
-        let mut config = Config { switch, bridges: Vec::new(), acl: Acl { groups } };
+        let mut config = Config { switch, bridges: Vec::new(), conntrack, acl: Acl { groups } };
         let names: Vec<String> = config.acl.groups.iter().map(|group| group.name.to_string()).collect();
         for (index, mut bridge) in bridges {
             renamed(&mut bridge, index);
@@ -202,6 +203,22 @@ fn config() -> impl Strategy<Value = Config> {
             config.bridges.push(bridge);
         }
         config
+    })
+}
+
+fn conntrack() -> impl Strategy<Value = Conntrack> {
+    let zones = subsequence(vec![0u32, 5, 65_535], 0..=3);
+    (1u32..9, zones, any::<bool>()).prop_map(|(limit, zones, all)| {
+        let of_zone = |id| match all {
+            true => json!({"id": id, "limit": "unlimited", "tcp_close": limit}),
+            false => json!({"id": id, "limit": limit}),
+        };
+        let mut text = json!({"zone": zones.into_iter().map(of_zone).collect::<Vec<_>>()});
+        if all {
+            text["limit"] = json!(limit);
+            text["udp_first"] = json!(limit * 10);
+        }
+        serde_json::from_value(text).unwrap_or_else(|error| panic!("{error}"))
     })
 }
 

@@ -64,6 +64,11 @@ pub enum Command {
         #[command(subcommand)]
         command: crate::flow::MeterCommand,
     },
+    /// Connections: who talks to whom, how many there may be, and how long they live.
+    Conntrack {
+        #[command(subcommand)]
+        command: crate::conntrack::ConntrackCommand,
+    },
     /// Security groups: what ports that are bound to them may send and receive.
     Acl {
         #[command(subcommand)]
@@ -81,6 +86,11 @@ pub enum Command {
     /// What the switch would do with a packet, step by step, and why; nothing comes of it.
     #[command(after_help = crate::trace::HELP)]
     Trace(crate::trace::TraceArgs),
+    /// Whose packets are dropped, and why: by which rule, how many, and one of each; and what leaves.
+    #[command(after_help = crate::why::HELP)]
+    Why(crate::why::WhyArgs),
+    /// How busy the switch is: ports, workers, and what is nearest to a limit.
+    Top(crate::top::TopArgs),
     /// The switch's configuration as a whole.
     Config {
         #[command(subcommand)]
@@ -209,7 +219,7 @@ pub enum ConfigCommand {
 pub enum Stats {
     /// Packets, bytes and drops by port.
     Ports,
-    /// Drops by reason.
+    /// Drops by reason, and by port, table and cookie.
     Drops,
     /// The workers' flow caches.
     Cache,

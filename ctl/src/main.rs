@@ -11,11 +11,14 @@
 mod acl;
 mod args;
 mod client;
+mod conntrack;
 mod flow;
 mod request;
 mod table;
 mod text;
+mod top;
 mod trace;
+mod why;
 
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -91,6 +94,11 @@ fn usage(error: &clap::Error) -> ExitCode {
 fn run(args: Args) -> Result<(), Error> {
     if let Command::Config { command: ConfigCommand::Save { file } } = &args.command {
         return save(&args, file);
+    }
+    match &args.command {
+        Command::Why(subject) => return why::run(&args, subject),
+        Command::Top(how) => return top::run(&args, how),
+        _ => {}
     }
     if let Some(asks) = flow::asks(&args.command)? {
         return about_flows(&args, asks);

@@ -90,7 +90,9 @@ pub fn operations(command: &Command) -> Result<Vec<Op>, UsageError> {
         Command::Stats { what: Some(Stats::Drops) } => Op::StatsDrops,
         Command::Stats { what: Some(Stats::Cache) } => Op::StatsCache,
         Command::Stats { what: Some(Stats::Workers) } => Op::StatsWorkers,
+        Command::Conntrack { command } => crate::conntrack::operation(command)?,
         Command::Trace(_) => unreachable!("its caller reads the packet"),
+        Command::Why(_) | Command::Top(_) => unreachable!("they ask more than once"),
         Command::Show => Op::Show,
         Command::Version => Op::Version,
         Command::Config { command: ConfigCommand::Show } => Op::ConfigShow,
@@ -296,7 +298,7 @@ fn object<T: DeserializeOwned>(
 }
 
 /// Keys to set, each checked by itself: how they go together, only the switch can know.
-fn settings<T: DeserializeOwned>(
+pub fn settings<T: DeserializeOwned>(
     kind: &str,
     name: &str,
     words: &[String],
@@ -304,7 +306,8 @@ fn settings<T: DeserializeOwned>(
 ) -> Result<BTreeMap<String, Json>, UsageError> {
     let what = format!("{kind} {name}");
     let set = json_pairs(&what, words, keys)?;
-    let example = [("name", "x"), ("type", "gre"), ("local", "192.0.2.1"), ("remote", "192.0.2.2")];
+    let example =
+        [("name", "x"), ("type", "gre"), ("local", "192.0.2.1"), ("remote", "192.0.2.2"), ("id", "1")];
     for (key, value) in set.iter().filter(|(_, value)| !value.is_null()) {
         let needed = example
             .iter()

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 
 use weft_config::control::{
-    BridgeStatus, CacheStatus, FdbEntry, PortState, PortStatus, Reply, SwitchStatus, TunnelStatus,
+    BridgeStatus, CacheStatus, DropPlace, FdbEntry, PortState, PortStatus, Reply, SwitchStatus, TunnelStatus,
     UplinkStatus, VniEntry, WorkerStatus,
 };
 use weft_wire::{DropReason, PortName};
@@ -32,13 +32,18 @@ pub fn render(command: &Command, reply: &Reply) -> String {
         (_, Reply::Vnis { vnis }) => vni_table(&all(vnis)).render(),
         (_, Reply::Fdb { entries }) => fdb(entries),
         (_, Reply::Flushed { entries }) => format!("{entries} entries flushed\n"),
-        (_, Reply::Drops { drops }) => drop_table(drops),
+        (_, Reply::Drops { drops, places }) => drop_table(drops) + &place_table(places),
         (_, Reply::Caches { caches }) => cache_table(caches).render(),
         (_, Reply::Workers { workers }) => worker_table(workers).render(),
         (_, Reply::Switch { switch }) => whole(switch),
         (_, Reply::Trace { trace }) => crate::trace::render(trace),
+        (_, Reply::Why { why }) => crate::why::render(why),
+        // It takes two of them to say something.
+        (_, Reply::Top { .. }) => String::new(),
         (_, Reply::Config { toml, .. }) => toml.clone(),
         (_, Reply::Version { version }) => format!("weftd {version}\n"),
+        (Command::Conntrack { command }, Reply::Conntrack(reply)) => crate::conntrack::render(command, reply),
+        (_, Reply::Conntrack(_)) => String::new(),
         (command, Reply::Flow(reply)) => crate::flow::render(command, reply),
         (_, Reply::Acl { groups, ports }) => crate::acl::shown(groups, ports),
     }
@@ -296,6 +301,28 @@ fn drop_table(drops: &BTreeMap<String, u64>) -> String {
     }
     let text = table.render();
     if text.is_empty() { "no packet was dropped\n".to_owned() } else { text }
+}
+
+/// What rules have dropped: nothing if there was nothing.
+fn place_table(places: &[DropPlace]) -> String {
+    let titles = ["port", "bridge", ">table", "cookie", "reason", ">packets", ">bytes", ">last"];
+    let mut table = Table::new(&titles);
+    for place in places {
+        let cookie = place.cookie.map_or_else(|| "(no rule)".to_owned(), |cookie| format!("{cookie:#x}"));
+        let name = place.name.as_ref().map_or_else(String::new, |name| format!(" ({name})"));
+        table.row([
+            place.port.clone(),
+            maybe(&place.bridge),
+            maybe(&place.table),
+            if place.table.is_some() { cookie + &name } else { String::new() },
+            place.reason.clone(),
+            place.packets.to_string(),
+            place.bytes.to_string(),
+            format!("{} s", place.age_s),
+        ]);
+    }
+    let text = table.render();
+    if text.is_empty() { text } else { format!("\n{text}") }
 }
 
 fn share(part: u64, whole: u64) -> String {

@@ -16,11 +16,18 @@
 //! What is not a request is answered with the code `bad_request` and its `id` if it has one, 0 otherwise.
 
 mod acl;
+mod conntrack;
 mod flow;
 mod status;
+mod top;
 mod trace;
+mod why;
 
 pub use acl::{AclGroupStatus, AclPortStatus, AclRuleStatus};
+pub use conntrack::{
+    Bits, ConnectionStatus, ConntrackCount, ConntrackFilter, ConntrackOp, ConntrackReply, Protocol,
+    TupleStatus, ZoneCount, ZoneLimitStatus, ZoneTimeouts,
+};
 pub use flow::{
     CachedFlow, Counted, FlowDump, FlowOp, FlowReply, FlowText, GroupDump, GroupStatus, MAX_BUNDLE,
     MeterStatus, RuleStatus, Verb,
@@ -29,9 +36,13 @@ pub use status::{
     BridgeStatus, CacheStatus, Counters, FdbEntry, PortState, PortStatus, SwitchStatus, TunnelStatus,
     UplinkStatus, VniEntry, WorkerStatus,
 };
+pub use top::{TopConnections, TopLimit, TopPort, TopStatus, TopWorker};
 pub use trace::{
     TraceChange, TraceConnection, TraceController, TraceCopy, TraceDrop, TraceEvent, TraceReport,
     TraceRequest, TraceRule, TraceStep, TraceTunnel,
+};
+pub use why::{
+    DropPlace, WhyDrop, WhyFound, WhyOutput, WhyReport, WhyRequest, WhyRule, WhySample, WhySent, WhyTunnel,
 };
 
 use std::collections::BTreeMap;
@@ -103,7 +114,7 @@ pub enum Op {
     },
     /// [`Reply::Ports`] of everything.
     StatsPorts,
-    /// Drops by reason, over all ports: [`Reply::Drops`].
+    /// Drops by reason, over all ports, and by the rules that decided: [`Reply::Drops`].
     StatsDrops,
     /// [`Reply::Caches`].
     StatsCache,
@@ -113,6 +124,12 @@ pub enum Op {
     Show,
     /// What would happen to a packet; nothing comes of it: [`Reply::Trace`].
     Trace(TraceRequest),
+    /// Why packets are dropped: [`Reply::Why`]. From then on some of them are watched for, for a few seconds.
+    Why(WhyRequest),
+    /// What changes from moment to moment: [`Reply::Top`].
+    Top,
+    /// Connections: [`Reply::Conntrack`].
+    Conntrack(ConntrackOp),
     /// Flow tables: [`Reply::Flow`].
     Flow(FlowOp),
     /// Security groups and the ports with a guard, or those of this name only: [`Reply::Acl`].
@@ -237,6 +254,9 @@ pub enum Reply {
     },
     Drops {
         drops: BTreeMap<String, u64>,
+        /// What rules have dropped, the most first.
+        #[serde(default)]
+        places: Vec<DropPlace>,
     },
     Caches {
         caches: Vec<CacheStatus>,
@@ -250,6 +270,13 @@ pub enum Reply {
     Trace {
         trace: Box<TraceReport>,
     },
+    Why {
+        why: Box<WhyReport>,
+    },
+    Top {
+        top: Box<TopStatus>,
+    },
+    Conntrack(ConntrackReply),
     Flow(FlowReply),
     Acl {
         groups: Vec<AclGroupStatus>,

@@ -4,7 +4,10 @@
 
 mod acl;
 mod commands;
+mod conntrack;
 mod flows;
 mod golden;
 mod support;
+mod top;
 mod trace;
+mod why;

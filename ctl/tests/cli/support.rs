@@ -83,7 +83,7 @@ fn serve(stream: UnixStream, record: &Mutex<Vec<Op>>) -> io::Result<()> {
     Ok(())
 }
 
-fn parse<T: Value>(text: &str) -> T {
+pub fn parse<T: Value>(text: &str) -> T {
     match T::parse(text) {
         Ok(value) => value,
         Err(error) => panic!("{error}"),
@@ -107,6 +107,8 @@ fn answer(op: Op) -> Result<Reply, Refusal> {
             Reply::Applied { differences: diff(&config()?, &next).iter().map(ToString::to_string).collect() }
         }
         Op::Trace(request) => crate::trace::answer(&request),
+        Op::Why(request) => crate::why::answer(&request),
+        Op::Top => crate::top::answer(),
         Op::FdbShow { .. } => Reply::Fdb { entries: fdb() },
         Op::FdbFlush(_) => Reply::Flushed { entries: 2 },
         Op::PortShow(scope) => {
@@ -126,18 +128,20 @@ fn answer(op: Op) -> Result<Reply, Refusal> {
         }
         Op::BridgeShow(_) => Reply::Bridges { bridges: switch.bridges },
         Op::VniShow { .. } => Reply::Vnis { vnis: switch.vnis },
-        Op::StatsDrops => {
-            Reply::Drops { drops: drops(&[("vlan_not_admitted", 3), ("same_port", 40), ("new_one", 1)]) }
-        }
+        Op::StatsDrops => Reply::Drops {
+            drops: drops(&[("vlan_not_admitted", 3), ("same_port", 40), ("new_one", 1)]),
+            places: crate::why::places(),
+        },
         Op::StatsCache => Reply::Caches { caches: switch.caches },
         Op::StatsWorkers => Reply::Workers { workers: switch.workers },
         Op::Show => Reply::Switch { switch: Box::new(switch) },
+        Op::Conntrack(op) => Reply::Conntrack(crate::conntrack::answer(&op)),
         Op::Flow(op) => Reply::Flow(crate::flows::answer(op)?),
         Op::AclShow { name } => crate::acl::answer(name.as_deref())?,
     })
 }
 
-fn drops(drops: &[(&str, u64)]) -> BTreeMap<String, u64> {
+pub fn drops(drops: &[(&str, u64)]) -> BTreeMap<String, u64> {
     drops.iter().map(|(reason, packets)| ((*reason).to_owned(), *packets)).collect()
 }
 

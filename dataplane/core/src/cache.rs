@@ -248,6 +248,16 @@ impl<const W: usize, const L: usize> Cache<W, L> {
         (from + buckets) & self.bucket_mask
     }
 
+    /// The flows of `buckets` buckets, from bucket `from` on, for people to look at.
+    pub fn part(&self, from: usize, buckets: usize) -> impl Iterator<Item = &Flow<W, L>> {
+        let buckets = (from..self.buckets()).take(buckets);
+        buckets.flat_map(move |bucket| {
+            let tags = self.tags.get(bucket).copied().unwrap_or_default();
+            let used = tags.into_iter().enumerate().filter(|&(_, tag)| tag != 0);
+            used.filter_map(move |(way, _)| self.flows.get(bucket * WAYS + way))
+        })
+    }
+
     /// Every flow that is cached, for people to look at.
     pub fn iter(&self) -> impl Iterator<Item = &Flow<W, L>> {
         let used = |&(place, _): &(usize, &Flow<W, L>)| {

@@ -1,5 +1,6 @@
 //! The control thread's handle on the dataplane: publish, give and take queues, read counters.
 
+use std::collections::BTreeMap;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use crate::publish::Publisher;
 use crate::shared::Shared;
 use crate::snapshot::{BridgeId, Model, Snapshot};
 use crate::tables::{Change, ChangeError, Extent, FlowTables, Outcome, Prepared};
+use crate::why::{Found, Place, Question, Subject, Tallied};
 use crate::worker::{Command, Worker};
 
 /// How long a worker may take to answer: it answers between two bursts.
@@ -223,6 +225,7 @@ impl Datapath {
         self.before.retain(|(known, _)| *known != port);
         let totals = port_totals(self.counters(), port);
         self.before.push((port, totals));
+        (0..self.workers.len()).for_each(|worker| self.tell(worker, Command::ForgetDrops(port)));
     }
 
     /// Takes a port's queues back, to be dropped by the caller. Blocks until their workers have let go of them: the port
@@ -245,14 +248,7 @@ impl Datapath {
     }
 
     fn ask_all(&self, command: impl Fn(Sender<()>) -> Command) -> Result<(), DatapathError> {
-        let answers: Vec<_> = (0..self.workers.len())
-            .map(|worker| {
-                let (reply, answer) = bounded(1);
-                self.tell(worker, command(reply));
-                (worker, answer)
-            })
-            .collect();
-        for (worker, answer) in answers {
+        for (worker, answer) in self.ask_each(command) {
             answer.recv_timeout(PATIENCE).map_err(|_| DatapathError::Silent(worker))?;
         }
         Ok(())
@@ -269,6 +265,37 @@ impl Datapath {
             flows.extend(part.into_iter().map(|flow| (worker, flow)));
         }
         Ok(flows)
+    }
+
+    /// What programs have dropped, by place, of all workers, and how many packets there was no room for.
+    pub fn drops(&self) -> Result<(BTreeMap<Place, Tallied>, u64), DatapathError> {
+        let (mut places, mut beyond) = (BTreeMap::<Place, Tallied>::new(), 0);
+        for (worker, answer) in self.ask_each(Command::Drops) {
+            let (part, more) = answer.recv_timeout(PATIENCE).map_err(|_| DatapathError::Silent(worker))?;
+            part.into_iter().for_each(|(place, tallied)| places.entry(place).or_default().add(tallied));
+            beyond += more;
+        }
+        Ok((places, beyond))
+    }
+
+    /// The cached flows of a subject, and packets of it that were dropped since it was last asked for: these are watched
+    /// for up to the second `until` (0: not at all).
+    pub fn why(&self, subject: &Arc<Subject>, until: u32) -> Result<Found, DatapathError> {
+        let question = |reply| Command::Why(Question { subject: Arc::clone(subject), until, reply });
+        let mut found = Found::default();
+        for (worker, answer) in self.ask_each(question) {
+            found.add(answer.recv_timeout(PATIENCE).map_err(|_| DatapathError::Silent(worker))?);
+        }
+        Ok(found)
+    }
+
+    fn ask_each<T>(&self, command: impl Fn(Sender<T>) -> Command) -> Vec<(usize, Receiver<T>)> {
+        let ask = |worker| {
+            let (reply, answer) = bounded(1);
+            self.tell(worker, command(reply));
+            (worker, answer)
+        };
+        (0..self.workers.len()).map(ask).collect()
     }
 
     /// Tells every worker to end.

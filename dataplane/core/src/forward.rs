@@ -19,7 +19,7 @@ use crate::held::{HELD_FOR, Held, Waiting};
 use crate::intake::Intake;
 use crate::key::{FlowKey, Ingress, PortId};
 use crate::ledger::Ledger;
-use crate::output::{Outputs, Pushed, discard, hand_over};
+use crate::output::{Outputs, Pushed, hand_over};
 use crate::pipeline::trace::Silent;
 use crate::pipeline::{self, Occasion};
 use crate::program::{Program, ProgramId, Programs, Shape, Step};
@@ -29,6 +29,8 @@ use crate::snapshot::{PortKind, Snapshot};
 use crate::tables::{Admission, Meter};
 use crate::verdict::{Emit, Verdict};
 use crate::vlan::TagRewrite;
+use crate::why::watch::{Outgoing, Suspect, Watches, head};
+use crate::why::{DropLog, Sample};
 
 /// No queue of this worker's.
 const NOT_OURS: u16 = u16::MAX;
@@ -74,6 +76,10 @@ pub struct Forwarder {
     sample_debt: u32,
     /// What a queue's call has dropped; empty between calls.
     pub drops: DropCounts,
+    /// What programs have dropped, and where.
+    pub dropped: DropLog,
+    /// Who wants to see dropped packets.
+    pub watches: Watches,
 }
 
 /// The program that the last packet of this burst took, known to stand: most packets of a burst take the same.
@@ -153,6 +159,8 @@ impl Forwarder {
             remarks: Remarks::default(),
             sample_debt: 0,
             drops: DropCounts::default(),
+            dropped: DropLog::default(),
+            watches: Watches::default(),
             shared,
         }
     }
@@ -336,21 +344,24 @@ impl Forwarder {
     /// `limit` programs. Whether that was all.
     pub fn settle(&mut self, limit: usize) -> bool {
         self.forget_current();
-        let ledger = Ledger::of(&self.counters, &self.shared, self.now, self.second);
+        let counts = (&*self.counters, &mut self.dropped);
+        let mut ledger = Ledger::of(counts, &self.shared, self.now, self.second);
         self.programs.settle(limit, |tally| ledger.enter(&tally))
     }
 
     /// Forgets programs that no flow uses, after looking at `limit` at most.
     pub fn forget_unused(&mut self, limit: usize) {
         self.forget_current();
-        let ledger = Ledger::of(&self.counters, &self.shared, self.now, self.second);
+        let counts = (&*self.counters, &mut self.dropped);
+        let mut ledger = Ledger::of(counts, &self.shared, self.now, self.second);
         self.programs.forget(limit, |tally| ledger.enter(&tally));
     }
 
     /// A flow no longer uses the program.
     pub fn release(&mut self, id: ProgramId) {
         self.settle_current();
-        let ledger = Ledger::of(&self.counters, &self.shared, self.now, self.second);
+        let counts = (&*self.counters, &mut self.dropped);
+        let mut ledger = Ledger::of(counts, &self.shared, self.now, self.second);
         self.programs.release(id, |tally| ledger.enter(&tally));
     }
 
@@ -566,7 +577,33 @@ impl Forwarder {
     #[inline]
     pub fn drop(&mut self, port: PortId, reason: DropReason, packet: Packet) {
         self.counters.port(port).drop(reason);
+        if !self.watches.is_empty() {
+            self.show_dropped(port, reason, &packet);
+        }
         self.frames.free(packet);
+    }
+
+    /// Somebody asks why packets are dropped: here is one.
+    #[cold]
+    #[inline(never)]
+    fn show_dropped(&mut self, port: PortId, reason: DropReason, packet: &Packet) {
+        let (programs, second, program) = (&self.programs, self.second, self.current.id);
+        let sample = || {
+            // What is dropped for another reason than its program's was dropped before it came to its end, or had none.
+            let by = programs.get(program).filter(|program| program.drops() == Some(reason));
+            let decider = by.and_then(|program| program.verdict.decider());
+            Sample {
+                port,
+                reason,
+                decided: decider.map(|decider| decider.decided()),
+                rule: decider.and_then(|decider| decider.rule.cloned()),
+                second,
+                length: packet.total_len(),
+                data: head(packet),
+            }
+        };
+        let (data, length) = (packet.data(), packet.total_len());
+        self.watches.offer(Suspect { port, reason, program, data, length }, sample);
     }
 
     /// Puts a packet into its port's batch.
@@ -591,7 +628,11 @@ impl Forwarder {
         let Some(batch) = self.outputs.batch(port).filter(|batch| !batch.is_empty()) else { return };
         let own = self.queue_of.get(port.index()).copied().unwrap_or(NOT_OURS);
         if let Some((_, queue)) = self.queues.get_mut(usize::from(own)) {
+            let watched = if self.watches.is_empty() { None } else { Outgoing::of(batch) };
             let sent = queue.tx_burst(&mut self.frames, batch, &mut self.drops);
+            if let Some(outgoing) = watched {
+                self.show_refused(port, &outgoing);
+            }
             let counters = self.counters.port(port);
             counters.tx_packets.add(sent.packets);
             counters.tx_bytes.add(sent.bytes);
@@ -604,7 +645,25 @@ impl Forwarder {
                 hand_over(batch, port, &mailbox.inbox, &mut self.frames, &self.counters);
                 self.shared.ring(owner);
             }
-            None => discard(batch, DropReason::PortRemoved, port, &mut self.frames, &self.counters),
+            None => self.discard(port, DropReason::PortRemoved),
+        }
+    }
+
+    /// Somebody asks why packets are dropped, and the port's device may have refused some.
+    #[cold]
+    fn show_refused(&mut self, port: PortId, outgoing: &Outgoing) {
+        let Some(reason) = outgoing.refused_for(&self.drops) else { return };
+        let (data, length, second) = (&outgoing.longest, outgoing.length, self.second);
+        let sample =
+            || Sample { port, reason, decided: None, rule: None, second, length, data: data.clone() };
+        self.watches.offer(Suspect { port, reason, program: ProgramId::MAX, data, length }, sample);
+    }
+
+    /// Drops a whole batch, for one reason.
+    #[cold]
+    fn discard(&mut self, port: PortId, reason: DropReason) {
+        while let Some(packet) = self.outputs.batch(port).and_then(|batch| batch.pop()) {
+            self.drop(port, reason, packet);
         }
     }
 }

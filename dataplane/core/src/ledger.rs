@@ -1,4 +1,5 @@
-//! Where counts go when a program's packets are settled: rules, buckets, patch ports; and what its packets keep alive.
+//! Where counts go when a program's packets are settled: rules, buckets, patch ports, the log of drops; and what its
+//! packets keep alive.
 
 use std::time::Duration;
 
@@ -6,28 +7,36 @@ use crate::counters::Counters;
 use crate::program::Tally;
 use crate::shared::Shared;
 use crate::tables::LearnResult;
+use crate::why::DropLog;
 
 /// See the module's text. Made for one settling.
 #[derive(Debug)]
 pub struct Ledger<'a> {
     counters: &'a Counters,
     shared: &'a Shared,
+    drops: &'a mut DropLog,
     now: Duration,
     second: u32,
 }
 
 impl<'a> Ledger<'a> {
-    /// Of a worker with these counters, as of now.
-    pub fn of(counters: &'a Counters, shared: &'a Shared, now: Duration, second: u32) -> Self {
-        Ledger { counters, shared, now, second }
+    /// Of a worker with these counters and this log, as of now.
+    pub fn of(
+        (counters, drops): (&'a Counters, &'a mut DropLog),
+        shared: &'a Shared,
+        now: Duration,
+        second: u32,
+    ) -> Self {
+        Ledger { counters, shared, drops, now, second }
     }
 
     /// Enters what a program has counted.
-    pub fn enter(&self, tally: &Tally<'_>) {
+    pub fn enter(&mut self, tally: &Tally<'_>) {
         let (packets, bytes) = (tally.packets, tally.bytes);
         for rule in &tally.verdict.rules {
             rule.count(packets, bytes, self.now);
         }
+        self.drops.enter(tally, self.second);
         for chosen in &tally.verdict.buckets {
             match chosen.bucket {
                 Some(bucket) => chosen.group.count_bucket(bucket, packets, bytes),

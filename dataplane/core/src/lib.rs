@@ -15,7 +15,8 @@
 //! each other, [`edit::nat`] translates, [`helper`] reads control connections.
 //!
 //! [`publish`] turns what the control plane wants into the next snapshot; [`runtime`] runs workers on threads; [`datapath`]
-//! is the control thread's handle on it all; [`trace`] tells what would become of a packet.
+//! is the control thread's handle on it all; [`trace`] tells what would become of a packet, and [`why`] why
+//! packets were dropped.
 
 #![forbid(unsafe_code)]
 
@@ -62,4 +63,5 @@ pub mod trace;
 pub mod validity;
 pub mod verdict;
 pub mod vlan;
+pub mod why;
 pub mod worker;

@@ -60,18 +60,12 @@ fn flow_info<const W: usize, const L: usize>(
     let mut key = FlowKey::default();
     key.0.iter_mut().zip(&flow.key).for_each(|(place, word)| *place = *word);
     let tunnel = forward.programs.hot(flow.program)?.tunnel;
-    let of_port = Ingress::of(&key) == Ingress::port(port) || tunnel == port;
-    let (epochs, connections) = (&forward.shared.epochs, &forward.shared.connections);
-    let stands = of_port
-        && flow.deps.iter().all(|&dep| epochs.holds(dep))
-        && flow.links.iter().all(|&link| connections.holds(link, forward.second))
-        && forward.programs.valid(flow.program, epochs, forward.published);
-    let shape = forward.programs.hot(flow.program).filter(|_| stands)?.shape;
-    let program = forward.programs.get(flow.program)?;
-    let (mask, in_use) = mask_of(&forward.snapshot, Ingress::of(&key));
-    if in_use != width || key.0.iter().zip(&mask.0).any(|(word, bits)| word & !bits != 0) {
+    if Ingress::of(&key) != Ingress::port(port) && tunnel != port {
         return None;
     }
+    let mask = standing(forward, flow, (&key, width))?;
+    let shape = forward.programs.hot(flow.program)?.shape;
+    let program = forward.programs.get(flow.program)?;
     let verdict = &program.verdict;
     Some(FlowInfo {
         key,
@@ -88,8 +82,23 @@ fn flow_info<const W: usize, const L: usize>(
     })
 }
 
+/// Which bits of a flow's key count, if packets still find it.
+pub fn standing<const W: usize, const L: usize>(
+    forward: &mut Forwarder,
+    flow: &Flow<W, L>,
+    (key, width): (&FlowKey, Width),
+) -> Option<KeyMask> {
+    let (epochs, connections) = (&forward.shared.epochs, &forward.shared.connections);
+    let stands = flow.deps.iter().all(|&dep| epochs.holds(dep))
+        && flow.links.iter().all(|&link| connections.holds(link, forward.second))
+        && forward.programs.valid(flow.program, epochs, forward.published);
+    let (mask, in_use) = mask_of(&forward.snapshot, Ingress::of(key));
+    let readable = in_use == width && key.0.iter().zip(&mask.0).all(|(word, bits)| word & !bits == 0);
+    (stands && readable).then_some(mask)
+}
+
 /// Which bits of packets that come in there count, and how wide the keys of their flows are.
-fn mask_of(snapshot: &Snapshot, ingress: Ingress) -> (KeyMask, Width) {
+pub fn mask_of(snapshot: &Snapshot, ingress: Ingress) -> (KeyMask, Width) {
     match ingress.decode() {
         Ok(port) => {
             let mask = snapshot.port(port).map(|port| port.mask).unwrap_or_default();

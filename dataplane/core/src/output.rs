@@ -107,20 +107,6 @@ impl Default for Outputs {
     }
 }
 
-/// Drops a whole batch, for one reason.
-pub fn discard(
-    batch: &mut Burst,
-    reason: DropReason,
-    port: PortId,
-    frames: &mut FrameCache,
-    counters: &Counters,
-) {
-    for packet in batch.drain(..) {
-        counters.port(port).drop(reason);
-        frames.free(packet);
-    }
-}
-
 /// Hands a batch over to the worker that owns the port; what his inbox has no room for is dropped.
 pub fn hand_over(
     batch: &mut Burst,

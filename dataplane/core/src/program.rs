@@ -157,6 +157,8 @@ pub struct Tally<'p> {
     pub packets: u64,
     /// Their octets.
     pub bytes: u64,
+    /// Why they end, if none of the program's steps takes them.
+    pub drops: Option<DropReason>,
 }
 
 impl Programs {
@@ -301,7 +303,7 @@ impl Programs {
         };
         let (packets, bytes) = (std::mem::take(&mut hot.packets), std::mem::take(&mut hot.bytes));
         if packets > 0 {
-            take(Tally { verdict: &program.verdict, packets, bytes });
+            take(Tally { verdict: &program.verdict, packets, bytes, drops: program.drops() });
         }
     }
 
@@ -446,6 +448,14 @@ impl Program {
         match self.steps.first()? {
             Step::Output(emit, Some(template)) => Some((emit, template)),
             _ => None,
+        }
+    }
+
+    /// Why its packets end here, if no output takes them. (A step that goes wrong ends a packet before that, and a meter.)
+    pub fn drops(&self) -> Option<DropReason> {
+        match self.steps.last() {
+            Some(Step::Output(..)) => None,
+            _ => Some(self.ends),
         }
     }
 }

@@ -17,6 +17,7 @@ use crate::key::PortId;
 use crate::snapshot::BridgeId;
 use crate::tables::{FlowTables, Group, Meter, Rule, TableId};
 use crate::vlan::TagRewrite;
+use crate::why::Decided;
 
 /// A range of [`Verdict::terms`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
@@ -184,6 +185,8 @@ pub struct Look {
 /// The tables of a bridge that the walk went through.
 #[derive(Clone, Debug)]
 pub struct Visited {
+    /// The bridge.
+    pub bridge: BridgeId,
     /// The bridge's tables.
     pub tables: Arc<FlowTables>,
     /// The version that the walk saw.
@@ -210,6 +213,8 @@ pub struct Verdict {
     pub drop: Option<DropReason>,
     /// The tunnel port that the packet came in by.
     pub tunnel: Option<PortId>,
+    /// The port or tunnel that it came in by.
+    pub ingress: Option<PortId>,
     /// Published things that this depends on.
     pub deps: Vec<Dep>,
     /// FDB entries (or buckets) that this depends on: source and destination, of the first NORMAL.
@@ -239,6 +244,24 @@ pub struct Verdict {
     pub patches: Vec<(PortId, PortId)>,
     /// For this packet only: it was looked at beyond its key, or something could not be written down now.
     pub fleeting: bool,
+}
+
+/// The look-up that decided about a packet.
+#[derive(Clone, Copy, Debug)]
+pub struct Decider<'v> {
+    /// On which bridge.
+    pub bridge: BridgeId,
+    /// In which table.
+    pub table: TableId,
+    /// What it found.
+    pub rule: Option<&'v Arc<Rule>>,
+}
+
+impl Decider<'_> {
+    /// Without the rule itself.
+    pub fn decided(&self) -> Decided {
+        Decided { bridge: self.bridge, table: self.table, cookie: self.rule.map(|rule| rule.cookie) }
+    }
 }
 
 /// A rule that packets of the flow keep alive.
@@ -273,13 +296,25 @@ impl Verdict {
         self.groups.clear();
         self.learned.clear();
         self.patches.clear();
-        (self.drop, self.tunnel, self.made, self.fleeting) = (None, None, false, false);
+        (self.drop, self.tunnel, self.ingress) = (None, None, None);
+        (self.made, self.fleeting) = (false, false);
         (self.flow_deps, self.links) = ([Dep::NONE; 2], [Link::NONE; LINKS]);
     }
 
     /// The terms of a range.
     pub fn terms(&self, range: Terms) -> &[Term] {
         self.terms.get(range.start as usize..range.end as usize).unwrap_or_default()
+    }
+
+    /// The look-up that was the last word on the packet: the last one that found a rule, or the last one of all if that
+    /// it found none is why the packet is dropped.
+    pub fn decider(&self) -> Option<Decider<'_>> {
+        let missed = self.drop == Some(DropReason::TableMiss);
+        let rule = self.rules.last().filter(|_| !missed);
+        let is_last = |look: &&Look| missed || rule.is_some_and(|rule| rule.table == look.table);
+        let look = self.looks.iter().rfind(is_last)?;
+        let bridge = self.visited.get(usize::from(look.bridge))?.bridge;
+        Some(Decider { bridge, table: look.table, rule })
     }
 
     /// Whether something leaves, or is sent to the controllers.

@@ -25,6 +25,8 @@ use crate::listing::{FlowInfo, list, tunnel_width};
 use crate::output::INBOX;
 use crate::shared::{Now, Shared};
 use crate::snapshot::{PortKind, Snapshot};
+use crate::why::scan::Scan;
+use crate::why::{Place, Question, Tallied};
 
 /// Flows that a worker caches, under keys of each width.
 pub const CACHED_FLOWS: usize = 256 << 10;
@@ -44,6 +46,12 @@ pub enum Command {
     ListFlows(PortId, usize, Sender<Vec<FlowInfo>>),
     /// Adds what flows have counted to rules, buckets and patch ports; answers when that is done.
     Settle(Sender<()>),
+    /// Say why packets are dropped.
+    Why(Question),
+    /// Say what programs have dropped, after settling them, and how much there was no room for.
+    Drops(Sender<(Vec<(Place, Tallied)>, u64)>),
+    /// The port's number is another port's from now on: what was dropped there is forgotten.
+    ForgetDrops(PortId),
     /// End.
     Stop,
 }
@@ -78,6 +86,8 @@ pub struct Worker {
     middle: Box<Lane<MIDDLE, LINKS>>,
     wide: Box<Lane<KEY_WORDS, LINKS>>,
     burst: Option<Box<Burst>>,
+    /// A question that is being looked into.
+    scan: Option<Box<Scan>>,
     running: bool,
     /// Counts comings and goings of queues.
     queue_changes: u64,
@@ -113,6 +123,7 @@ impl Worker {
             middle,
             wide,
             burst: Some(Box::default()),
+            scan: None,
             running: true,
             queue_changes: 0,
         })
@@ -155,6 +166,12 @@ impl Worker {
         self.enter_round();
         while let Ok(command) = self.commands.try_recv() {
             self.obey(command);
+        }
+        if !self.forward.watches.is_empty() {
+            self.forward.watches.renew(now.second());
+        }
+        if let Some(scan) = self.scan.take() {
+            self.scan_on(scan);
         }
         let mut packets = self.empty_inbox();
         for at in 0..self.forward.queues.len() {
@@ -218,6 +235,7 @@ impl Worker {
         let shared = &self.forward.shared;
         let inbox = shared.workers.get(self.index).is_some_and(|mailbox| !mailbox.inbox.is_empty());
         inbox
+            || self.scan.is_some()
             || !self.commands.is_empty()
             || self.forward.snapshot.generation != shared.published.generation()
     }
@@ -280,6 +298,22 @@ impl Worker {
                 self.follow();
                 let _ = reply.send(self.list_flows(port, limit));
             }
+            Command::Why(question) => {
+                if question.until > 0 {
+                    self.forward.watches.arm(&question.subject, question.until);
+                }
+                // The control thread waits for each answer: an older question is one that it has given up.
+                self.scan = Some(Scan::new(question));
+            }
+            Command::Drops(reply) => {
+                while !self.forward.settle(SETTLE) {}
+                let log = &self.forward.dropped;
+                let _ = reply.send((log.iter().collect(), log.beyond));
+            }
+            Command::ForgetDrops(port) => {
+                while !self.forward.settle(SETTLE) {}
+                self.forward.dropped.forget(port);
+            }
             Command::Stop => self.running = false,
         }
         self.cast_roles();
@@ -340,6 +374,22 @@ impl Worker {
             (_, Width::Wide) => self.wide.switch(burst, port, &role.mask, forward),
         }
         self.forward.flush();
+    }
+
+    /// A piece of a scan, and its answer at the end.
+    #[cold]
+    fn scan_on(&mut self, mut scan: Box<Scan>) {
+        let Worker { narrow, middle, wide, forward, .. } = self;
+        forward.forget_current();
+        let done = match scan.width() {
+            Width::Narrow => scan.go_on(&narrow.flows.cache, forward),
+            Width::Middle => scan.go_on(&middle.flows.cache, forward),
+            Width::Wide => scan.go_on(&wide.flows.cache, forward),
+        };
+        match done {
+            true => scan.finish(forward),
+            false => self.scan = Some(scan),
+        }
     }
 
     /// The flows that packets of the port still find. What is stale, or of another mask than today's, waits to be swept.

@@ -71,7 +71,8 @@ pub fn run(places: &Places) -> Result<(), Fatal> {
     let wanted = store.load_or_seed(places.config.as_deref())?;
     let pins = wanted.switch.workers.pins();
     let pool = FramePool::new(wanted.switch.frames.get())?;
-    let (datapath, workers) = Datapath::new(Arc::clone(&pool), pins.len())?;
+    let connections = crate::conntrack::settings(&wanted);
+    let (datapath, workers) = Datapath::with_connections(Arc::clone(&pool), pins.len(), connections)?;
     let group = wanted.switch.socket_group.as_ref().map(|group| group.as_str());
     let socket = ControlSocket::bind(&places.socket, group)?;
     let idle = match wanted.switch.idle {
@@ -92,6 +93,7 @@ pub fn run(places: &Places) -> Result<(), Fatal> {
         start,
         rest: start,
         flow_sessions: crate::flows::Sessions::default(),
+        recent: crate::why::Recent::default(),
         acl: crate::acl::Acl::default(),
         samples: vec![Sample::default(); datapath.workers()],
         datapath,

@@ -20,6 +20,7 @@ use weft_wire::{OfPort, PortName};
 use crate::switch::{BridgeState, Switch};
 
 use bundle::Bundle;
+pub(crate) use cache::cached_match;
 use dump::Dump;
 
 /// How many texts, and how many dumps, may be under way at a time.
@@ -50,13 +51,13 @@ impl Sessions {
 
 /// What a bridge's ports are called.
 #[derive(Debug)]
-struct Names {
+pub(crate) struct Names {
     by_name: BTreeMap<String, OfPort>,
     by_number: BTreeMap<OfPort, String>,
 }
 
 impl Names {
-    fn of(bridge: &Bridge) -> Names {
+    pub(crate) fn of(bridge: &Bridge) -> Names {
         let ports = bridge.ports.iter().map(|port| (&port.name, port.ofport));
         let tunnels = bridge.tunnels.iter().map(|tunnel| (&tunnel.name, tunnel.ofport));
         let own = bridge.internal.then_some((&bridge.name, Some(OfPort::LOCAL)));
@@ -68,7 +69,7 @@ impl Names {
     }
 
     /// Without names.
-    fn none() -> Names {
+    pub(crate) fn none() -> Names {
         Names { by_name: BTreeMap::new(), by_number: BTreeMap::new() }
     }
 }

@@ -20,6 +20,7 @@ use weft_core::snapshot::BridgeId;
 use weft_core::tables::FlowTables;
 use weft_wire::PortName;
 
+use crate::conntrack::zone_number;
 use crate::device::{self, Handle, Opened, Settings, Wanted};
 use crate::model::ends;
 use crate::switch::{BridgeState, Live, PortState, Switch};
@@ -40,7 +41,9 @@ impl Switch {
     /// Makes the switch equal to `next`, which is valid and complete. Returns the differences, one line each.
     pub fn reconcile(&mut self, next: Config, absence: OnAbsence) -> Result<Vec<String>, Refusal> {
         let lines: Vec<String> = diff(&self.config, &next).iter().map(ToString::to_string).collect();
-        let same = self.config.bridges == next.bridges && self.config.switch == next.switch;
+        let same = self.config.bridges == next.bridges
+            && self.config.switch == next.switch
+            && self.config.conntrack == next.conntrack;
         if same && self.config.acl != next.acl {
             return self.reconcile_groups(next, lines);
         }
@@ -61,10 +64,12 @@ impl Switch {
             self.check_devices();
             return Err(refusal);
         }
-        let settings = self.config.switch != next.switch;
+        let settings = self.config.switch != next.switch || self.config.conntrack.max != next.conntrack.max;
+        let zones: Vec<u16> = self.config.conntrack.zones.iter().map(zone_number).collect();
         self.config = next;
+        self.set_connection_limits(&zones);
         if settings && !lines.is_empty() {
-            tracing::info!("[switch] settings take effect when weftd starts again");
+            tracing::info!("[switch] settings and [conntrack] max take effect when weftd starts again");
         }
         self.commit(bridges, staged, &wanted);
         lines.iter().for_each(|line| tracing::info!("{line}"));

@@ -46,11 +46,14 @@ impl Handler for Switch {
                 ports: self.port_statuses(&Scope::default()),
                 uplinks: self.uplink_statuses(),
             }),
-            Op::StatsDrops => Ok(Reply::Drops { drops: self.drops() }),
+            Op::StatsDrops => Ok(Reply::Drops { drops: self.drops(), places: self.drop_places()? }),
             Op::StatsCache => Ok(Reply::Caches { caches: self.caches() }),
             Op::StatsWorkers => Ok(Reply::Workers { workers: self.worker_statuses() }),
             Op::Trace(request) => self.trace(&request),
+            Op::Why(request) => Ok(Reply::Why { why: Box::new(self.why(&request)?) }),
+            Op::Top => Ok(Reply::Top { top: Box::new(self.top()) }),
             Op::Show => Ok(Reply::Switch { switch: Box::new(self.status()) }),
+            Op::Conntrack(op) => Ok(Reply::Conntrack(self.conntrack(&op))),
             Op::Flow(op) => self.flow(op).map(Reply::Flow),
             Op::AclShow { name } => self.show_acl(name.as_deref()),
         }
@@ -415,7 +418,7 @@ impl Switch {
     }
 }
 
-fn counters(totals: &PortTotals) -> Counters {
+pub(crate) fn counters(totals: &PortTotals) -> Counters {
     Counters {
         rx_packets: totals.rx_packets,
         rx_bytes: totals.rx_bytes,

@@ -48,6 +48,8 @@ pub struct Switch {
     pub(crate) rest: Instant,
     /// Texts and dumps of flow tables that take several requests.
     pub(crate) flow_sessions: crate::flows::Sessions,
+    /// When ports last dropped packets.
+    pub(crate) recent: crate::why::Recent,
     /// Port security and security groups, as the flow tables have them.
     pub(crate) acl: crate::acl::Acl,
 }
@@ -117,6 +119,7 @@ impl Switch {
             let share = busy.saturating_sub(sample.busy_nanos) as f64 / 1e9 / elapsed.max(1e-3) * 100.0;
             *sample = Sample { busy_nanos: busy, busy_percent: share.clamp(0.0, 100.0) };
         }
+        self.follow_drops();
         self.expire_flows();
         self.check_devices();
     }

@@ -35,7 +35,7 @@ use weft_wire::{DropReason, OfPort};
 
 use crate::cache::LINKS;
 use crate::key::{Ingress, VtepId};
-use crate::snapshot::{Bridge, Port, Snapshot};
+use crate::snapshot::{Bridge, BridgeId, Port, Snapshot};
 use crate::tables::{FlowTables, Miss, Rule, TableId, Tables};
 use crate::verdict::{Look, Terms, Verdict, Visited};
 
@@ -169,7 +169,10 @@ impl<'a, T: Tracer> Walk<'a, T> {
     fn run(&mut self) -> Result<(), DropReason> {
         let snapshot = self.occasion.snapshot;
         let port: &'a Port = match Ingress::of(self.occasion.key).decode() {
-            Ok(id) => snapshot.port(id).ok_or(DropReason::NoBridge)?,
+            Ok(id) => {
+                self.verdict.ingress = Some(id);
+                snapshot.port(id).ok_or(DropReason::NoBridge)?
+            }
             Err(vtep) => self.tunnel_port(vtep)?,
         };
         self.verdict.deps.push(port.dep);
@@ -208,7 +211,7 @@ impl<'a, T: Tracer> Walk<'a, T> {
             let remote_known = vtep.tunnels.keys().any(|&(known, _)| known == remote);
             return Err(if remote_known { DropReason::TunnelKeyUnknown } else { DropReason::TunnelUnknown });
         };
-        self.verdict.tunnel = Some(port.spec.id);
+        (self.verdict.tunnel, self.verdict.ingress) = (Some(port.spec.id), Some(port.spec.id));
         Ok(port)
     }
 
@@ -219,7 +222,7 @@ impl<'a, T: Tracer> Walk<'a, T> {
         self.verdict.deps.push(bridge.table_dep);
         let live = &bridge.spec.flows;
         let tables = live.load();
-        let visited = self.visit(live, tables.version)?;
+        let visited = self.visit(bridge.spec.id, live, tables.version)?;
         self.set_in_port(port.spec.ofport);
         self.set_bits(ACTSET_OUTPUT.0, ACTSET_OUTPUT.1, UNSET.into());
         let here = Here { bridge, port, live, tables: &tables, visited };
@@ -232,7 +235,7 @@ impl<'a, T: Tracer> Walk<'a, T> {
     }
 
     /// Notes that the verdict depends on these tables.
-    fn visit(&mut self, live: &Arc<FlowTables>, version: u64) -> Result<u8, DropReason> {
+    fn visit(&mut self, bridge: BridgeId, live: &Arc<FlowTables>, version: u64) -> Result<u8, DropReason> {
         let same = |known: &Visited| Arc::ptr_eq(&known.tables, live) && known.version == version;
         if let Some(at) = self.verdict.visited.iter().position(same) {
             return Ok(at as u8);
@@ -241,7 +244,7 @@ impl<'a, T: Tracer> Walk<'a, T> {
         if at == usize::from(u8::MAX) {
             return Err(DropReason::RecursionTooDeep);
         }
-        self.verdict.visited.push(Visited { tables: Arc::clone(live), version });
+        self.verdict.visited.push(Visited { bridge, tables: Arc::clone(live), version });
         Ok(at as u8)
     }
 

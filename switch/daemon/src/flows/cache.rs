@@ -9,7 +9,7 @@ use weft_core::listing::FlowInfo;
 use weft_core::verdict::{Emit, Op, Terms};
 use weft_core::vlan::TagRewrite;
 use weft_flow::text;
-use weft_flow::{Fields, Match};
+use weft_flow::{Fields, FlowKey, KeyMask, Match};
 use weft_wire::PortName;
 
 use super::Names;
@@ -45,15 +45,20 @@ impl Switch {
 /// Where its packets came in, and which of their bits count.
 fn matches(flow: &FlowInfo, ports: &PortsById<'_>, names: &Names) -> String {
     let port = flow.tunnel.or(Ingress::of(&flow.key).decode().ok());
-    let mut text =
-        port.and_then(|id| ports.get(&id)).map_or_else(String::new, |name| format!("in_port={name}"));
+    let name = port.and_then(|id| ports.get(&id)).map(|name| name.as_str());
+    cached_match(name, (&flow.key, &flow.mask), names)
+}
+
+/// The bits of a cached flow's packets that count, as a match.
+pub(crate) fn cached_match(port: Option<&str>, (key, read): (&FlowKey, &KeyMask), names: &Names) -> String {
+    let mut text = port.map_or_else(String::new, |name| format!("in_port={name}"));
     let mut mask = Fields::default();
-    mask.0.iter_mut().zip(flow.mask.0).for_each(|(word, bits)| *word = bits);
+    mask.0.iter_mut().zip(read.0).for_each(|(word, bits)| *word = bits);
     // The low bits of the first word say where the packet came in: no field of a rule.
     if let Some(first) = mask.0.first_mut() {
         *first &= !0xffff;
     }
-    let rest = text::print_match(&Match::new(&mask, &Fields::of_packet(&flow.key)), names);
+    let rest = text::print_match(&Match::new(&mask, &Fields::of_packet(key)), names);
     if !rest.is_empty() {
         let _ = write!(text, "{}{rest}", if text.is_empty() { "" } else { "," });
     }
