@@ -91,7 +91,7 @@ fn tracked(dice: &mut Dice) -> FlowMod {
             Action::Output(OfPort::NORMAL),
             next.clone(),
             Action::CtClear,
-            Action::SetField { field: Field::IpDst, value: 0x0a00_0003, mask: Field::IpDst.max() },
+            Action::set_field(Field::IpDst, 0x0a00_0003, Field::IpDst.max()),
             Action::Load { target: Subfield::whole(Field::Reg0), value: 1 },
         ]));
     }
@@ -275,8 +275,8 @@ fn ct(dice: &mut Dice, table: u8) -> Ct {
 
 fn mark_action(dice: &mut Dice) -> Action {
     dice.pick(&[
-        Action::SetField { field: Field::CtMark, value: 1, mask: 1 },
-        Action::SetField { field: Field::CtMark, value: 6, mask: 0xffff_ffff },
+        Action::set_field(Field::CtMark, 1, 1),
+        Action::set_field(Field::CtMark, 6, 0xffff_ffff),
         Action::Load { target: Subfield::new(Field::CtLabel, 64, 2).unwrap(), value: 2 },
         Action::Move { source: Subfield::whole(Field::Reg0), target: Subfield::whole(Field::CtMark) },
     ])
@@ -324,7 +324,7 @@ fn set_field(dice: &mut Dice) -> Action {
         6 => (Field::IpDscp, 8, Field::IpDscp.max()),
         _ => (Field::TcpDst, 80, 0xff),
     };
-    Action::SetField { field, value: value & mask, mask }
+    Action::set_field(field, value & mask, mask)
 }
 
 fn tag(dice: &mut Dice) -> Action {
@@ -338,9 +338,9 @@ fn tag(dice: &mut Dice) -> Action {
         Action::StripVlan,
         Action::PushVlan(0x8100),
         Action::PushVlan(0x88a8),
-        Action::SetField { field: Field::VlanVid, value: 0x1014, mask: 0x1fff },
-        Action::SetField { field: Field::VlanPcp, value: 3, mask: 7 },
-        Action::SetField { field: Field::NwTos, value: 0x20, mask: 0xff },
+        Action::set_field(Field::VlanVid, 0x1014, 0x1fff),
+        Action::set_field(Field::VlanPcp, 3, 7),
+        Action::set_field(Field::NwTos, 0x20, 0xff),
         Action::Load { target: Subfield::whole(Field::VlanTci), value: 0 },
         Action::Load { target: Subfield::new(Field::VlanTci, 0, 12).unwrap(), value: 20 },
     ])
@@ -384,7 +384,7 @@ fn label(dice: &mut Dice) -> Action {
         Action::PopMpls(0x0800),
         Action::PopMpls(0x0800),
         Action::PopMpls(0x86dd),
-        Action::SetField { field: Field::MplsLabel, value: 17, mask: Field::MplsLabel.max() },
+        Action::set_field(Field::MplsLabel, 17, Field::MplsLabel.max()),
         Action::DecMplsTtl,
     ])
 }
