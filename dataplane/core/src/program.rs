@@ -23,7 +23,7 @@ use crate::edit::{Edit, Edits};
 use crate::encap::Template;
 use crate::epoch::Epochs;
 use crate::key::{KeyMask, PortId};
-use crate::snapshot::{Path, Snapshot};
+use crate::snapshot::Snapshot;
 use crate::tables::{Meter, Rule};
 use crate::validity;
 use crate::verdict::{Emit, Op, PacketIn, Verdict};
@@ -514,7 +514,7 @@ fn is_edit(op: &Op) -> bool {
 
 fn template(snapshot: &Snapshot, emit: &Emit) -> Option<Template> {
     let tunnel = snapshot.port(emit.port)?.spec.tunnel()?;
-    matches!(tunnel.path, Path::Ready { .. }).then(|| Template::new(tunnel, emit.key?)).flatten()
+    Template::towards(tunnel, emit.key?, snapshot.way(tunnel, emit.remote)?)
 }
 
 /// A run of edits, merged.

@@ -240,6 +240,7 @@ impl Switch {
         tunnels.into_iter().for_each(|name| self.commit_virtual(name, Live::Tunnel));
         patches.into_iter().for_each(|name| self.commit_virtual(name, Live::Patch));
         self.underlay.follow(self.tunnel_ends());
+        self.forget_routes_without_tunnel();
         self.publish();
         for port in gone {
             if let Live::Open(_, handle) = &port.live {

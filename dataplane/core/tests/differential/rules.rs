@@ -18,7 +18,7 @@ use weft_wire::{Mac, OfPort};
 
 use crate::rig::dice::Dice;
 use crate::rig::frames::mac;
-use crate::rig::normal;
+use crate::rig::{normal, remote};
 
 /// Rules are in tables 0 to 3.
 const TABLES: u8 = 4;
@@ -233,7 +233,13 @@ fn action(dice: &mut Dice, table: u8, depth: u8) -> Action {
         }
         12 if depth == 0 => Action::Clone(actions(dice, table, 1).into()),
         13 => Action::Group(dice.pick(&GROUPS)),
-        14 => dice.pick(&[Action::DecTtl(Box::new([])), Action::SetTunnel { id: 7, wide: false }]),
+        14 => dice.pick(&[
+            Action::DecTtl(Box::new([])),
+            Action::SetTunnel { id: 7, wide: false },
+            towards(50),
+            towards(51),
+            Action::set_field(Field::TunDst, 0, 0xff),
+        ]),
         15 if depth == 0 => {
             let set = [output(dice), set_field(dice)];
             dice.pick(&[Action::WriteActions(set.into()), Action::ClearActions])
@@ -310,6 +316,11 @@ fn nat(dice: &mut Dice) -> Nat {
         Nat { ports: Some((80, 80)), ..destination.clone() },
         destination,
     ])
+}
+
+/// Where a tunnel is to lead that leaves it to the flow.
+fn towards(number: u8) -> Action {
+    Action::set_field(Field::TunDst, remote(number).to_bits().into(), Field::TunDst.max())
 }
 
 fn set_field(dice: &mut Dice) -> Action {
