@@ -207,6 +207,7 @@ pub fn port(id: PortId, name: &str, vlan: VlanMode) -> PortSpec {
         bridge: Some(BRIDGE),
         vlan,
         priority_tags: PriorityTags::Never,
+        guard: Default::default(),
         protected: false,
         up: true,
         kind: PortKind::Device,

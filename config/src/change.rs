@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use weft_wire::{Mac, OfPort, PortName, TunnelKey, Vid};
 
+use crate::acl::{AclId, Group, GroupName, Prefix, Rule};
 use crate::model::{Bridge, Config, StaticEntry, Vni};
 use crate::port::Port;
 use crate::source::one_line;
@@ -65,6 +66,39 @@ pub enum Change {
         vlan: Vid,
         mac: Mac,
     },
+    /// Adds a security group, with whatever it holds.
+    AclGroupAdd { group: Box<Group> },
+    /// Removes a group. Ports and rules must not name it any more.
+    AclGroupDel {
+        #[serde(deserialize_with = "scalar")]
+        name: GroupName,
+    },
+    /// Adds a rule to a group.
+    AclRuleAdd {
+        #[serde(deserialize_with = "scalar")]
+        group: GroupName,
+        rule: Box<Rule>,
+    },
+    /// Removes a rule from a group.
+    AclRuleDel {
+        #[serde(deserialize_with = "scalar")]
+        group: GroupName,
+        id: AclId,
+    },
+    /// Adds an address or network to a group; nothing changes if it is a member already.
+    AclMemberAdd {
+        #[serde(deserialize_with = "scalar")]
+        group: GroupName,
+        #[serde(deserialize_with = "scalar")]
+        member: Prefix,
+    },
+    /// Removes an address or network from a group.
+    AclMemberDel {
+        #[serde(deserialize_with = "scalar")]
+        group: GroupName,
+        #[serde(deserialize_with = "scalar")]
+        member: Prefix,
+    },
 }
 
 fn vni<'de, D: serde::Deserializer<'de>>(from: D) -> Result<TunnelKey, D::Error> {
@@ -91,6 +125,16 @@ pub enum ChangeError {
     BadValue { what: String, problem: String },
     #[error("bridge[{0}]: no OpenFlow number is free: a bridge has 1 to {max}", max = OfPort::MAX)]
     NoOfport(PortName),
+    #[error("there is no group '{0}'")]
+    NoSuchGroup(GroupName),
+    #[error("group {group} has no rule {id}")]
+    NoSuchRule { group: GroupName, id: u32 },
+    #[error("group {group} has no member {member} of its own")]
+    NoSuchMember { group: GroupName, member: Prefix },
+    #[error("no number is free: there are at most 65535 groups")]
+    NoGroupId,
+    #[error("group {0}: no number is free: a group has at most 65535 rules")]
+    NoRuleId(GroupName),
     #[error(transparent)]
     Invalid(#[from] Invalid),
 }
@@ -106,6 +150,7 @@ impl Config {
         }
         next.validate()?;
         next.assign_ofports()?;
+        next.acl.assign_ids()?;
         Ok(next)
     }
 
@@ -119,6 +164,8 @@ impl Config {
             }
         }
         next.assign_ofports()?;
+        next.acl.adopt_ids(&current.acl);
+        next.acl.assign_ids()?;
         Ok(next)
     }
 
@@ -152,6 +199,18 @@ impl Config {
             Change::VniUnmap { bridge, vlan } => self.unmap(bridge, *vlan),
             Change::FdbAdd { bridge, entry } => self.add_entry(bridge, entry),
             Change::FdbDel { bridge, vlan, mac } => self.delete_entry(bridge, *vlan, *mac),
+            Change::AclGroupAdd { group } => {
+                self.acl.groups.push((**group).clone());
+                Ok(())
+            }
+            Change::AclGroupDel { name } => self.acl.delete_group(name),
+            Change::AclRuleAdd { group, rule } => self.acl.add_rule(group, rule),
+            Change::AclRuleDel { group, id } => self.acl.delete_rule(group, *id),
+            Change::AclMemberAdd { group, member } => {
+                self.acl.group_mut(group)?.members.insert(*member);
+                Ok(())
+            }
+            Change::AclMemberDel { group, member } => self.acl.delete_member(group, member),
         }
     }
 

@@ -37,6 +37,7 @@ pub fn diff(old: &Config, new: &Config) -> Vec<Difference> {
     }
     for bridge in &old.bridges {
         match new.bridges.iter().find(|other| other.name == bridge.name) {
+            Some(next) if next == bridge => {}
             Some(next) => removed(bridge, next, &mut found),
             None => {
                 let text = format!("- bridge {}", bridge.name);
@@ -46,9 +47,14 @@ pub fn diff(old: &Config, new: &Config) -> Vec<Difference> {
     }
     for bridge in &new.bridges {
         match old.bridges.iter().find(|other| other.name == bridge.name) {
+            Some(before) if before == bridge => {}
             Some(before) => bridge_changed(before, bridge, &mut found),
             None => bridge_added(bridge, &mut found),
         }
+    }
+    if old.acl != new.acl {
+        let mut add = |change, text| found.push(Difference { change, text });
+        crate::acl::differences(&old.acl, &new.acl, &mut add);
     }
     found
 }
@@ -126,6 +132,9 @@ fn port_changed(old: Option<&Port>, port: &Port, bridge: &Bridge) -> Option<Diff
         let change = Change::PortAdd { bridge: bridge.name.clone(), port: Box::new(port.clone()) };
         return Some(Difference { change, text: format!("+ {named}{}", settings_text(port, keys::PORT)) });
     };
+    if old == port {
+        return None;
+    }
     let (set, text) = changed(old, port, keys::PORT)?;
     Some(Difference {
         change: Change::PortSet { name: port.name.clone(), set },

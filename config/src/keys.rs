@@ -65,6 +65,28 @@ pub const PORT: &[Key] = &[
     key("file", "PATH", "none", "pcap file of a replay or capture port"),
     key("loop", "true|false", "false", "a replay port starts again at its file's end"),
     key("peer", "NAME", "none", "patch port at the other end, which names this one"),
+    key("acl", "GROUP,GROUP,...", "none", "security groups: only what they permit passes"),
+    key("acl_egress", "deny|open", "deny", "what it may send when no rule of its groups is about it"),
+    key("acl_multicast", "true|false", "false", "let IGMP and MLD pass a port of groups"),
+    key("port_security", "MAC IP,MAC IP/LENGTH,MAC,...", "none", "addresses that it may send from"),
+];
+
+/// Keys of `[[acl.group]]` that are no lists.
+pub const ACL_GROUP: &[Key] = &[
+    key("name", "NAME", "", "name of the group"),
+    key("id", "1 to 65535", "none", "number in cookies; the switch chooses one and keeps it"),
+];
+
+/// Keys of `[[acl.group.rule]]`.
+pub const ACL_RULE: &[Key] = &[
+    key("id", "1 to 65535", "none", "number in cookies; the switch chooses one and keeps it"),
+    key("direction", "ingress|egress", "", "who starts it: others, or the group's ports"),
+    key("ethertype", "ipv4|ipv6", "ipv4", "the family"),
+    key("protocol", "any, tcp, udp, icmp, icmpv6, sctp, or 0 to 255", "any", "the protocol"),
+    key("ports", "PORT, or FIRST-LAST, 0 to 65535", "none", "destination ports (tcp, udp, sctp)"),
+    key("icmp", "TYPE, or TYPE/CODE, 0 to 255", "none", "ICMP type and code (icmp, icmpv6)"),
+    key("remote", "any, ADDRESS, NETWORK/LENGTH, or GROUP", "any", "the other side"),
+    key("stateless", "true|false", "false", "packet by packet: answers need a rule of their own"),
 ];
 
 /// Keys of `[[bridge.tunnel]]`.
@@ -99,6 +121,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::acl::{Group, Rule};
     use crate::{Bridge, Port, Switch, Tunnel};
 
     /// The names that serde lists when it meets an unknown one.
@@ -128,6 +151,9 @@ mod tests {
         assert_eq!(fields::<Tunnel>(), names(TUNNEL));
         let lists = ["vnis", "fdb", "port", "tunnel"].map(str::to_owned);
         assert_eq!(fields::<Bridge>(), [names(BRIDGE), lists.to_vec()].concat());
+        let lists = ["members", "rule"].map(str::to_owned);
+        assert_eq!(fields::<Group>(), [names(ACL_GROUP), lists.to_vec()].concat());
+        assert_eq!(fields::<Rule>(), names(ACL_RULE));
     }
 
     #[test]
@@ -135,6 +161,8 @@ mod tests {
         defaults_hold::<Switch>(SWITCH, json!({}));
         defaults_hold::<Bridge>(BRIDGE, json!({"name": "br0"}));
         defaults_hold::<Port>(PORT, json!({"name": "p"}));
+        defaults_hold::<Group>(ACL_GROUP, json!({"name": "g"}));
+        defaults_hold::<Rule>(ACL_RULE, json!({"direction": "egress"}));
         let tunnel = json!({"name": "t", "type": "gre", "local": "10.0.0.1", "remote": "10.0.0.2"});
         defaults_hold::<Tunnel>(TUNNEL, tunnel);
     }

@@ -7,6 +7,7 @@ use serde::de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 use weft_wire::{Mac, OfPort, PortName, TunnelKey, Vid};
 
+use crate::acl::Acl;
 use crate::port::Port;
 use crate::tunnel::Tunnel;
 use crate::value::{Bounded, Quoted, Value, ValueError, is_default, number, optional, scalar, vni, words};
@@ -28,6 +29,9 @@ pub struct Config {
     /// The bridges, in the order in which they were added.
     #[serde(rename = "bridge", default, skip_serializing_if = "Vec::is_empty")]
     pub bridges: Vec<Bridge>,
+    /// Security groups.
+    #[serde(default, skip_serializing_if = "Acl::is_empty")]
+    pub acl: Acl,
 }
 
 impl Config {

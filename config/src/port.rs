@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use weft_wire::{Mac, OfPort, PortName, Vid};
 
+use crate::acl::{Decision, GroupName, List, Pairs};
 use crate::validate::Problem;
 use crate::value::{Bounded, Netns, is_default, optional, scalar, words};
 use crate::vlan::{PriorityTags, Trunks, VlanMode, VlanModeName};
@@ -107,6 +108,18 @@ pub struct Port {
     /// The patch port at the other end, which has to name this one; it need not exist yet.
     #[serde(default, deserialize_with = "optional", skip_serializing_if = "Option::is_none")]
     pub peer: Option<PortName>,
+    /// The security groups that it is bound to: what they permit may pass, and nothing else.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub acl: List<GroupName>,
+    /// What becomes of what it sends and no rule of its groups is about.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub acl_egress: Decision,
+    /// Lets IGMP and MLD pass a port that is bound to groups.
+    #[serde(default, deserialize_with = "scalar", skip_serializing_if = "is_default")]
+    pub acl_multicast: bool,
+    /// The addresses that it may send from; all when there are none.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub port_security: Pairs,
 }
 
 impl Port {
@@ -129,6 +142,10 @@ impl Port {
             file: None,
             repeat: false,
             peer: None,
+            acl: List::default(),
+            acl_egress: Decision::Deny,
+            acl_multicast: false,
+            port_security: Pairs::default(),
         }
     }
 

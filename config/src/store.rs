@@ -189,11 +189,23 @@ fn check(text: &str) -> Result<(), &'static str> {
     }
 }
 
-/// The CRC of IEEE 802.3 (reflected, polynomial 0xedb88320), bit by bit: a state file is small.
+/// The CRC of IEEE 802.3 (reflected, polynomial 0xedb88320), octet by octet: a state file may have thousands of ports.
 fn crc32(octets: &[u8]) -> u32 {
-    !octets.iter().fold(u32::MAX, |sum, octet| {
-        (0..8).fold(sum ^ u32::from(*octet), |sum, _| (sum >> 1) ^ (0xedb8_8320 * (sum & 1)))
-    })
+    const TABLE: [u32; 256] = {
+        let mut table = [0; 256];
+        let mut octet = 0;
+        while octet < 256 {
+            let (mut sum, mut bit) = (octet as u32, 0);
+            while bit < 8 {
+                sum = (sum >> 1) ^ (0xedb8_8320 * (sum & 1));
+                bit += 1;
+            }
+            table[octet] = sum;
+            octet += 1;
+        }
+        table
+    };
+    !octets.iter().fold(u32::MAX, |sum, octet| (sum >> 8) ^ TABLE[usize::from(sum as u8 ^ octet)])
 }
 
 #[cfg(test)]

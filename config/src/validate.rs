@@ -7,6 +7,7 @@ use std::net::Ipv4Addr;
 use weft_wire::tunnel::InvalidTunnelKey;
 use weft_wire::{Mac, OfPort, PortName, TunnelKey, TunnelKind, Vid};
 
+use crate::acl::{Ethertype, GroupName, Prefix, Protocol};
 use crate::model::{Bridge, Config};
 use crate::port::{Backend, Port, PortType};
 use crate::tunnel::{KeyMode, Remote, Tunnel};
@@ -121,6 +122,26 @@ pub enum Problem {
     FlowTunnelTaken { kind: TunnelKind, local: Ipv4Addr, remote: Remote, other: PortName },
     #[error("{kind} packets from {} to {local} with key {key} belong to tunnel {other} already", sender(*remote))]
     TunnelTaken { kind: TunnelKind, local: Ipv4Addr, remote: Remote, key: TunnelKey, other: PortName },
+    #[error("there is no group '{group}'")]
+    NoSuchGroup { group: GroupName },
+    #[error("there is a group '{group}' already")]
+    GroupTwice { group: GroupName },
+    #[error("number {id} is taken by group {other}")]
+    GroupIdTaken { id: u32, other: GroupName },
+    #[error("the group has a rule {id} already")]
+    RuleIdTaken { id: usize },
+    #[error("rule {other} of the group says the same")]
+    RuleTwice { other: usize },
+    #[error("the rule can never match: there is no protocol {protocol} in {ethertype}")]
+    ProtocolOfOtherFamily { protocol: Protocol, ethertype: Ethertype },
+    #[error("the rule can never match: protocol {protocol} has no ports; tcp, udp and sctp have")]
+    RuleWithoutPorts { protocol: Protocol },
+    #[error("the rule can never match: protocol {protocol} has no ICMP type; icmp and icmpv6 have")]
+    RuleWithoutIcmp { protocol: Protocol },
+    #[error("the rule can never match: {remote} is no {ethertype} network")]
+    RemoteOfOtherFamily { remote: Prefix, ethertype: Ethertype },
+    #[error("{count} bridges have ports that are bound to groups: at most {max}", max = crate::acl::MAX_BRIDGES)]
+    TooManyGuardedBridges { count: usize },
 }
 
 impl Config {
@@ -145,7 +166,7 @@ impl Config {
             check_ofports(bridge, &at)?;
             check_static_entries(bridge, &at)?;
         }
-        Ok(())
+        crate::acl::check(self)
     }
 }
 

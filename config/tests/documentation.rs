@@ -29,6 +29,8 @@ fn the_document_has_every_key_with_its_range_and_default() {
         table("[[bridge]]", keys::BRIDGE),
         table("[[bridge.port]]", keys::PORT),
         table("[[bridge.tunnel]]", keys::TUNNEL),
+        table("[[acl.group]]", keys::ACL_GROUP),
+        table("[[acl.group.rule]]", keys::ACL_RULE),
     ];
     for table in tables {
         assert!(DOCUMENT.contains(&table), "docs/operations.md lacks this table:\n\n{table}");

@@ -96,12 +96,12 @@ fn unknown_keys_and_broken_text() {
     refused(
         "vlan = 10\n\n",
         "vlam = 10\n\n",
-        "weft.toml:15: bridge[br0].port[vm1].vlam: unknown field `vlam`, expected one of `name`, `type`, `backend`, `netns`, `mtu`, `persistent`, `mac`, `ofport`, `mode`, `vlan`, `trunks`, `priority_tags`, `protected`, `file`, `loop`, `peer`",
+        "weft.toml:15: bridge[br0].port[vm1].vlam: unknown field `vlam`, expected one of `name`, `type`, `backend`, `netns`, `mtu`, `persistent`, `mac`, `ofport`, `mode`, `vlan`, `trunks`, `priority_tags`, `protected`, `file`, `loop`, `peer`, `acl`, `acl_egress`, `acl_multicast`, `port_security`",
     );
     refused(
         "[switch]",
         "[swich]",
-        "weft.toml:2: swich: unknown field `swich`, expected `switch` or `bridge`",
+        "weft.toml:2: swich: unknown field `swich`, expected one of `switch`, `bridge`, `acl`",
     );
     refused(
         "workers = [1, 3]",
@@ -214,4 +214,54 @@ fn patch_ports_and_tunnels_by_flow() {
         "10.0.0.2\"\nkey = \"flow\"\n[[bridge.tunnel]]\nname=\"vx2\"\ntype=\"vxlan\"\nlocal=\"10.0.0.1\"\nremote=\"10.0.0.2\"\nkey=\"flow\"",
         "weft.toml:33: bridge[br0].tunnel[vx2].remote: vxlan packets from 10.0.0.2 to 10.0.0.1 with any other key belong to tunnel vx1 already",
     );
+}
+
+const GROUPS: &str = r#"
+[[bridge]]
+name = "br0"
+port = [{ name = "vm1", acl = "web", port_security = [{ mac = "02:00:00:00:00:01", ip = "10.0.0.1" }] }]
+
+[[acl.group]]
+name = "web"
+members = ["10.1.0.0/16"]
+
+[[acl.group.rule]]
+direction = "ingress"
+protocol = "tcp"
+ports = "80-90"
+remote = "web"
+"#;
+
+/// The rule's text in place of which another is refused.
+#[track_caller]
+fn group_refused(from: &str, to: &str, expected: &str) {
+    let text = GROUPS.replacen(from, to, 1);
+    assert_ne!(text, GROUPS, "'{from}' is not in the text");
+    let refused = Config::from_toml(&text, "f").map(|_| ()).map_err(|error| error.to_string());
+    assert_eq!(refused, Err(expected.to_owned()));
+}
+
+#[test]
+fn security_groups() {
+    let config = Config::from_toml(GROUPS, "f").unwrap();
+    assert_eq!(Config::from_toml(&config.to_toml(), "printed").unwrap(), config);
+    let rule = "acl.group[web].rule[0]";
+    for (from, to, line, problem) in [
+        ("80-90", "90-80", 13, format!("{rule}.ports: '90-80' is not a range of ports: the first is above the last")),
+        ("80-90", "80-70000", 13, format!("{rule}.ports: 70000 is out of range: 0 to 65535")),
+        ("remote = \"web\"", "remote = \"db\"", 14, format!("{rule}.remote: there is no group 'db'")),
+        ("remote = \"web\"", "remote = \"10.0.0.1/8\"", 14, format!("{rule}.remote: '10.0.0.1/8' is not a network: bits beyond its length are set")),
+        ("remote = \"web\"", "remote = \"2001:db8::/32\"", 14, format!("{rule}.remote: the rule can never match: 2001:db8::/32 is no ipv4 network")),
+        ("\"tcp\"", "\"icmp\"", 13, format!("{rule}.ports: the rule can never match: protocol icmp has no ports; tcp, udp and sctp have")),
+        ("\"tcp\"", "\"icmpv6\"", 12, format!("{rule}.protocol: the rule can never match: there is no protocol icmpv6 in ipv4")),
+        ("ports = \"80-90\"", "icmp = 8", 13, format!("{rule}.icmp: the rule can never match: protocol tcp has no ICMP type; icmp and icmpv6 have")),
+        ("acl = \"web\"", "acl = \"web,db\"", 4, "bridge[br0].port[vm1].acl: there is no group 'db'".to_owned()),
+        ("acl = \"web\"", "acl = [\"web\", \"web\"]", 4, "bridge[br0].port[vm1].acl: an item is there twice".to_owned()),
+        ("02:00:00:00:00:01", "01:00:00:00:00:01", 4, "bridge[br0].port[vm1].port_security: 01:00:00:00:00:01 is not the address of one station: expected one that is neither a group's nor all zeros".to_owned()),
+        ("\"10.0.0.1\"", "\"10.0.0\"", 4, "bridge[br0].port[vm1].port_security[0]: '10.0.0' is not an address or a network, as in 192.0.2.1, 10.0.0.0/8 or 2001:db8::/32".to_owned()),
+        ("name = \"vm1\",", "name = \"vm1\", type = \"patch\", peer = \"x\",", 4, "bridge[br0].port[vm1].acl: a port of type patch takes no acl: only ports with a device do".to_owned()),
+        ("name = \"web\"", "name = \"10.0.0.1\"", 7, "acl.group[10.0.0.1].name: '10.0.0.1' is not the name of a group: 1 to 63 letters, digits, '.', '_' and '-', a letter or digit first, and not any".to_owned()),
+    ] {
+        group_refused(from, to, &format!("f:{line}: {problem}"));
+    }
 }

@@ -1,11 +1,15 @@
 //! Properties of configurations: text and structure are the same thing, and a difference leads to its target.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
+use serde_json::json;
+use weft_config::acl::{Acl, Group, Rule};
 use weft_config::control::{Op, Request, parse_request, to_line};
 use weft_config::model::{Bridge, Idle, StaticEntry, Switch, VniMap, Workers};
 use weft_config::value::Value;
@@ -179,19 +183,62 @@ fn config() -> impl Strategy<Value = Config> {
     ];
     let bridges = subsequence((0..3u8).collect::<Vec<_>>(), 0..=3)
         .prop_flat_map(|names| names.into_iter().map(|name| (Just(name), bridge())).collect::<Vec<_>>());
-    (workers, 1024u32..=4_194_304, any::<bool>(), bridges).prop_map(|(workers, frames, spin, bridges)| {
+    let rest = (bridges, groups(), any::<u8>());
+    (workers, 1024u32..=4_194_304, any::<bool>(), rest).prop_map(|(workers, frames, spin, rest)| {
+        let (bridges, groups, bound) = rest;
         let idle = if spin { Idle::Spin } else { Idle::Auto };
         let switch = Switch { workers, frames: parse(frames), idle, socket_group: Some(parse("weft")) };
-        let mut config = Config { switch, bridges: Vec::new() };
+        let mut config = Config { switch, bridges: Vec::new(), acl: Acl { groups } };
+        let names: Vec<String> = config.acl.groups.iter().map(|group| group.name.to_string()).collect();
         for (index, mut bridge) in bridges {
             renamed(&mut bridge, index);
+            for (at, port) in
+                bridge.ports.iter_mut().enumerate().filter(|(at, _)| at % 3 == usize::from(bound) % 3)
+            {
+                port.acl = parse(names.get(at % 4..).unwrap_or_default().join(","));
+                port.acl_multicast = bound % 2 == 0;
+                port.port_security = parse("02:00:00:00:00:01 10.0.0.0/24,02:00:00:00:00:01 2001:db8::1");
+            }
             config.bridges.push(bridge);
         }
         config
     })
 }
 
+/// Security groups that name each other.
+fn groups() -> impl Strategy<Value = Vec<Group>> {
+    let names = subsequence(vec!["web", "db", "default", "4f5e"], 0..=4);
+    let members = subsequence(vec!["10.0.0.1", "10.1.0.0/16", "2001:db8::/32", "::/0"], 0..=4);
+    let rules = subsequence((0..6usize).collect::<Vec<_>>(), 0..=6);
+    let group = (members, rules, maybe(1u32..9));
+    (names, proptest::collection::vec(group, 4)).prop_map(|(names, groups)| {
+        let ids = names.iter().zip(&groups).map(|(_, (_, _, id))| *id).collect::<Vec<_>>();
+        let made = names.iter().zip(groups).enumerate().map(|(at, (name, (members, rules, id)))| {
+            let mut group = Group::new(parse(name));
+            group.id = id.filter(|id| !ids[..at].contains(&Some(*id))).map(parse);
+            group.members = members.into_iter().map(parse).collect();
+            group.rules = rules.into_iter().map(|rule| acl_rule(rule, names[0])).collect();
+            group
+        });
+        made.collect()
+    })
+}
+
+fn acl_rule(number: usize, remote: &str) -> Rule {
+    let text = [
+        json!({"direction": "egress"}),
+        json!({"direction": "ingress", "protocol": "tcp", "ports": "80-90", "remote": remote}),
+        json!({"direction": "ingress", "protocol": 6, "ports": 22, "remote": "10.0.0.0/8"}),
+        json!({"direction": "egress", "ethertype": "ipv6", "protocol": "icmpv6", "icmp": "128/0"}),
+        json!({"direction": "ingress", "protocol": "icmp", "icmp": 8, "stateless": true}),
+        json!({"direction": "egress", "ethertype": "ipv6", "protocol": 89, "remote": "2001:db8::1", "id": 77}),
+    ];
+    serde_json::from_value(text[number].clone()).unwrap()
+}
+
 fn sorted(mut config: Config) -> Config {
+    config.acl.groups.sort_by(|a, b| a.name.cmp(&b.name));
+    config.acl.groups.iter_mut().for_each(|group| group.rules.sort_by_key(|rule| rule.id));
     config.bridges.sort_by(|a, b| a.name.cmp(&b.name));
     for bridge in &mut config.bridges {
         bridge.ports.sort_by(|a, b| a.name.cmp(&b.name));

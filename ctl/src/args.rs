@@ -64,6 +64,11 @@ pub enum Command {
         #[command(subcommand)]
         command: crate::flow::MeterCommand,
     },
+    /// Security groups: what ports that are bound to them may send and receive.
+    Acl {
+        #[command(subcommand)]
+        command: crate::acl::AclCommand,
+    },
     /// What workers remember of the flows of a port.
     Cache {
         #[command(subcommand)]
@@ -213,7 +218,7 @@ pub enum Stats {
 }
 
 /// The keys of a table for a command's help.
-fn list(keys: &[Key]) -> String {
+pub fn list(keys: &[Key]) -> String {
     let mut text = "Keys:".to_owned();
     for key in keys.iter().filter(|key| key.name != "name") {
         let default = match key.default {

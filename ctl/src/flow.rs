@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use weft_config::control::{
     CachedFlow, Counted, FlowDump, FlowOp, FlowReply, FlowText, GroupDump, GroupStatus, MeterStatus, Op,
-    Reply, Verb,
+    Reply, RuleStatus, Verb,
 };
 use weft_wire::PortName;
 
@@ -354,7 +354,7 @@ pub fn render(command: &Command, reply: &FlowReply) -> String {
             _ => String::new(),
         },
         FlowReply::Differences { differences } => crate::text::applied(differences),
-        FlowReply::Rules { rules, .. } => rules.iter().map(|rule| format!("{}\n", rule.text)).collect(),
+        FlowReply::Rules { rules, .. } => rules.iter().map(rule).collect(),
         FlowReply::Groups { groups } => groups.iter().map(|one| group(one, no_stats)).collect(),
         FlowReply::Meters { meters } => meters.iter().map(|one| meter(one, no_stats)).collect(),
         FlowReply::Cached { flows } => flows.iter().map(cached).collect(),
@@ -366,6 +366,12 @@ fn changed(added: u64, replaced: u64, removed: u64) -> String {
     let said: Vec<String> =
         parts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
     if said.is_empty() { "nothing changed\n".to_owned() } else { format!("{}\n", said.join(", ")) }
+}
+
+/// Weft's own rules say whose they are, behind what flow text has.
+fn rule(rule: &RuleStatus) -> String {
+    let owner = if rule.owner.is_empty() { String::new() } else { format!("  # {}", rule.owner) };
+    format!("{}{owner}\n", rule.text)
 }
 
 fn counted(what: &str, counted: &Counted) -> String {

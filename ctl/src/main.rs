@@ -8,6 +8,7 @@
 
 #![forbid(unsafe_code)]
 
+mod acl;
 mod args;
 mod client;
 mod flow;

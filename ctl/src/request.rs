@@ -82,6 +82,7 @@ pub fn operations(command: &Command) -> Result<Vec<Op>, UsageError> {
         Command::Tunnel { command } => tunnel(command)?,
         Command::Vni { command } => vni(command)?,
         Command::Fdb { command } => fdb(command)?,
+        Command::Acl { command } => crate::acl::operation(command)?,
         Command::Stats { what: None } => {
             return Ok(vec![Op::StatsPorts, Op::StatsDrops, Op::StatsCache, Op::StatsWorkers]);
         }
@@ -103,7 +104,7 @@ pub fn operations(command: &Command) -> Result<Vec<Op>, UsageError> {
     Ok(vec![op])
 }
 
-fn one(change: Change) -> Op {
+pub fn one(change: Change) -> Op {
     Op::Apply { changes: vec![change] }
 }
 
@@ -235,7 +236,7 @@ fn one_line(error: &impl ToString) -> String {
 }
 
 /// `key=value` words by key, each at most once.
-fn pairs<'a>(
+pub fn pairs<'a>(
     what: &str,
     words: &[String],
     keys: &[&'a str],
@@ -257,7 +258,7 @@ fn pairs<'a>(
 }
 
 /// The words as JSON strings by key; the empty one is null, which stands for the default.
-fn json_pairs(what: &str, words: &[String], keys: &[Key]) -> Result<BTreeMap<String, Json>, UsageError> {
+pub fn json_pairs(what: &str, words: &[String], keys: &[Key]) -> Result<BTreeMap<String, Json>, UsageError> {
     let names: Vec<&str> = keys.iter().map(|key| key.name).filter(|name| *name != "name").collect();
     let pairs = pairs(what, words, &names)?;
     let json = |key: &str, text: String| match (key, text.as_str()) {
@@ -316,7 +317,8 @@ fn settings<T: DeserializeOwned>(
     Ok(set)
 }
 
-fn read<T: DeserializeOwned>(what: &str, given: BTreeMap<String, Json>) -> Result<T, UsageError> {
+/// The object that these keys make.
+pub fn read<T: DeserializeOwned>(what: &str, given: BTreeMap<String, Json>) -> Result<T, UsageError> {
     let json = Json::Object(given.into_iter().collect());
     serde_path_to_error::deserialize(json).map_err(|error| {
         let place = format!("{what}: {}", error.path());

@@ -40,6 +40,7 @@ pub fn render(command: &Command, reply: &Reply) -> String {
         (_, Reply::Config { toml, .. }) => toml.clone(),
         (_, Reply::Version { version }) => format!("weftd {version}\n"),
         (command, Reply::Flow(reply)) => crate::flow::render(command, reply),
+        (_, Reply::Acl { groups, ports }) => crate::acl::shown(groups, ports),
     }
 }
 

@@ -199,6 +199,9 @@ pub struct RuleStatus {
     pub actions: String,
     /// The whole rule as `ovs-ofctl dump-flows` prints it.
     pub text: String,
+    /// Whose it is, if it is one of weft's own: "group web, rule 2".
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub owner: String,
 }
 
 /// Packets and octets.

@@ -15,10 +15,12 @@
 //!
 //! What is not a request is answered with the code `bad_request` and its `id` if it has one, 0 otherwise.
 
+mod acl;
 mod flow;
 mod status;
 mod trace;
 
+pub use acl::{AclGroupStatus, AclPortStatus, AclRuleStatus};
 pub use flow::{
     CachedFlow, Counted, FlowDump, FlowOp, FlowReply, FlowText, GroupDump, GroupStatus, MAX_BUNDLE,
     MeterStatus, RuleStatus, Verb,
@@ -113,6 +115,12 @@ pub enum Op {
     Trace(TraceRequest),
     /// Flow tables: [`Reply::Flow`].
     Flow(FlowOp),
+    /// Security groups and the ports with a guard, or those of this name only: [`Reply::Acl`].
+    AclShow {
+        /// A group's or a port's.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        name: Option<String>,
+    },
 }
 
 impl Op {
@@ -243,6 +251,10 @@ pub enum Reply {
         trace: Box<TraceReport>,
     },
     Flow(FlowReply),
+    Acl {
+        groups: Vec<AclGroupStatus>,
+        ports: Vec<AclPortStatus>,
+    },
 }
 
 /// Why a request was not done.
@@ -283,9 +295,10 @@ pub enum Code {
 impl From<ChangeError> for Refusal {
     fn from(error: ChangeError) -> Self {
         let code = match error {
-            ChangeError::NoSuchBridge(_) | ChangeError::NoSuchPort(_) | ChangeError::NoSuchTunnel(_) => {
-                Code::NotFound
-            }
+            ChangeError::NoSuchBridge(_)
+            | ChangeError::NoSuchPort(_)
+            | ChangeError::NoSuchTunnel(_)
+            | ChangeError::NoSuchGroup(_) => Code::NotFound,
             _ => Code::Refused,
         };
         Refusal::new(code, error)

@@ -25,6 +25,9 @@ pub fn answer(op: FlowOp) -> Result<FlowReply, Refusal> {
             Verb::FlowAdd => FlowReply::Changed { added: 2, replaced: 1, removed: 0 },
             _ => FlowReply::Changed { added: 0, replaced: 0, removed: 0 },
         },
+        FlowOp::Dump(dump) if dump.all && dump.filter.is_empty() => {
+            FlowReply::Rules { rules: vec![own_rule()], next: None }
+        }
         FlowOp::Dump(_) => FlowReply::Rules { rules: vec![rule("priority=10,arp", 3)], next: Some(4) },
         FlowOp::Next { .. } => FlowReply::Rules { rules: vec![rule("priority=0", 1200)], next: None },
         FlowOp::Groups(_) => FlowReply::Groups {
@@ -63,6 +66,13 @@ pub fn answer(op: FlowOp) -> Result<FlowReply, Refusal> {
             ],
         },
     })
+}
+
+/// A rule of weft's own tables.
+fn own_rule() -> RuleStatus {
+    let text =
+        "cookie=0xac11000100020000, duration=1.5s, table=269, n_packets=3, tcp,reg7=0x1 actions=permit";
+    RuleStatus { text: text.to_owned(), owner: "group web, rule 2".to_owned(), ..rule("tcp,reg7=0x1", 3) }
 }
 
 fn rule(matches: &str, packets: u64) -> RuleStatus {

@@ -48,6 +48,12 @@ const COMMANDS: &[(&str, &str)] = &[
     ("meter-dump-no-stats", "meter dump br0 --no-stats"),
     ("cache-show", "cache show vm1 --limit 2"),
     ("json-flow-dump", "--json flow dump br0"),
+    ("acl-show", "acl show"),
+    ("acl-show-port", "acl show vm1"),
+    ("acl-rule-add-help", "acl rule add --help"),
+    ("acl-help", "acl --help"),
+    ("json-acl-show", "--json acl show web"),
+    ("flow-dump-all", "flow dump br0 --all"),
     ("json-port-set", "--json port set vm1 vlan=20 mtu="),
 ];
 

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod acl;
 mod commands;
 mod flows;
 mod golden;

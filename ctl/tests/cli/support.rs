@@ -133,6 +133,7 @@ fn answer(op: Op) -> Result<Reply, Refusal> {
         Op::StatsWorkers => Reply::Workers { workers: switch.workers },
         Op::Show => Reply::Switch { switch: Box::new(switch) },
         Op::Flow(op) => Reply::Flow(crate::flows::answer(op)?),
+        Op::AclShow { name } => crate::acl::answer(name.as_deref())?,
     })
 }
 

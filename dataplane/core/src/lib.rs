@@ -36,6 +36,7 @@ pub mod facts;
 pub mod faults;
 pub mod fdb;
 pub mod flows;
+mod fold;
 pub mod forward;
 pub mod fragments;
 pub mod held;

@@ -1,10 +1,11 @@
 //! What of a packet can matter, bridge by bridge: the union of what is read in its own tables and, through patch ports, in
-//! those of other bridges. Every port of a bridge has its mask.
+//! those of other bridges. Every port of a bridge has its mask; a guarded one has what its guards read on top.
 
 use std::collections::{BTreeSet, HashMap};
 
 use crate::key::{KeyMask, PortId};
-use crate::snapshot::{BridgeId, Model, PortKind};
+use crate::pipeline::policy::CLAIMS;
+use crate::snapshot::{BridgeId, Model, PortKind, PortSpec};
 use crate::tables::{Edge, TableId, Tables};
 use crate::vlan::{VlanMode, VlanSet};
 
@@ -12,6 +13,8 @@ use crate::vlan::{VlanMode, VlanSet};
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Reads {
     mask: KeyMask,
+    /// What is read, besides, of packets from the bridge's guarded ports.
+    guarded: KeyMask,
     lengths: Vec<u16>,
     /// Whether they can take the outermost tag off, so that who comes next reads the second in its place.
     pops: bool,
@@ -21,12 +24,22 @@ impl Reads {
     /// What these tables can read of a packet that enters the first of them.
     pub fn of(tables: &Tables) -> Reads {
         let reach = tables.reads(TableId::FIRST);
-        Reads { mask: reach.mask, lengths: reach.lengths().collect(), pops: reach.has(Edge::PopVlan) }
+        let own = |entry| tables.table(entry).is_some_and(|table| !table.is_empty());
+        let guarded = match own(TableId::FROM_GUARDED) {
+            true => unclaimed(tables.reads(TableId::FROM_GUARDED).mask).union(&KeyMask::TAG),
+            false => KeyMask::INGRESS,
+        };
+        // Which connections a packet can belong to is decided by its VLAN.
+        let tag = if own(TableId::TO_GUARDED) { KeyMask::TAG } else { KeyMask::INGRESS };
+        let pops = reach.has(Edge::PopVlan);
+        let lengths = reach.lengths().flat_map(with_tags).collect();
+        Reads { mask: reach.mask.union(&tag), guarded, lengths, pops }
     }
 
     /// Reads what `other` reads as well.
     pub fn add(&mut self, other: &Reads) {
         self.mask = self.mask.union(&other.mask);
+        self.guarded = self.guarded.union(&other.guarded);
         self.lengths.extend(&other.lengths);
         self.pops |= other.pops;
     }
@@ -40,11 +53,48 @@ pub fn own_reads(model: &Model) -> OwnReads {
     model.bridges.iter().map(|bridge| (bridge.id, Reads::of(&bridge.flows.load()))).collect()
 }
 
-/// Each bridge's mask, and the lengths that packets are compared with, ascending.
-pub fn of(model: &Model, reads: &OwnReads) -> (HashMap<BridgeId, KeyMask>, Vec<u16>) {
+/// A length that packets are compared with, and what that is for one that has got up to two tags or labels, or lost as many.
+fn with_tags(length: u16) -> impl Iterator<Item = u16> {
+    [-8, -4, 0, 4, 8].into_iter().map(move |octets| length.saturating_add_signed(octets))
+}
+
+/// Without what is read of each packet by itself.
+fn unclaimed(mut mask: KeyMask) -> KeyMask {
+    for word in CLAIMS {
+        if let Some(bits) = mask.0.get_mut(word) {
+            *bits = 0;
+        }
+    }
+    mask
+}
+
+/// What of packets can matter.
+#[derive(Clone, Debug, Default)]
+pub struct Masks {
+    /// Of each bridge's packets.
+    pub bridges: HashMap<BridgeId, KeyMask>,
+    /// Besides, of packets from its guarded ports.
+    guarded: HashMap<BridgeId, KeyMask>,
+    /// The lengths that packets are compared with, ascending.
+    pub lengths: Vec<u16>,
+}
+
+impl Masks {
+    /// What of packets from that port can matter; `None` if it is on no bridge.
+    pub fn of_port(&self, port: &PortSpec) -> Option<KeyMask> {
+        let bridge = port.bridge?;
+        let mask = self.bridges.get(&bridge)?;
+        let guarded = self.guarded.get(&bridge).filter(|_| port.guard.from);
+        Some(guarded.map_or(*mask, |guarded| mask.union(guarded)))
+    }
+}
+
+/// What of packets can matter, if that is what bridges' tables read.
+pub fn of(model: &Model, reads: &OwnReads) -> Masks {
     let lengths: BTreeSet<u16> = reads.values().flat_map(|reads| reads.lengths.iter().copied()).collect();
     let mut masks: HashMap<BridgeId, KeyMask> =
         reads.iter().map(|(id, reads)| (*id, reads.mask.union(&KeyMask::INGRESS))).collect();
+    let guarded = reads.iter().map(|(id, reads)| (*id, reads.guarded)).collect();
     let links = links(model, reads);
     // As far as patch ports lead.
     loop {
@@ -56,7 +106,7 @@ pub fn of(model: &Model, reads: &OwnReads) -> (HashMap<BridgeId, KeyMask>, Vec<u
             }
         }
         if masks == before {
-            return (masks, lengths.into_iter().collect());
+            return Masks { bridges: masks, guarded, lengths: lengths.into_iter().collect() };
         }
     }
 }
@@ -83,7 +133,7 @@ impl Link {
 fn links(model: &Model, reads: &OwnReads) -> Vec<Link> {
     let bridge_of: HashMap<PortId, BridgeId> =
         model.ports.iter().filter_map(|port| Some((port.id, port.bridge?))).collect();
-    let link = |port: &crate::snapshot::PortSpec| {
+    let link = |port: &PortSpec| {
         let PortKind::Patch(Some(peer)) = port.kind else { return None };
         let (from, to) = (port.bridge?, *bridge_of.get(&peer)?);
         let strips = port.vlan != VlanMode::Trunk(VlanSet::all());

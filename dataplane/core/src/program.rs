@@ -22,6 +22,7 @@ use crate::doubt::Doubts;
 use crate::edit::{Edit, Edits};
 use crate::encap::Template;
 use crate::epoch::Epochs;
+use crate::fold::{folded, leaves};
 use crate::key::{KeyMask, PortId};
 use crate::snapshot::Snapshot;
 use crate::tables::{Meter, Rule};
@@ -405,7 +406,7 @@ impl Program {
 
     fn compile(verdict: &Verdict, snapshot: &Snapshot, (hash, published): (u64, u64)) -> (Program, Hot) {
         let mut steps = Vec::new();
-        compile(verdict, snapshot, &verdict.ops, &mut steps);
+        compile(verdict, snapshot, &folded(verdict), &mut steps);
         let ends = match verdict.ops.iter().any(|op| matches!(op, Op::PacketIn(_))) {
             true => DropReason::ToController,
             false => verdict.drop.unwrap_or(DropReason::NoDestination),
@@ -454,11 +455,6 @@ impl Program {
 fn fold(hash: u64, number: u64) -> u64 {
     let product = u128::from(hash ^ number) * u128::from(0x9e37_79b9_7f4a_7c15_u64);
     (product as u64 ^ (product >> 64) as u64).rotate_left(23)
-}
-
-/// Whether somebody gets to see the packet by this step.
-fn leaves(op: &Op) -> bool {
-    matches!(op, Op::Output(_) | Op::PacketIn(_) | Op::Meter(_) | Op::Sample { .. })
 }
 
 fn compile(verdict: &Verdict, snapshot: &Snapshot, ops: &[Op], steps: &mut Vec<Step>) {

@@ -191,15 +191,14 @@ impl Publisher {
 
     /// Whether masks compare so with those that `reads` would make, and lengths are the same.
     fn compare_masks(&self, reads: &OwnReads, fits: impl Fn(&KeyMask, &KeyMask) -> bool) -> bool {
-        let (masks, lengths) = masks::of(&self.model, reads);
+        let masks = masks::of(&self.model, reads);
         let snapshot = self.published.load();
-        let needed = |port: &Port| port.spec.bridge.and_then(|id| masks.get(&id));
-        lengths == snapshot.lengths
+        masks.lengths == snapshot.lengths
             && snapshot
                 .ports
                 .iter()
                 .flatten()
-                .all(|port| needed(port).is_none_or(|mask| fits(&port.mask, mask)))
+                .all(|port| masks.of_port(&port.spec).is_none_or(|mask| fits(&port.mask, &mask)))
     }
 
     /// Publishes the same again, with key masks as the tables need them now, and for what a bridge's are about to read.
@@ -208,12 +207,13 @@ impl Publisher {
     }
 
     fn build(&self, old: &Snapshot, model: &Model, changes: &mut Changes) -> Snapshot {
-        let (masks, lengths) = masks::of(model, &self.reads);
+        let masks = masks::of(model, &self.reads);
+        let lengths = masks.lengths.clone();
         let other_lengths = lengths != old.lengths;
         let mut snapshot = Snapshot { generation: old.generation + 1, lengths, ..Snapshot::default() };
         for spec in &model.ports {
             // Even of a port without a bridge: packets of two ports are never one flow.
-            let mask = spec.bridge.and_then(|id| masks.get(&id)).copied().unwrap_or(KeyMask::INGRESS);
+            let mask = masks.of_port(spec).unwrap_or(KeyMask::INGRESS);
             let other_class = other_lengths && mask.reads_length();
             let other_mask = old.port(spec.id).is_some_and(|port| port.mask != mask || other_class);
             let other_home = spec.bridge.is_some_and(|id| changes.homes.contains(&id));
@@ -228,7 +228,7 @@ impl Publisher {
             };
             put(&mut snapshot.ports, spec.id.index(), Arc::new(port));
         }
-        snapshot.vteps = self.build_vteps(old, model, &masks, changes);
+        snapshot.vteps = self.build_vteps(old, model, &masks.bridges, changes);
         snapshot.routes = self.build_routes(model, changes);
         for spec in &model.bridges {
             put(

@@ -72,8 +72,19 @@ pub struct PortSpec {
     pub protected: bool,
     /// Whether frames can leave by it.
     pub up: bool,
+    /// Which of weft's own tables its packets go through.
+    pub guard: Guard,
     /// What is behind it.
     pub kind: PortKind,
+}
+
+/// Which of weft's own tables a port's packets go through: port security and security groups.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Guard {
+    /// What comes in by it: from [`TableId::FROM_GUARDED`](crate::tables::TableId::FROM_GUARDED) on.
+    pub from: bool,
+    /// What is to leave by it: from [`TableId::TO_GUARDED`](crate::tables::TableId::TO_GUARDED) on.
+    pub to: bool,
 }
 
 /// What is behind a port.

@@ -178,3 +178,28 @@ fn a_trace_of_a_packet_to_its_own_sender_goes_where_the_packet_goes() {
     .unwrap();
     assert_eq!(trace.dropped.unwrap().reason, weft_wire::DropReason::SamePort);
 }
+
+#[test]
+fn a_packet_is_as_long_as_its_tags_and_labels_have_made_it_by_then() {
+    let length = frame(mac(1), mac(2)).len();
+    // (what is done before, octets that are added by that)
+    let cases = [
+        ("", 0),
+        ("push_vlan:0x8100,", 4),
+        ("push_vlan:0x8100,push_vlan:0x8100,", 8),
+        ("push_vlan:0x8100,strip_vlan,", 0),
+        ("push_mpls:0x8847,", 4),
+        ("clone(push_vlan:0x8100,output:4),", 0),
+    ];
+    for (before, added) in cases {
+        for (against, larger) in [(length + added - 1, true), (length + added, false)] {
+            let check = format!("actions={before}check_pkt_larger({against})->NXM_NX_REG0[0],resubmit(,1)");
+            let rules = [&*check, "table=1,reg0=1,actions=output:2", "table=1,reg0=0,actions=output:3"];
+            let copy = before.starts_with("clone").then_some(4);
+            let expected: Vec<u16> = copy.into_iter().chain([if larger { 2 } else { 3 }]).collect();
+            let mut reached = ports(&mut switch(&[], [&rules, &[]]));
+            reached.sort_by_key(|port| std::cmp::Reverse(*port == 4));
+            assert_eq!(reached, expected, "{check}");
+        }
+    }
+}

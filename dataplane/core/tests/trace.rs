@@ -362,7 +362,7 @@ fn chain(clones: usize) -> Vec<FlowMod> {
         ..rule(
             1,
             Match::any(),
-            &nested(vec![Action::Resubmit { in_port: None, table: Some(next), ct: false }], clones),
+            &nested(vec![Action::Resubmit { in_port: None, table: Some(next.into()), ct: false }], clones),
         )
     };
     (0..253).map(|table| go(table, table + 1)).chain([go(253, 0)]).collect()

@@ -5,7 +5,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use weft_wire::{Mac, OfPort};
+use weft_wire::{DropReason, Mac, OfPort};
 
 use crate::field::{Field, Subfield};
 
@@ -126,8 +126,8 @@ pub enum Action {
     Resubmit {
         /// Another `in_port` for the look-up.
         in_port: Option<OfPort>,
-        /// Another table than this one.
-        table: Option<u8>,
+        /// Another table than this one; above 255, one of weft's own, which no text names.
+        table: Option<u16>,
         /// Look up by the connection's original direction.
         ct: bool,
     },
@@ -185,6 +185,17 @@ pub enum Action {
     },
     /// `goto_table:N`
     GotoTable(u8),
+    /// What only rules of weft's own tables do: it is printed, but no text is read as it.
+    Own(Own),
+}
+
+/// The outcome of weft's own tables (port security and security groups): the look-ups end with it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Own {
+    /// `permit`: the packet goes on to the user's tables, or leaves by the port.
+    Permit,
+    /// `drop(REASON)`: it doesn't.
+    Drop(DropReason),
 }
 
 impl Action {
@@ -444,8 +455,8 @@ pub struct Ct {
     pub force: bool,
     /// `zone=`: a number, or the low 16 bits of a field.
     pub zone: CtZone,
-    /// `table=`: where the packet goes on, tracked.
-    pub table: Option<u8>,
+    /// `table=`: where the packet goes on, tracked. Above 255 it is one of weft's own, which no text names.
+    pub table: Option<u16>,
     /// `alg=`
     pub helper: Option<CtHelper>,
     /// `nat` or `nat(..)`

@@ -268,7 +268,7 @@ fn ct() -> impl Strategy<Value = Action> {
         Just(Action::Move { source: Subfield::whole(Field::Reg0), target: Subfield::whole(Field::CtMark) }),
     ];
     let flags = (any::<bool>(), any::<bool>(), any::<bool>());
-    (flags, zone, option::of(0..=254u8), option::of(nat()), vec(exec, 0..3)).prop_map(
+    (flags, zone, option::of(0..=254u16), option::of(nat()), vec(exec, 0..3)).prop_map(
         |((commit, force, ftp), zone, table, nat, exec)| {
             let helper = ftp.then_some(CtHelper::Ftp);
             Action::Ct(Box::new(Ct {
@@ -328,10 +328,8 @@ fn forward() -> impl Strategy<Value = Action> {
         any::<u32>().prop_map(Action::SetQueue),
         Just(Action::PopQueue),
         (0..=GroupMod::MAX).prop_map(Action::Group),
-        (option::of(0..0xff00u16), 0..=254u8, any::<bool>()).prop_map(|(port, table, ct)| Action::Resubmit {
-            in_port: port.map(OfPort),
-            table: Some(table),
-            ct
+        (option::of(0..0xff00u16), 0..=254u16, any::<bool>()).prop_map(|(port, table, ct)| {
+            Action::Resubmit { in_port: port.map(OfPort), table: Some(table), ct }
         }),
         (0..0xff00u16, any::<bool>()).prop_map(|(port, ct)| Action::Resubmit {
             in_port: Some(OfPort(port)),

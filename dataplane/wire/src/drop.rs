@@ -57,6 +57,26 @@ drop_reasons! {
     TableMiss => "table_miss",
     /// A rule's actions are `drop`.
     RuleDrop => "rule_drop",
+    /// The source Ethernet address is not one that the port may send from.
+    SpoofedMac => "spoofed_mac",
+    /// The source IP address is not one that the port may send from with that Ethernet address.
+    SpoofedIp => "spoofed_ip",
+    /// An ARP packet claims an address that is not the port's.
+    SpoofedArp => "spoofed_arp",
+    /// A neighbour discovery packet claims an address that is not the port's.
+    SpoofedNd => "spoofed_nd",
+    /// A router advertisement from a guarded port.
+    RogueRa => "rogue_ra",
+    /// A DHCP server's answer from a guarded port.
+    RogueDhcp => "rogue_dhcp",
+    /// A DHCPv6 server's answer from a guarded port.
+    RogueDhcpv6 => "rogue_dhcpv6",
+    /// No rule of the port's security groups permits what it sends.
+    AclEgress => "acl_egress",
+    /// No rule of a port's security groups permits what is sent to it.
+    AclIngress => "acl_ingress",
+    /// Connection tracking takes the packet for invalid, and it goes through security groups.
+    AclInvalid => "acl_invalid",
     /// A rule names a port that is not there.
     NoSuchPort => "no_such_port",
     /// A rule names a group that is not there.

@@ -94,6 +94,7 @@ pub fn run(places: &Places) -> Result<(), Fatal> {
         start,
         rest: start,
         flow_sessions: crate::flows::Sessions::default(),
+        acl: crate::acl::Acl::default(),
         samples: vec![Sample::default(); datapath.workers()],
         datapath,
         pins,

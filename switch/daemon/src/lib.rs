@@ -3,8 +3,10 @@
 //! * [`assemble`] wires everything together, in one function; [`event_loop`] then runs on the control thread.
 //! * [`switch`] holds the state, and makes it equal to a configuration ([`reconcile`]): [`device`]s are opened, the
 //!   [`underlay`] is followed, and the dataplane's [`model`] is published.
+//! * [`acl`] makes rules of port security and security groups.
 //! * [`control`] serves the control socket, [`status`] says what there is to say, `trace` what would happen to a packet.
 
+pub mod acl;
 pub mod assemble;
 pub mod control;
 pub mod device;

@@ -8,7 +8,7 @@ use weft_config::port::{Port, PortType};
 use weft_config::tunnel::{KeyMode, Remote, Tos, Tunnel};
 use weft_config::value::NumberSet;
 use weft_config::vlan;
-use weft_core::snapshot::{self, BridgeSpec, Model, Path, PortKind, PortSpec, TunnelKeys, TunnelSpec};
+use weft_core::snapshot::{self, BridgeSpec, Guard, Model, Path, PortKind, PortSpec, TunnelKeys, TunnelSpec};
 use weft_core::vlan::{PriorityTags, VlanMode, VlanSet};
 use weft_io::netlink::Pair;
 use weft_io::xdp::Endpoint;
@@ -38,6 +38,7 @@ impl Switch {
             bridge: None,
             vlan: VlanMode::Trunk(VlanSet::none()),
             priority_tags: PriorityTags::Never,
+            guard: Guard::default(),
             protected: false,
             up: true,
             kind: PortKind::Uplink,
@@ -53,6 +54,7 @@ impl Switch {
             ofport: port.ofport?,
             priority_tags: priority_tags(port.priority_tags),
             protected: port.protected,
+            guard: crate::acl::guard(port),
             ..match state.live {
                 Live::Patch => self.patch_spec(state, port, bridge),
                 _ => device_spec(state, &port.name, bridge),
@@ -154,6 +156,7 @@ fn device_spec(port: &PortState, name: &PortName, bridge: &BridgeState) -> PortS
         bridge: Some(bridge.id),
         vlan: VlanMode::Trunk(VlanSet::all()),
         priority_tags: PriorityTags::Never,
+        guard: Guard::default(),
         protected: false,
         up: matches!(port.live, Live::Open(..)),
         kind: PortKind::Device,

@@ -40,6 +40,10 @@ impl Switch {
     /// Makes the switch equal to `next`, which is valid and complete. Returns the differences, one line each.
     pub fn reconcile(&mut self, next: Config, absence: OnAbsence) -> Result<Vec<String>, Refusal> {
         let lines: Vec<String> = diff(&self.config, &next).iter().map(ToString::to_string).collect();
+        let same = self.config.bridges == next.bridges && self.config.switch == next.switch;
+        if same && self.config.acl != next.acl {
+            return self.reconcile_groups(next, lines);
+        }
         let bridges = self.stage_bridges(&next)?;
         let wanted = wanted_devices(&next);
         self.check_room(&next, &wanted)?;
@@ -63,6 +67,16 @@ impl Switch {
             tracing::info!("[switch] settings take effect when weftd starts again");
         }
         self.commit(bridges, staged, &wanted);
+        lines.iter().for_each(|line| tracing::info!("{line}"));
+        Ok(lines)
+    }
+
+    /// The same where nothing but security groups can have changed: no port is touched.
+    fn reconcile_groups(&mut self, next: Config, lines: Vec<String>) -> Result<Vec<String>, Refusal> {
+        self.store.save(&next).map_err(|error| Refusal::new(Code::Failed, error))?;
+        self.config = next;
+        let removals = self.add_own_rules();
+        self.remove_own_rules(removals);
         lines.iter().for_each(|line| tracing::info!("{line}"));
         Ok(lines)
     }
@@ -241,7 +255,9 @@ impl Switch {
         patches.into_iter().for_each(|name| self.commit_virtual(name, Live::Patch));
         self.underlay.follow(self.tunnel_ends());
         self.forget_routes_without_tunnel();
+        let removals = self.add_own_rules();
         self.publish();
+        self.remove_own_rules(removals);
         for port in gone {
             if let Live::Open(_, handle) = &port.live {
                 handle.discard();

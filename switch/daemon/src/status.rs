@@ -52,6 +52,7 @@ impl Handler for Switch {
             Op::Trace(request) => self.trace(&request),
             Op::Show => Ok(Reply::Switch { switch: Box::new(self.status()) }),
             Op::Flow(op) => self.flow(op).map(Reply::Flow),
+            Op::AclShow { name } => self.show_acl(name.as_deref()),
         }
     }
 }

@@ -50,6 +50,8 @@ pub struct Switch {
     pub(crate) rest: Instant,
     /// Texts and dumps of flow tables that take several requests.
     pub(crate) flow_sessions: crate::flows::Sessions,
+    /// Port security and security groups, as the flow tables have them.
+    pub(crate) acl: crate::acl::Acl,
 }
 
 /// A bridge that exists.

@@ -74,6 +74,10 @@ impl<T: Tracer> Walk<'_, T> {
             Action::Conjunction { .. } | Action::Note(_) => {}
             Action::Ct(ct) => self.connect(here, ct)?,
             Action::CtClear => self.ct_clear(),
+            Action::Own(own) => {
+                self.outcome = Some(*own);
+                self.exit = true;
+            }
             Action::SetQueue(queue) => self.set_queue(*queue),
             Action::PopQueue => self.set_queue(0),
             _ => {
@@ -135,13 +139,15 @@ impl<T: Tracer> Walk<'_, T> {
         within: impl FnOnce(&mut Self) -> Result<(), DropReason>,
     ) -> Result<(), DropReason> {
         let (fields, written, pending) = (self.fields, self.written, self.pending);
-        let (labels, exit, state, tags) = (self.labels, self.exit, self.state, self.tags);
+        let (labels, exit, state) = (self.labels, self.exit, self.state);
+        let (tags, grown) = (self.tags, self.grown);
         let (stack, before, unknown) = (self.stack.clone(), self.before, self.unknown);
         let start = self.begin_copy();
         let result = within(self);
         self.end_copy(start);
         (self.fields, self.written, self.pending) = (fields, written, pending);
-        (self.labels, self.exit, self.state, self.tags) = (labels, exit, state, tags);
+        (self.labels, self.exit, self.state) = (labels, exit, state);
+        (self.tags, self.grown) = (tags, grown);
         (self.stack, self.before, self.unknown) = (stack, before, unknown);
         result
     }

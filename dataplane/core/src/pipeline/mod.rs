@@ -9,6 +9,7 @@
 //!
 //! * `execute`: actions, one after the other; `write`: what they do to fields and headers;
 //! * `output`: ports, patch ports, tunnels, controllers; `normal`: VLAN and FDB switching;
+//! * `policy`: weft's own tables, before and behind the user's;
 //! * `connect`: connections; [`group`]: groups, and the choices that hashes make; `learn`: rules that packets make;
 //! * `mpls`: labels, and what is behind them; [`trace`]: who listens.
 
@@ -19,6 +20,7 @@ mod learn;
 mod mpls;
 mod normal;
 mod output;
+pub(crate) mod policy;
 pub mod trace;
 mod write;
 
@@ -26,6 +28,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use weft_conntrack::{Before, Connections, Translation};
+use weft_flow::action::Own;
 use weft_flow::{Action, Field, Fields, FlowKey, KeyMask, Subfield, Term};
 use weft_io::Packet;
 use weft_wire::{DropReason, OfPort};
@@ -88,10 +91,12 @@ pub fn walk<T: Tracer>(occasion: Occasion<'_>, verdict: &mut Verdict, tracer: &m
         exit: false,
         labels: mpls::Labels::default(),
         tags: 0,
+        grown: 0,
         before: None,
         unknown: Unknown::default(),
         translations: [None; LINKS],
         state: None,
+        outcome: None,
         copy_start: None,
     };
     if let Err(reason) = walk.run() {
@@ -127,6 +132,8 @@ struct Walk<'a, T> {
     labels: mpls::Labels,
     /// Tags that were put in front.
     tags: u8,
+    /// Octets by which tags and labels have made it longer than it came in.
+    grown: i16,
     /// What the last `ct` has said of the packet.
     before: Option<Before>,
     /// Bits of fields that a connection decides, and not the path.
@@ -137,6 +144,8 @@ struct Walk<'a, T> {
     copy_start: Option<usize>,
     /// The range that says what `fields` are, if they haven't changed since it was written down.
     state: Option<Terms>,
+    /// What weft's own tables have said of the packet.
+    outcome: Option<Own>,
 }
 
 /// Where a walk is: on which bridge, and where the packet came in there.
@@ -219,6 +228,9 @@ impl<'a, T: Tracer> Walk<'a, T> {
         self.set_bits(ACTSET_OUTPUT.0, ACTSET_OUTPUT.1, UNSET.into());
         let here = Here { bridge, port, live, tables: &tables, visited };
         self.tracer.event(Event::Bridge { bridge, port, fields: &self.fields });
+        if port.spec.guard.from && !self.may_enter(&here)? {
+            return Ok(());
+        }
         self.look_up(&here, TableId::FIRST, How::arrived(port.spec.ofport))?;
         self.run_action_set(&here)
     }

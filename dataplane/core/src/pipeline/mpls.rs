@@ -12,6 +12,7 @@ use weft_wire::{DropReason, EtherType};
 
 use super::Walk;
 use super::trace::Tracer;
+use super::write::TAG_LEN;
 use crate::lane::LENGTH_WORD;
 use crate::parse;
 use crate::verdict::Op;
@@ -105,6 +106,7 @@ impl<T: Tracer> Walk<'_, T> {
         } else {
             BOTTOM | 64
         };
+        self.grows(TAG_LEN);
         self.verdict.ops.push(Op::PushMpls { ethertype, lse });
         let below = if labelled { (self.fields.0[15] >> 32) as u32 } else { 0 };
         if !labelled {
@@ -140,6 +142,7 @@ impl<T: Tracer> Walk<'_, T> {
     }
 
     fn pop_label(&mut self, ethertype: u16) {
+        self.grows(-TAG_LEN);
         self.verdict.ops.push(Op::PopMpls { ethertype });
         match &mut self.labels {
             Labels { pushed: 0, gone, .. } => *gone = gone.saturating_add(1),

@@ -206,9 +206,11 @@ impl<'a, T: Tracer> Walk<'a, T> {
         let rewrite = || out.spec.vlan.emit(arrival, out.spec.priority_tags);
         let here = packet.here;
         match out.spec.tunnel().map(|tunnel| &tunnel.key) {
-            None => self.emit(out, rewrite(), None, 0),
-            Some(TunnelKeys::Fixed(key)) => self.emit(out, rewrite(), Some(*key), 0),
-            Some(TunnelKeys::Flow) => self.emit(out, rewrite(), Some(self.get(Field::TunId) as u32), 0),
+            None => self.emit(here, out, rewrite(), (None, 0)),
+            Some(TunnelKeys::Fixed(key)) => self.emit(here, out, rewrite(), (Some(*key), 0)),
+            Some(TunnelKeys::Flow) => {
+                self.emit(here, out, rewrite(), (Some(self.get(Field::TunId) as u32), 0))
+            }
             Some(TunnelKeys::Map(_)) => {
                 self.depend_on_vlan(here.bridge, vid);
                 let vni = here.bridge.vni_of.get(&vid).copied();
@@ -218,7 +220,7 @@ impl<'a, T: Tracer> Walk<'a, T> {
                     return Ok(());
                 };
                 let tag = if tci.is_tagged() { TagRewrite::Pop } else { TagRewrite::Keep };
-                self.emit(out, tag, Some(vni), 0)
+                self.emit(here, out, tag, (Some(vni), 0))
             }
         }
     }

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use weft_flow::action::{Controller, PacketInReason};
 use weft_flow::fields::WORDS;
 use weft_flow::{Action, Field, Fields, Subfield};
+use weft_io::Packet;
 use weft_wire::{DropReason, OfPort};
 
 use super::trace::{Event, Tracer};
 use super::{By, Here, How, Walk};
+use crate::lane::LENGTH_WORD;
 use crate::snapshot::{Path, Port, PortKind, Remote, Routes, TunnelKeys, TunnelSpec};
 use crate::tables::TableId;
 use crate::verdict::{Emit, Op, PacketIn, Shared};
@@ -127,20 +129,23 @@ impl<T: Tracer> Walk<'_, T> {
                 return self.emit_in_vlan(here, out, vid);
             }
         };
-        self.emit(out, TagRewrite::Keep, key, max_len)
+        self.emit(here, out, TagRewrite::Keep, (key, max_len))
     }
 
     /// One copy, by a port that may be a patch port or a tunnel.
     pub(super) fn emit(
         &mut self,
+        here: &Here<'_>,
         out: &Port,
         tag: TagRewrite,
-        key: Option<u32>,
-        max_len: u32,
+        (key, max_len): (Option<u32>, u32),
     ) -> Result<(), DropReason> {
         let mut remote = None;
         if !out.spec.up {
             self.refuse(DropReason::TxPortDown);
+            return Ok(());
+        }
+        if out.spec.guard.to && !self.may_leave(here, out, tag)? {
             return Ok(());
         }
         match &out.spec.kind {
@@ -291,11 +296,21 @@ impl<T: Tracer> Walk<'_, T> {
         }
     }
 
-    /// `check_pkt_larger`
+    /// `check_pkt_larger`: the packet as it is now, tags and labels that have come and gone included.
     pub(super) fn check_length(&mut self, target: Subfield, length: u16) {
-        let class = self.fields.0[8] & 0xffff;
-        let larger = self.occasion.snapshot.lengths.iter().position(|&known| known == length);
-        self.write_if_there(target, larger.is_some_and(|at| class > at as u64).into());
+        let class = self.fields.0[LENGTH_WORD] & 0xffff;
+        let came_in_with = length.saturating_add_signed(self.grown.saturating_neg());
+        let lengths = &self.occasion.snapshot.lengths;
+        let larger = match lengths.iter().position(|&known| known == came_in_with) {
+            Some(at) => class > at as u64,
+            None => {
+                // More has come or gone than key classes foresee: the packet itself is asked.
+                self.verdict.fleeting = true;
+                let octets = self.occasion.packet.map_or(0, Packet::total_len);
+                octets > usize::from(came_in_with)
+            }
+        };
+        self.write_if_there(target, larger.into());
     }
 }
 

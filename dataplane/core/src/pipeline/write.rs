@@ -12,6 +12,8 @@ use super::Walk;
 use super::trace::Tracer;
 use crate::verdict::{Op, Terms};
 
+/// Octets of a tag, and of a label.
+pub(super) const TAG_LEN: i16 = 4;
 /// The word whose low 16 bits are the outermost tag.
 const TAG_WORD: usize = 1;
 /// That tag's bits.
@@ -108,13 +110,24 @@ impl<T: Tracer> Walk<'_, T> {
                 self.pending.0[TAG_WORD] &= !TAG;
                 // All of it is known: an untagged packet's bits were 0.
                 self.written.0[TAG_WORD] |= TAG;
-                self.tags = self.tags.saturating_add(1);
+                self.tag_comes();
                 self.verdict.ops.push(Op::PushVlan { tpid: 0x8100, tci: after.0 & !Tci::PRESENT });
             }
         }
     }
 
+    fn tag_comes(&mut self) {
+        self.tags = self.tags.saturating_add(1);
+        self.grows(TAG_LEN);
+    }
+
+    /// A tag or label comes, or goes.
+    pub(super) fn grows(&mut self, octets: i16) {
+        self.grown = self.grown.saturating_add(octets);
+    }
+
     fn drop_tag(&mut self) {
+        self.grows(-TAG_LEN);
         self.pending.0[TAG_WORD] &= !TAG;
         match self.verdict.ops.last() {
             Some(Op::PushVlan { .. }) if self.copies_are_behind() => {
@@ -137,7 +150,7 @@ impl<T: Tracer> Walk<'_, T> {
 
     /// `push_vlan`
     pub(super) fn push_vlan(&mut self, tpid: u16, tci: u16) {
-        self.tags = self.tags.saturating_add(1);
+        self.tag_comes();
         self.flush_tag();
         let outer = self.fields.0[TAG_WORD] & TAG;
         self.verdict.ops.push(Op::PushVlan { tpid, tci });

@@ -64,6 +64,10 @@ impl TableId {
     pub const INTERNAL: TableId = TableId(254);
     /// The first of weft's own.
     pub const OWN: TableId = TableId(256);
+    /// Of weft's own: where packets from a guarded port enter, before the first of the user's tables.
+    pub const FROM_GUARDED: TableId = TableId(256);
+    /// Of weft's own: where packets that are to leave by a guarded port enter.
+    pub const TO_GUARDED: TableId = TableId(261);
 
     /// Whether OpenFlow messages can change it.
     pub const fn is_users(self) -> bool {
@@ -79,6 +83,12 @@ impl TableId {
 impl From<u8> for TableId {
     fn from(id: u8) -> TableId {
         TableId(id.into())
+    }
+}
+
+impl From<u16> for TableId {
+    fn from(id: u16) -> TableId {
+        TableId(id)
     }
 }
 

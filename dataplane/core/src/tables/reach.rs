@@ -74,12 +74,13 @@ impl Reach {
         })
     }
 
-    pub(super) fn compute(tables: &Tables, from: TableId) -> Reach {
+    /// `beside`: packets that enter `from` can be looked up there, too, though no rule says so.
+    pub(super) fn compute(tables: &Tables, from: TableId, beside: Option<TableId>) -> Reach {
         // Where it came in is in every key.
         let mut mask = KeyMask::default();
         mask.0[0] = 0xffff;
-        let mut seen = BTreeSet::from([Edge::Table(from)]);
-        let mut open = vec![Edge::Table(from)];
+        let mut seen: BTreeSet<Edge> = [from].into_iter().chain(beside).map(Edge::Table).collect();
+        let mut open: Vec<Edge> = seen.iter().copied().collect();
         while let Some(edge) = open.pop() {
             let (reads, edges) = follow(tables, edge);
             mask = union(mask, &reads);

@@ -127,11 +127,13 @@ impl Tables {
         self.history.since(version, self.version)
     }
 
-    /// What packets that enter the table `from` can have read, and where they can go.
+    /// What packets that enter the table `from` can have read, and where they can go. From the first one on, they can go
+    /// to a guarded port, if there is one.
     pub fn reads(&self, from: TableId) -> Arc<Reach> {
+        let to_guarded = || self.table(TableId::TO_GUARDED).map(|table| table.id);
         match from == TableId::FIRST {
-            true => Arc::clone(self.reach.get_or_init(|| Arc::new(Reach::compute(self, from)))),
-            false => Arc::new(Reach::compute(self, from)),
+            true => Arc::clone(self.reach.get_or_init(|| Arc::new(Reach::compute(self, from, to_guarded())))),
+            false => Arc::new(Reach::compute(self, from, None)),
         }
     }
 

@@ -72,11 +72,9 @@ pub(super) fn hint(reason: DropReason, place: Place<'_>) -> String {
         DropReason::NoSuchGroup => format!("bridge {bridge} has no such group: '{action}' in {rule}"),
         DropReason::NoLiveBucket => format!("no bucket of '{action}' has a port that is up, in {rule}"),
         DropReason::TtlExpired => format!("the time to live is 1 or 0 at '{action}' in {rule}"),
-        DropReason::MplsUnparsed => {
-            format!(
-                "{rule} takes a label off and looks behind it; a description doesn't say what is there: trace the frame itself"
-            )
-        }
+        DropReason::MplsUnparsed => unread(&rule),
+        DropReason::AclEgress => closed(port, "may send it"),
+        DropReason::AclIngress => closed(towards, "may get it"),
         DropReason::TunnelUnknown
         | DropReason::TunnelKeyUnknown
         | DropReason::VniUnmapped
@@ -86,6 +84,17 @@ pub(super) fn hint(reason: DropReason, place: Place<'_>) -> String {
         DropReason::TxPortDown => format!("port {towards} is down"),
         reason => format!("{} At {rule}", reason.text()),
     }
+}
+
+fn unread(rule: &str) -> String {
+    format!(
+        "{rule} takes a label off and looks behind it; a description doesn't say what is there: trace the frame itself"
+    )
+}
+
+/// No security group permits it.
+fn closed(port: &str, what: &str) -> String {
+    format!("no group of port {port} says that it {what}: 'acl show {port}' lists its groups")
 }
 
 impl Place<'_> {

@@ -11,6 +11,7 @@ mod rig;
 mod rules;
 
 mod oracle;
+mod own;
 mod universe;
 
 use std::collections::VecDeque;
@@ -105,7 +106,11 @@ impl Pair {
         if (self.tracking || dice.percent(40)) && !self.rig.model.bridges.is_empty() {
             let at = dice.below(self.rig.model.bridges.len());
             let bridge = self.rig.model.bridges[at].id;
-            let changes = if self.tracking { rules::tracking_changes(dice) } else { rules::changes(dice) };
+            let mut changes =
+                if self.tracking { rules::tracking_changes(dice) } else { rules::changes(dice) };
+            if dice.percent(30) {
+                changes = own::changes(dice);
+            }
             self.oracle.change(&self.rig.model, bridge, &changes);
             return self.rig.change(bridge.0, &changes);
         }
@@ -328,6 +333,9 @@ fn the_universe_reaches_what_it_is_meant_to_reach() {
         TooManyMplsLabels,
         RuleDrop,
         NoSuchPort,
+        SpoofedArp,
+        AclEgress,
+        AclIngress,
         TunnelUnknown,
         TunnelKeyUnknown,
         TunnelMalformed,

@@ -276,7 +276,7 @@ impl Oracle {
         while at <= last {
             let op = &ops[at];
             at += 1;
-            let edit = match op {
+            match op {
                 Op::Output(emit) => {
                     let mut copy = self.frames.copy(&packet).unwrap();
                     retag(&mut copy, emit.tag).unwrap();
@@ -285,7 +285,6 @@ impl Oracle {
                     self.emit(*emit, (port, ingress), &octets);
                     ends += 1;
                     taken = at > last;
-                    continue;
                 }
                 Op::Clone(count) => {
                     let inside = &ops[at..at + *count as usize];
@@ -293,40 +292,15 @@ impl Oracle {
                     let copy = self.frames.copy(&packet).unwrap();
                     ends += self.play(verdict, inside, copy, from);
                     taken = at > last;
-                    continue;
                 }
-                Op::Set(terms) => Edit::Set(verdict.terms(*terms).into()),
-                Op::PopVlan => Edit::PopVlan,
-                Op::PushVlan { tpid, tci } => Edit::PushVlan { tpid: EtherType(*tpid), tci: *tci },
-                Op::PopMpls { ethertype } => Edit::PopMpls { ether_type: EtherType(*ethertype) },
-                Op::PushMpls { ethertype, lse } => {
-                    Edit::PushMpls { ether_type: EtherType(*ethertype), entry: *lse }
+                op => {
+                    if let Err(reason) = self.step(verdict, op, &mut packet) {
+                        ends += 1;
+                        self.drop(ingress, reason);
+                        self.frames.free(packet);
+                        return ends;
+                    }
                 }
-                Op::PacketIn(_) | Op::Sample { .. } => continue,
-                Op::Meter(meter) => {
-                    let done = self.admit(&meter.0, &mut packet);
-                    let Err(reason) = done else { continue };
-                    ends += 1;
-                    self.drop(ingress, reason);
-                    self.frames.free(packet);
-                    return ends;
-                }
-                Op::Translate(number) => {
-                    let link = verdict.links[usize::from(*number)];
-                    let translation = self.connections.translation(link).unwrap();
-                    edit::translate(&translation, &mut packet).unwrap();
-                    continue;
-                }
-                Op::TranslateTo(translation) => {
-                    edit::translate(translation, &mut packet).unwrap();
-                    continue;
-                }
-            };
-            if let Err(reason) = edit::apply(&Edits::new(&[edit]), &mut packet, &mut self.frames) {
-                ends += 1;
-                self.drop(ingress, reason);
-                self.frames.free(packet);
-                return ends;
             }
         }
         if !taken {
@@ -335,6 +309,32 @@ impl Oracle {
         }
         self.frames.free(packet);
         ends
+    }
+
+    /// Does one step to a packet, by itself.
+    fn step(&mut self, verdict: &Verdict, op: &Op, packet: &mut Packet) -> Result<(), DropReason> {
+        let edit = match op {
+            Op::Set(terms) => Edit::Set(verdict.terms(*terms).into()),
+            Op::PopVlan => Edit::PopVlan,
+            Op::PushVlan { tpid, tci } => Edit::PushVlan { tpid: EtherType(*tpid), tci: *tci },
+            Op::PopMpls { ethertype } => Edit::PopMpls { ether_type: EtherType(*ethertype) },
+            Op::PushMpls { ethertype, lse } => {
+                Edit::PushMpls { ether_type: EtherType(*ethertype), entry: *lse }
+            }
+            Op::Meter(meter) => return self.admit(&meter.0, packet),
+            Op::Translate(number) => {
+                let link = verdict.links[usize::from(*number)];
+                let translation = self.connections.translation(link).unwrap();
+                edit::translate(&translation, packet).unwrap();
+                return Ok(());
+            }
+            Op::TranslateTo(translation) => {
+                edit::translate(translation, packet).unwrap();
+                return Ok(());
+            }
+            Op::PacketIn(_) | Op::Sample { .. } | Op::Output(_) | Op::Clone(_) => return Ok(()),
+        };
+        edit::apply(&Edits::new(&[edit]), packet, &mut self.frames)
     }
 
     fn admit(&mut self, meter: &Meter, packet: &mut Packet) -> Result<(), DropReason> {

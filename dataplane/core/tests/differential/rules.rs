@@ -31,6 +31,7 @@ pub fn tables(dice: &mut Dice) -> Arc<FlowTables> {
     let mut changes: Vec<Change> = GROUPS.iter().map(|&id| Change::Group(group(id, dice))).collect();
     changes.extend(METERS.map(|id| Change::Meter(meter(MeterCommand::Add, id, dice))));
     changes.extend(rules(dice).into_iter().map(Change::Flow));
+    changes.extend(crate::own::changes(dice));
     tables.prepare(&changes, Duration::ZERO).unwrap().commit();
     tables
 }
@@ -40,6 +41,7 @@ pub fn tracking_tables(dice: &mut Dice) -> Arc<FlowTables> {
     let tables = FlowTables::new();
     let mut changes: Vec<Change> = GROUPS.iter().map(|&id| Change::Group(group(id, dice))).collect();
     changes.extend(tracking_rules(dice).into_iter().map(Change::Flow));
+    changes.extend(crate::own::changes(dice));
     tables.prepare(&changes, Duration::ZERO).unwrap().commit();
     tables
 }
@@ -84,7 +86,8 @@ fn tracked(dice: &mut Dice) -> FlowMod {
         }
     }
     let matches = Match::new(&masks, &values);
-    let next = Action::Resubmit { in_port: None, table: Some((table + 1).min(TABLES)), ct: dice.percent(40) };
+    let next =
+        Action::Resubmit { in_port: None, table: Some((table + 1).min(TABLES).into()), ct: dice.percent(40) };
     let mut actions = vec![Action::Ct(Box::new(ct(dice, table)))];
     for _ in 0..dice.below(3) {
         actions.push(dice.pick(&[
@@ -127,8 +130,8 @@ pub fn copied(tables: &FlowTables, now: Duration) -> Arc<FlowTables> {
         changes.push(Change::Meter(MeterMod { command: MeterCommand::Add, meter: meter.spec.clone() }));
     }
     for rule in root.tables().flat_map(|table| table.rules()) {
-        changes.push(Change::Flow(FlowMod {
-            table: Some(rule.table.0 as u8),
+        let flow = FlowMod {
+            table: None,
             priority: rule.priority,
             matches: rule.matches.clone(),
             cookie: Some(rule.cookie),
@@ -136,7 +139,8 @@ pub fn copied(tables: &FlowTables, now: Duration) -> Arc<FlowTables> {
             idle_timeout: rule.idle_timeout(),
             hard_timeout: rule.hard_timeout(),
             ..FlowMod::default()
-        }));
+        };
+        changes.push(Change::FlowIn(rule.table, flow));
     }
     copy.prepare(&changes, now).unwrap().commit();
     copy
@@ -187,7 +191,7 @@ fn rule(dice: &mut Dice) -> FlowMod {
     }
 }
 
-fn mark(matches: &Match) -> u16 {
+pub fn mark(matches: &Match) -> u16 {
     let words = matches.terms().iter().flat_map(|term| [u64::from(term.word), term.mask, term.value]);
     let sum =
         words.fold(7, |sum: u64, word| (sum ^ word).wrapping_mul(0xff51_afd7_ed55_8ccd).rotate_left(31));
@@ -222,9 +226,9 @@ fn action(dice: &mut Dice, table: u8, depth: u8) -> Action {
             in_port: dice.pick(&[None, None, Some(OfPort(2))]),
             // Backwards now and then: most rules that go round in circles drop all they do.
             table: Some(if dice.percent(8) {
-                dice.below(TABLES.into()) as u8
+                dice.below(TABLES.into()) as u16
             } else {
-                (table + 1).min(TABLES)
+                (table + 1).min(TABLES).into()
             }),
             ct: dice.percent(15),
         },
@@ -272,7 +276,7 @@ fn ct(dice: &mut Dice, table: u8) -> Ct {
         commit,
         force: commit && dice.percent(20),
         zone: dice.pick(&[zone, zone, CtZone::Field(low(Field::Reg0))]),
-        table: dice.percent(70).then_some(next),
+        table: dice.percent(70).then_some(next.into()),
         helper: None,
         exec: exec.into(),
         nat: dice.percent(40).then(|| nat(dice)),
@@ -487,7 +491,7 @@ fn group(id: u32, dice: &mut Dice) -> GroupMod {
 }
 
 /// A match on one field or two, or on registers.
-fn matches(dice: &mut Dice) -> Match {
+pub fn matches(dice: &mut Dice) -> Match {
     let (mut masks, mut values) = (Fields::default(), Fields::default());
     for _ in 0..dice.below(3) {
         let (word, value, mask) = field(dice);
@@ -526,7 +530,7 @@ fn field(dice: &mut Dice) -> (usize, u64, u64) {
 }
 
 /// The same of a field of the packet's connection.
-fn connection_field(dice: &mut Dice) -> (usize, u64, u64) {
+pub fn connection_field(dice: &mut Dice) -> (usize, u64, u64) {
     match dice.below(7) {
         0..=2 => {
             let states = [

@@ -12,7 +12,7 @@ use weft_wire::{Mac, OfPort, TunnelKind, Vid};
 use crate::rig::dice::Dice;
 use crate::rig::frames::{Ip, ip_frame, mac};
 use crate::rig::{LOCAL, UPLINK, ready, remote, vid, vids};
-use crate::rules;
+use crate::{own, rules};
 
 pub const DEVICES: u16 = 7;
 pub const TUNNELS: std::ops::Range<u16> = 50..55;
@@ -82,6 +82,7 @@ pub fn port(id: u16, dice: &mut Dice) -> PortSpec {
             None,
         ]),
         vlan: vlan_mode(dice),
+        guard: if id < DEVICES { own::guard(dice) } else { Default::default() },
         priority_tags: dice.pick(&[PriorityTags::Never, PriorityTags::IfNonzero, PriorityTags::Always]),
         protected: dice.percent(20),
         up: dice.percent(90),
@@ -154,12 +155,17 @@ pub fn open_ports() -> Vec<PortSpec> {
         name: format!("port{id}").into(),
         bridge: Some(BridgeId(id % 2)),
         vlan: VlanMode::Access(vid(0)),
+        guard: own::GUARDS[usize::from(id % 3)],
         priority_tags: PriorityTags::Never,
         protected: false,
         up: true,
         kind: PortKind::Device,
     };
-    let patch = |id: u16| PortSpec { kind: PortKind::Patch(Some(PortId(2 * PATCHES + 1 - id))), ..port(id) };
+    let patch = |id: u16| PortSpec {
+        kind: PortKind::Patch(Some(PortId(2 * PATCHES + 1 - id))),
+        guard: Default::default(),
+        ..port(id)
+    };
     (0..DEVICES).map(port).chain([patch(PATCHES), patch(PATCHES + 1)]).collect()
 }
 
@@ -176,6 +182,9 @@ pub fn frame(dice: &mut Dice) -> Vec<u8> {
     let everyone = Mac([0xff; 6]);
     let destination =
         dice.pick(&[mac(1), mac(2), mac(3), mac(4), mac(5), mac(6), everyone, everyone, multicast, reserved]);
+    if dice.percent(8) {
+        return own::arp(source, destination, dice);
+    }
     let mut frame = ip(source, destination, dice);
     if dice.percent(10) {
         frame[12..14].copy_from_slice(&dice.pick(&[[0x08, 0x06], [0x86, 0xdd], [0x12, 0x34]]));

@@ -201,6 +201,7 @@ impl Rig {
             bridge: bridge.map(BridgeId),
             vlan,
             priority_tags: PriorityTags::Never,
+            guard: Default::default(),
             protected: false,
             up: true,
             kind,

@@ -22,7 +22,7 @@ pub(super) fn parse<'a>(
         match part.key.text {
             "commit" => ct.commit = true,
             "force" => ct.force = true,
-            "table" => ct.table = Some(table(part.value)?),
+            "table" => ct.table = Some(table(part.value)?.into()),
             "zone" => ct.zone = zone(part.value)?,
             "alg" => ct.helper = Some(helper(part.value)?),
             "nat" => ct.nat = Some(nat(part.value)?),

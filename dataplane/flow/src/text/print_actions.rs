@@ -9,7 +9,7 @@ use super::print_ct;
 use super::simple::REASONS;
 use super::value;
 use crate::action::{
-    Action, Bundle, Controller, Learn, LearnSource, LearnSpec, LearnTarget, Multipath, PacketInReason,
+    Action, Bundle, Controller, Learn, LearnSource, LearnSpec, LearnTarget, Multipath, Own, PacketInReason,
     Sample, SampleDirection, SampleId,
 };
 use crate::field::Subfield;
@@ -135,6 +135,12 @@ fn plain(out: &mut String, action: &Action) {
             }
         }
         Action::GotoTable(table) => word(out, "goto_table:", *table),
+        Action::Own(Own::Permit) => out.push_str("permit"),
+        Action::Own(Own::Drop(reason)) => {
+            out.push_str("drop(");
+            out.push_str(reason.name());
+            out.push(')');
+        }
         _ => header(out, action),
     }
 }
@@ -285,7 +291,7 @@ fn multipath(out: &mut String, multipath: &Multipath) {
     out.push(')');
 }
 
-fn resubmit(out: &mut String, action: (Option<OfPort>, Option<u8>, bool), ports: &dyn PortNames) {
+fn resubmit(out: &mut String, action: (Option<OfPort>, Option<u16>, bool), ports: &dyn PortNames) {
     let (in_port, table, ct) = action;
     if let (Some(in_port), None, false) = (in_port, table, ct) {
         out.push_str("resubmit:");

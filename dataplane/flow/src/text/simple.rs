@@ -244,7 +244,7 @@ fn resubmit(value: Token<'_>, ports: &dyn PortNames) -> Result<Action, Error> {
     let in_port = in_port.map(|port| port::parse(port, ports)).transpose()?;
     let in_port = in_port.filter(|port| *port != OfPort::IN_PORT);
     let table = match to {
-        Some(to) => Some(to.number("the table", 255)? as u8).filter(|table| *table != 255),
+        Some(to) => Some(to.number("the table", 255)? as u16).filter(|table| *table != 255),
         None => None,
     };
     if let Some(ct) = ct.filter(|ct| ct.text != "ct") {

@@ -13,6 +13,7 @@ use weft_flow::text::{self, FlowLine, FlowStats};
 use weft_wire::PortName;
 
 use super::{Names, SESSIONS};
+use crate::acl::Owners;
 use crate::switch::Switch;
 
 /// How many rules one answer has.
@@ -23,6 +24,7 @@ const PAGE: usize = 2048;
 pub(super) struct Dump {
     rules: IntoIter<Arc<Rule>>,
     names: Names,
+    owners: Owners,
     no_stats: bool,
     pub touched: Duration,
 }
@@ -41,7 +43,8 @@ impl Switch {
         };
         let rules = state.flows.load().select(shown, &filter).into_iter();
         let names = if dump.no_names { Names::none() } else { names };
-        self.page(Dump { rules, names, no_stats: dump.no_stats, touched: Duration::ZERO }, None)
+        let owners = self.own_rule_owners(&dump.bridge);
+        self.page(Dump { rules, names, owners, no_stats: dump.no_stats, touched: Duration::ZERO }, None)
     }
 
     pub(super) fn go_on_dumping(&mut self, number: u64) -> Result<FlowReply, Refusal> {
@@ -130,6 +133,7 @@ fn status(rule: &Rule, dump: &Dump, now: Duration) -> RuleStatus {
         matches: text::print_match(&rule.matches, &dump.names),
         actions: text::print_actions(&rule.actions, &dump.names),
         text: text::print_flow(line, (!dump.no_stats).then_some(&stats), &dump.names),
+        owner: if rule.table < TableId::OWN { String::new() } else { dump.owners.of(rule.cookie) },
     }
 }
 
