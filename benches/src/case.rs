@@ -219,7 +219,7 @@ pub fn tunnel(kind: TunnelKind) -> TunnelSpec {
     TunnelSpec {
         kind,
         local: LOCAL,
-        remote: REMOTE,
+        remote: REMOTE.into(),
         key: TunnelKeys::Map(None),
         ttl: 64,
         tos: Some(0),

@@ -62,7 +62,7 @@ pub fn by_mac(count: u32, tagged: bool) -> Vec<Vec<u8>> {
 /// The frame as the other end of the case's tunnel sends it.
 pub fn wrapped(kind: TunnelKind, frame: &[u8]) -> Result<Vec<u8>, Failure> {
     let mut spec = tunnel(kind);
-    (spec.local, spec.remote) = (REMOTE, LOCAL);
+    (spec.local, spec.remote) = (REMOTE, LOCAL.into());
     let mut frames = FramePool::new(FramePool::MIN_FRAMES)?.cache();
     let mut packet = frames.alloc().ok_or("no frame")?;
     packet.append(frame).ok_or("no room")?;

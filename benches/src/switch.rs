@@ -85,7 +85,7 @@ impl Switch {
             vnis: vec![(VLAN, VNI)],
             flows,
         };
-        datapath.publish(Model { bridges: vec![bridge], ports })?;
+        datapath.publish(Model { bridges: vec![bridge], ports, ..Model::default() })?;
         Ok(Switch { datapath, worker, case, start: Instant::now(), now: Now::default(), turn: 0 })
     }
 

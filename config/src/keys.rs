@@ -94,7 +94,7 @@ pub const TUNNEL: &[Key] = &[
     key("name", "NAME", "", "name of the tunnel"),
     key("type", "vxlan|gre", "", "encapsulation"),
     key("local", "IPV4", "", "outer source address, one of this host's"),
-    key("remote", "IPV4", "", "outer destination address"),
+    key("remote", "IPV4|flow", "", "outer destination address, or from the rules (tun_dst)"),
     key(
         "key",
         "map, flow, or 0 to 16777215 (vxlan) or 4294967295 (gre)",

@@ -1,4 +1,4 @@
-//! `[[bridge.tunnel]]`: one remote end that a bridge reaches through the underlay.
+//! `[[bridge.tunnel]]`: a remote end that a bridge reaches through the underlay, or all those that its rules name.
 
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -68,6 +68,64 @@ impl<'de> Deserialize<'de> for KeyMode {
     }
 }
 
+/// The key `remote`: where a tunnel leads.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Remote {
+    /// To this address.
+    Fixed(Ipv4Addr),
+    /// Out, where the rules say (`set_field:..->tun_dst`); in, from any address.
+    Flow,
+}
+
+impl Remote {
+    /// The address, if there is one.
+    pub fn address(self) -> Option<Ipv4Addr> {
+        match self {
+            Remote::Fixed(address) => Some(address),
+            Remote::Flow => None,
+        }
+    }
+}
+
+impl From<Ipv4Addr> for Remote {
+    fn from(address: Ipv4Addr) -> Self {
+        Remote::Fixed(address)
+    }
+}
+
+impl Value for Remote {
+    fn parse(text: &str) -> Result<Self, ValueError> {
+        let legal = "an IPv4 address, as in 192.0.2.1, or flow";
+        match text {
+            "flow" => Ok(Remote::Flow),
+            _ => Ipv4Addr::parse(text)
+                .map(Remote::Fixed)
+                .map_err(|_| ValueError::Word { value: Quoted::new(text), legal }),
+        }
+    }
+}
+
+impl fmt::Display for Remote {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Remote::Fixed(address) => address.fmt(out),
+            Remote::Flow => out.write_str("flow"),
+        }
+    }
+}
+
+impl Serialize for Remote {
+    fn serialize<S: Serializer>(&self, out: S) -> Result<S::Ok, S::Error> {
+        out.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Remote {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        scalar(from)
+    }
+}
+
 /// The key `tos`: the outer IP header's type of service octet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Tos {
@@ -110,7 +168,7 @@ impl<'de> Deserialize<'de> for Tos {
     }
 }
 
-/// A tunnel to one remote end.
+/// A tunnel to one remote end, or to those that rules name.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tunnel {
@@ -124,8 +182,7 @@ pub struct Tunnel {
     #[serde(deserialize_with = "scalar")]
     pub local: Ipv4Addr,
     /// The outer destination address.
-    #[serde(deserialize_with = "scalar")]
-    pub remote: Ipv4Addr,
+    pub remote: Remote,
     /// Where a packet's key comes from.
     #[serde(default, skip_serializing_if = "is_default")]
     pub key: KeyMode,
@@ -166,7 +223,7 @@ pub struct Tunnel {
 
 impl Tunnel {
     /// A tunnel of that kind between two addresses, everything else as by default.
-    pub fn new(name: PortName, kind: TunnelKind, local: Ipv4Addr, remote: Ipv4Addr) -> Self {
+    pub fn new(name: PortName, kind: TunnelKind, local: Ipv4Addr, remote: Remote) -> Self {
         Tunnel {
             name,
             kind,

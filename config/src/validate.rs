@@ -10,7 +10,7 @@ use weft_wire::{Mac, OfPort, PortName, TunnelKey, TunnelKind, Vid};
 use crate::acl::{Ethertype, GroupName, Prefix, Protocol};
 use crate::model::{Bridge, Config};
 use crate::port::{Backend, Port, PortType};
-use crate::tunnel::{KeyMode, Tunnel};
+use crate::tunnel::{KeyMode, Remote, Tunnel};
 use crate::value::is_default;
 use crate::vlan::VlanModeName;
 
@@ -116,10 +116,12 @@ pub enum Problem {
     KeyOfFixed { key: &'static str },
     #[error("a tunnel with key={key} takes no vnis: only key=map does")]
     VnisWithoutMap { key: KeyMode },
-    #[error("{kind} packets from {remote} to {local} with any other key belong to tunnel {other} already")]
-    FlowTunnelTaken { kind: TunnelKind, local: Ipv4Addr, remote: Ipv4Addr, other: PortName },
-    #[error("{kind} packets from {remote} to {local} with key {key} belong to tunnel {other} already")]
-    TunnelTaken { kind: TunnelKind, local: Ipv4Addr, remote: Ipv4Addr, key: TunnelKey, other: PortName },
+    #[error("a tunnel with remote=flow takes no key=map: say key=flow, or key=0 to 16777215")]
+    MapToAnywhere,
+    #[error("{kind} packets from {} to {local} with any other key belong to tunnel {other} already", sender(*remote))]
+    FlowTunnelTaken { kind: TunnelKind, local: Ipv4Addr, remote: Remote, other: PortName },
+    #[error("{kind} packets from {} to {local} with key {key} belong to tunnel {other} already", sender(*remote))]
+    TunnelTaken { kind: TunnelKind, local: Ipv4Addr, remote: Remote, key: TunnelKey, other: PortName },
     #[error("zone {zone} is there already")]
     ZoneTwice { zone: u32 },
     #[error("there is no group '{group}'")]
@@ -175,8 +177,15 @@ fn refuse<T>(at: &KeyPath, key: &str, problem: Problem) -> Result<T, Invalid> {
     Err(Invalid { at: at.key(key), problem })
 }
 
+fn sender(remote: Remote) -> String {
+    match remote {
+        Remote::Fixed(address) => address.to_string(),
+        Remote::Flow => "any other address".to_owned(),
+    }
+}
+
 /// The outer addresses, kind and key that lead to one tunnel; no key is any that no other has.
-type TunnelTuple = (TunnelKind, Ipv4Addr, Ipv4Addr, Option<TunnelKey>);
+type TunnelTuple = (TunnelKind, Ipv4Addr, Remote, Option<TunnelKey>);
 
 /// What is unique in the whole switch.
 #[derive(Default)]
@@ -282,13 +291,17 @@ fn check_mode(problem: Option<Problem>, at: &KeyPath) -> Result<(), Invalid> {
 }
 
 fn check_tunnel(tunnel: &Tunnel, at: &KeyPath) -> Result<(), Invalid> {
-    for (key, address) in [("local", tunnel.local), ("remote", tunnel.remote)] {
+    let remote = tunnel.remote.address().map(|address| ("remote", address));
+    for (key, address) in [("local", tunnel.local)].into_iter().chain(remote) {
         if address.is_unspecified() || address.is_multicast() || address.is_broadcast() {
             return refuse(at, key, Problem::NotAHost { address });
         }
     }
-    if tunnel.local == tunnel.remote {
-        return refuse(at, "remote", Problem::TunnelToItself { address: tunnel.remote });
+    if tunnel.remote == Remote::Fixed(tunnel.local) {
+        return refuse(at, "remote", Problem::TunnelToItself { address: tunnel.local });
+    }
+    if tunnel.remote == Remote::Flow && tunnel.key == KeyMode::Map {
+        return refuse(at, "remote", Problem::MapToAnywhere);
     }
     if tunnel.dst_port.is_some() && tunnel.kind != TunnelKind::Vxlan {
         return refuse(at, "dst_port", Problem::KeyOfOtherKind { key: "dst_port", kind: tunnel.kind });

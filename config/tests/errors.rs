@@ -82,7 +82,7 @@ fn values_out_of_range() {
     refused(
         "10.0.0.2",
         "10.0.0",
-        "weft.toml:27: bridge[br0].tunnel[vx1].remote: '10.0.0' is not an IPv4 address, as in 192.0.2.1",
+        "weft.toml:27: bridge[br0].tunnel[vx1].remote: '10.0.0' is not an IPv4 address, as in 192.0.2.1, or flow",
     );
     refused(
         "name = \"vm1\"",
@@ -170,6 +170,20 @@ fn combinations() {
         "10.0.0.2\"",
         "10.0.0.2\"\n[[bridge.tunnel]]\nname=\"vx2\"\ntype=\"vxlan\"\nlocal=\"10.0.0.1\"\nremote=\"10.0.0.2\"\nkey=5020",
         "weft.toml:32: bridge[br0].tunnel[vx2].remote: vxlan packets from 10.0.0.2 to 10.0.0.1 with key 5020 belong to tunnel vx1 already",
+    );
+}
+
+#[test]
+fn tunnels_to_where_the_flow_says() {
+    refused(
+        "10.0.0.2\"",
+        "flow\"",
+        "weft.toml:27: bridge[br0].tunnel[vx1].remote: a tunnel with remote=flow takes no key=map: say key=flow, or key=0 to 16777215",
+    );
+    refused(
+        "10.0.0.2\"",
+        "flow\"\nkey = \"flow\"\n[[bridge.tunnel]]\nname=\"vx2\"\ntype=\"vxlan\"\nlocal=\"10.0.0.1\"\nremote=\"flow\"\nkey=\"flow\"",
+        "weft.toml:33: bridge[br0].tunnel[vx2].remote: vxlan packets from any other address to 10.0.0.1 with any other key belong to tunnel vx1 already",
     );
 }
 

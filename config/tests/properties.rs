@@ -102,7 +102,7 @@ fn tunnel() -> impl Strategy<Value = Tunnel> {
     let flags = (any::<bool>(), any::<bool>(), maybe(1u32..=65535), 1u32..=255, maybe(any::<u8>()));
     (any::<bool>(), maybe(fixed), flags).prop_map(|(vxlan, fixed, (df, csum, dst_port, ttl, tos))| {
         let kind = if vxlan { TunnelKind::Vxlan } else { TunnelKind::Gre };
-        let mut tunnel = Tunnel::new(parse("t"), kind, Ipv4Addr::LOCALHOST, Ipv4Addr::LOCALHOST);
+        let mut tunnel = Tunnel::new(parse("t"), kind, Ipv4Addr::LOCALHOST, Ipv4Addr::LOCALHOST.into());
         (tunnel.df, tunnel.csum, tunnel.ttl) = (df, csum, parse(ttl));
         tunnel.tos = tos.map_or(Tos::Inherit, Tos::Fixed);
         tunnel.dst_port = dst_port.filter(|_| vxlan).map(parse);
@@ -172,7 +172,7 @@ fn renamed(bridge: &mut Bridge, index: u8) {
     for (number, tunnel) in bridge.tunnels.iter_mut().enumerate() {
         tunnel.name = parse(format!("{}.{index}", tunnel.name));
         tunnel.local = Ipv4Addr::new(10, 0, 0, 1);
-        tunnel.remote = Ipv4Addr::new(10, 1, index, number as u8);
+        tunnel.remote = Ipv4Addr::new(10, 1, index, number as u8).into();
     }
     bridge.fdb.iter_mut().zip(old).for_each(|(entry, name)| entry.port = parse(name));
 }

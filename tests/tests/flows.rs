@@ -5,13 +5,15 @@ use weft_tests::cmd::SHORT;
 use weft_tests::node::NEEDS;
 use weft_tests::probe::{self, Stream};
 use weft_tests::{
-    Host, Lab, Node, Result, Weftd, Wire, clean_ping, ping, scenarios, wait_for, wait_reachable,
+    Host, KernelVxlan, Lab, Need, Node, Result, Weftd, Wire, clean_ping, ping, scenarios, wait_for,
+    wait_reachable,
 };
 
 scenarios! {
     rules_switch_drop_count_and_expire needs NEEDS;
     a_patch_port_joins_two_bridges needs NEEDS;
     rules_choose_the_keys_of_a_tunnel_and_learn_the_way_back needs NEEDS;
+    rules_choose_the_remote_end_of_a_tunnel needs [&NEEDS[..], &[Need::Device("vxlan")]].concat();
     a_text_is_refused_in_one_line_and_nothing_of_it_is_done needs NEEDS;
 }
 
@@ -169,6 +171,56 @@ fn rules_choose_the_keys_of_a_tunnel_and_learn_the_way_back(lab: &Lab, workers: 
     let more = packets(&a.weft, "br-tun", "table=22,dl_vlan=1")? - flooded;
     assert!(more < 5, "{more} packets flooded after learning");
     Ok(())
+}
+
+/// One tunnel port leads to another node under key 500, and to a kernel's vxlan device under key 600.
+fn rules_choose_the_remote_end_of_a_tunnel(lab: &Lab, workers: u32) -> Result {
+    const KERNEL: &str = "192.168.8.3";
+    let wire = Wire::new(lab)?;
+    let a = Node::new(lab, &wire, "a", "192.168.8.1/24", workers)?;
+    let b = Node::new(lab, &wire, "b", "192.168.8.2/24", workers)?;
+    let mut peer = Host::new(lab, "kernel", "vx600")?;
+    wire.plug(peer.ns(), "kernel", &format!("{KERNEL}/24"))?;
+    peer.is_known_as("vx600", "10.0.0.3");
+    let vxlan = KernelVxlan::new(peer.ns(), 600, KERNEL, "10.0.0.3/24")?;
+    vxlan.flood_to(&a.address)?;
+    let one = a.numbered_vm(lab, "one", "", 1)?;
+    let two = b.numbered_vm(lab, "two", "", 2)?;
+    for node in [&a, &b] {
+        let tunnel = format!("tunnel add br0 t type=vxlan local={} remote=flow key=flow", node.address);
+        node.weft.sh(&tunnel)?;
+    }
+    let (to_b, to_a) = (towards(500, &b.address), towards(500, &a.address));
+    let (to_peer, mac) = (towards(600, KERNEL), peer.mac()?);
+    for rule in [
+        format!("in_port=one,dl_dst=02:00:00:00:00:02 actions={to_b}"),
+        format!("in_port=one,dl_dst={mac} actions={to_peer}"),
+        format!("in_port=one,dl_dst=ff:ff:ff:ff:ff:ff actions={to_b},{to_peer}"),
+        "in_port=t actions=output:one".to_owned(),
+    ] {
+        a.weft.ctl(&["flow", "add", "br0", &rule])?;
+    }
+    b.weft.ctl(&["flow", "add", "br0", &format!("in_port=two actions={to_a}")])?;
+    let back = format!("in_port=t,tun_id=500,tun_src={} actions=output:two", a.address);
+    b.weft.ctl(&["flow", "add", "br0", &back])?;
+    wait_reachable(&one, two.address())?;
+    wait_reachable(&one, peer.address())?;
+    clean_ping(&one, &two, "")?;
+    clean_ping(&one, &peer, "")?;
+    assert_eq!(vxlan.learned(&one.mac()?)?, Some(a.address.clone()));
+    assert_eq!(probe::down(&a.weft, "t")?, None);
+    let traced = a.weft.sh("trace br0 in_port=one,dl_dst=02:00:00:00:00:02")?;
+    assert!(traced.contains("vxlan key 500 to 192.168.8.2 by uplink"), "{traced}");
+    a.weft.ctl(&["flow", "add", "br0", "priority=60000,icmp,in_port=one actions=output:t"])?;
+    assert_eq!(ping(one.ns(), two.address(), 2, "-W 1")?.received, 0);
+    assert!(a.weft.drops("one", "tunnel_no_remote")? >= 2);
+    let traced = a.weft.sh("trace br0 icmp,in_port=one")?;
+    assert!(traced.contains("a rule has to set tun_dst"), "{traced}");
+    Ok(())
+}
+
+fn towards(key: u32, remote: &str) -> String {
+    format!("set_tunnel:{key},set_field:{remote}->tun_dst,output:t")
 }
 
 fn a_text_is_refused_in_one_line_and_nothing_of_it_is_done(lab: &Lab, workers: u32) -> Result {

@@ -84,7 +84,11 @@ fn model(datapath: &Datapath) -> Model {
     };
     let access = |id: u16| port(PortId(id), &format!("vm{id}"), VlanMode::Access(vlan(id % 10)));
     let trunk = port(PortId(PORTS), "trunk", VlanMode::Trunk(VlanSet::all()));
-    Model { bridges: vec![bridge], ports: (0..PORTS).map(access).chain([trunk]).collect() }
+    Model {
+        bridges: vec![bridge],
+        ports: (0..PORTS).map(access).chain([trunk]).collect(),
+        ..Model::default()
+    }
 }
 
 fn vlan(number: u16) -> Vid {

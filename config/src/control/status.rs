@@ -6,6 +6,8 @@ use std::net::Ipv4Addr;
 use serde::{Deserialize, Serialize};
 use weft_wire::{Mac, OfPort, PortName, TunnelKey, TunnelKind, Vid};
 
+use crate::tunnel::Remote;
+
 /// Packets and octets of one port. Over all ports with a device of their own, and at rest, `rx_packets` + `copies` =
 /// `tx_packets` + the sums of `drops` + the workers' `held`.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -93,8 +95,8 @@ pub struct TunnelStatus {
     pub kind: TunnelKind,
     /// The outer source address.
     pub local: Ipv4Addr,
-    /// The outer destination address.
-    pub remote: Ipv4Addr,
+    /// The outer destination address, or `flow`.
+    pub remote: Remote,
     /// `map`, or the fixed key.
     pub key: String,
     /// The VNIs that it carries, as in `5010,5020`; empty with a fixed key.

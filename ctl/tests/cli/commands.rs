@@ -159,7 +159,12 @@ fn a_wrong_command_line_is_told_in_one_line_and_nothing_is_sent() {
 #[test]
 fn a_wrong_command_line_for_the_rest_is_told_in_one_line_too() {
     let switch = FakeSwitch::new("usage-rest").unwrap();
-    fails(&switch, "tunnel add br0 vx type=vxlan local=192.0.2.1", 2, "tunnel vx: remote=IPV4 is missing");
+    fails(
+        &switch,
+        "tunnel add br0 vx type=vxlan local=192.0.2.1",
+        2,
+        "tunnel vx: remote=IPV4|flow is missing",
+    );
     fails(&switch, "tunnel set vx ttl=0", 2, "tunnel vx: ttl: 0 is out of range: 1 to 255");
     fails(&switch, "vni map br0 10 16777216", 2, "vni: 16777216 is out of range: 0 to 16777215");
     fails(&switch, "vni map br0 4096 1", 2, "vlan: VLAN 4096 is out of range: 0 to 4095");

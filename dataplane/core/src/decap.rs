@@ -309,7 +309,7 @@ mod tests {
         let spec = TunnelSpec {
             kind,
             local: Ipv4Addr::new(192, 0, 2, 2),
-            remote: LOCAL,
+            remote: LOCAL.into(),
             key: TunnelKeys::Fixed(7),
             ttl: 64,
             tos: Some(0),

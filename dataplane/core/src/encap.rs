@@ -4,11 +4,13 @@
 //! checksum (by adding to a prepared sum, RFC 1624), type of service and the UDP source port are filled in. None of
 //! these is ever part of a flow key.
 
+use std::net::Ipv4Addr;
+
 use weft_io::Packet;
 use weft_wire::checksum::{Sum, fold_u32};
 use weft_wire::{DropReason, EtherType, Protocol, TunnelKey, TunnelKind, ethernet, gre, ipv4, udp, vxlan};
 
-use crate::snapshot::{Path, TunnelSpec};
+use crate::snapshot::{Path, Remote, TunnelSpec};
 
 const ETHERNET: usize = ethernet::LEN;
 const IPV4: usize = ipv4::LEN;
@@ -43,16 +45,24 @@ pub struct Template {
 }
 
 impl Template {
-    /// The header of `tunnel` under `key`; `None` while the path isn't known.
+    /// The header of `tunnel` under `key`; `None` while the path isn't known, or if the flow says where the tunnel leads.
     pub fn new(tunnel: &TunnelSpec, key: u32) -> Option<Template> {
-        let Path::Ready { uplink, source, destination, mtu } = tunnel.path else { return None };
+        match tunnel.remote {
+            Remote::Fixed(remote) => Template::towards(tunnel, key, (remote, &tunnel.path)),
+            Remote::Flow => None,
+        }
+    }
+
+    /// The same to this remote end, by this path.
+    pub fn towards(tunnel: &TunnelSpec, key: u32, (remote, path): (Ipv4Addr, &Path)) -> Option<Template> {
+        let Path::Ready { uplink, source, destination, mtu } = *path else { return None };
         let mut header = [0u8; LONGEST];
         let (mut frame, rest) = ethernet::Header::split_mut(&mut header).ok()?;
         frame.set_dst(destination);
         frame.set_src(source);
         frame.set_ethertype(EtherType::IPV4);
         let (mut ip, own) = ipv4::Header::split_mut(rest).ok()?;
-        outer_ipv4(tunnel).emit(ip.as_bytes_mut());
+        outer_ipv4(tunnel, remote).emit(ip.as_bytes_mut());
         let sum = u32::from(!ip.checksum());
         match tunnel.kind {
             TunnelKind::Vxlan => {
@@ -150,10 +160,10 @@ impl Template {
 }
 
 /// The outer IPv4 header, without length and type of service.
-fn outer_ipv4(tunnel: &TunnelSpec) -> ipv4::Repr {
+fn outer_ipv4(tunnel: &TunnelSpec, remote: Ipv4Addr) -> ipv4::Repr {
     ipv4::Repr {
         src: tunnel.local,
-        dst: tunnel.remote,
+        dst: remote,
         protocol: match tunnel.kind {
             TunnelKind::Vxlan => Protocol::UDP,
             TunnelKind::Gre => Protocol::GRE,

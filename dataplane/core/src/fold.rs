@@ -93,7 +93,7 @@ mod tests {
     const SET_BOTH: Op = Op::Set(Terms { start: 0, end: 2 });
 
     fn out(tag: TagRewrite) -> Op {
-        Op::Output(Emit { port: PortId(2), tag, key: None, max_len: 0 })
+        Op::Output(Emit { port: PortId(2), tag, key: None, remote: None, max_len: 0 })
     }
 
     fn fold(ops: &[Op]) -> Vec<Op> {

@@ -24,7 +24,7 @@ use crate::pipeline::trace::Silent;
 use crate::pipeline::{self, Occasion};
 use crate::program::{Program, ProgramId, Programs, Shape, Step};
 use crate::retag::retag;
-use crate::shared::Shared;
+use crate::shared::{Shared, Wanted};
 use crate::snapshot::{PortKind, Snapshot};
 use crate::tables::{Admission, Meter};
 use crate::verdict::{Emit, Verdict};
@@ -530,22 +530,25 @@ impl Forwarder {
             (None, key) => match (retag(&mut packet, emit.tag), key) {
                 (None, _) => self.drop(ingress, DropReason::Malformed, packet),
                 (Some(()), None) => self.send(emit.port, packet, ingress),
-                (Some(()), Some(key)) => self.hold((emit.port, key), packet, ingress),
+                (Some(()), Some(key)) => {
+                    let towards = Wanted { tunnel: emit.port, remote: emit.remote };
+                    self.hold((towards, key), packet, ingress);
+                }
             },
         }
     }
 
     /// Keeps a packet until its tunnel's next hop is known, and asks for that.
     #[cold]
-    fn hold(&mut self, (tunnel, key): (PortId, u32), packet: Packet, ingress: PortId) {
+    fn hold(&mut self, (towards, key): (Wanted, u32), packet: Packet, ingress: PortId) {
         let deadline = Duration::from_secs(u64::from(self.second)) + HELD_FOR;
-        if let Err(packet) = self.held.put(Waiting { tunnel, key, ingress, deadline, packet }) {
+        if let Err(packet) = self.held.put(Waiting { towards, key, ingress, deadline, packet }) {
             // Those that wait have asked: a flood does not keep the control thread busy.
             return self.drop(ingress, DropReason::NeighbourUnresolved, packet);
         }
         self.counters.worker.held.set(self.held.len() as u64);
         // Full means that many are asked for already.
-        let _ = self.shared.wanted.push(tunnel);
+        let _ = self.shared.wanted.push(towards);
         self.shared.control.ring();
     }
 
@@ -559,15 +562,17 @@ impl Forwarder {
     }
 
     fn wrap_waiting(&self, waiting: &mut Waiting) -> Result<PortId, DropReason> {
-        let port = self.snapshot.port(waiting.tunnel).ok_or(DropReason::PortRemoved)?;
+        let Wanted { tunnel: id, remote } = waiting.towards;
+        let port = self.snapshot.port(id).ok_or(DropReason::PortRemoved)?;
         let tunnel = port.spec.tunnel().ok_or(DropReason::PortRemoved)?;
         if !port.spec.up {
             return Err(DropReason::TxPortDown);
         }
-        let template = Template::new(tunnel, waiting.key).ok_or(DropReason::TunnelNoRoute)?;
+        let way = self.snapshot.way(tunnel, remote).ok_or(DropReason::TunnelNoRoute)?;
+        let template = Template::towards(tunnel, waiting.key, way).ok_or(DropReason::TunnelNoRoute)?;
         let bytes = waiting.packet.total_len() as u64;
         template.wrap(&mut waiting.packet)?;
-        let counters = self.counters.port(waiting.tunnel);
+        let counters = self.counters.port(id);
         counters.tx_packets.add(1);
         counters.tx_bytes.add(bytes);
         Ok(template.uplink)

@@ -1,16 +1,16 @@
-//! Packets that wait for a next hop's Ethernet address: a few per tunnel, for a moment.
+//! Packets that wait for a next hop's Ethernet address: a few per remote end, for a moment.
 
 use std::time::Duration;
 
 use weft_io::Packet;
 
 use crate::key::PortId;
-use crate::shared::Now;
+use crate::shared::{Now, Wanted};
 use crate::snapshot::{Path, Snapshot};
 
 /// How long a packet waits at most: what the kernel gives a neighbour to answer (three probes, a second apart).
 pub const HELD_FOR: Duration = Duration::from_secs(3);
-/// Packets that wait for one tunnel at most.
+/// Packets that wait for one remote end of a tunnel at most.
 const PER_TUNNEL: usize = 8;
 /// Packets that wait in all.
 const IN_ALL: usize = 256;
@@ -18,8 +18,8 @@ const IN_ALL: usize = 256;
 /// A packet that waits: switched and retagged, all but wrapped.
 #[derive(Debug)]
 pub struct Waiting {
-    /// The tunnel port that it leaves by.
-    pub tunnel: PortId,
+    /// The tunnel port that it leaves by, and where to.
+    pub towards: Wanted,
     /// The key that it is wrapped under.
     pub key: u32,
     /// The port that answers for it if it is dropped.
@@ -43,7 +43,7 @@ impl Default for Held {
 impl Held {
     /// Lets a packet wait; gives it back when too many do already.
     pub fn put(&mut self, waiting: Waiting) -> Result<(), Packet> {
-        let same = self.0.iter().filter(|other| other.tunnel == waiting.tunnel).count();
+        let same = self.0.iter().filter(|other| other.towards == waiting.towards).count();
         if same >= PER_TUNNEL || self.0.len() >= IN_ALL {
             return Err(waiting.packet);
         }
@@ -53,11 +53,12 @@ impl Held {
 
     /// Takes out the packets whose tunnel's path is decided, or whose tunnel is gone.
     pub fn take_resolved(&mut self, snapshot: &Snapshot) -> Vec<Waiting> {
-        let resolving = |tunnel: PortId| {
-            let tunnel = snapshot.port(tunnel).and_then(|port| port.spec.tunnel());
-            tunnel.is_some_and(|tunnel| tunnel.path == Path::Resolving)
+        let resolving = |towards: Wanted| {
+            let tunnel = snapshot.port(towards.tunnel).and_then(|port| port.spec.tunnel());
+            let way = tunnel.and_then(|tunnel| snapshot.way(tunnel, towards.remote));
+            way.is_some_and(|(_, path)| *path == Path::Resolving)
         };
-        self.0.extract_if(.., |waiting| !resolving(waiting.tunnel)).collect()
+        self.0.extract_if(.., |waiting| !resolving(waiting.towards)).collect()
     }
 
     /// Takes out the packets that have waited too long.

@@ -24,7 +24,7 @@ use crate::encap::Template;
 use crate::epoch::Epochs;
 use crate::fold::{folded, leaves};
 use crate::key::{KeyMask, PortId};
-use crate::snapshot::{Path, Snapshot};
+use crate::snapshot::Snapshot;
 use crate::tables::{Meter, Rule};
 use crate::validity;
 use crate::verdict::{Emit, Op, PacketIn, Verdict};
@@ -520,7 +520,7 @@ fn is_edit(op: &Op) -> bool {
 
 fn template(snapshot: &Snapshot, emit: &Emit) -> Option<Template> {
     let tunnel = snapshot.port(emit.port)?.spec.tunnel()?;
-    matches!(tunnel.path, Path::Ready { .. }).then(|| Template::new(tunnel, emit.key?)).flatten()
+    Template::towards(tunnel, emit.key?, snapshot.way(tunnel, emit.remote)?)
 }
 
 /// A run of edits, merged.

@@ -12,7 +12,8 @@ use crate::fdb::Flush;
 use crate::key::{KeyMask, PortId, VtepId};
 use crate::masks::{self, OwnReads, Reads};
 use crate::snapshot::{
-    Bridge, BridgeId, BridgeSpec, Model, Path, Port, PortKind, PortSpec, Snapshot, TunnelKeys, Vtep,
+    Bridge, BridgeId, BridgeSpec, Model, Path, Port, PortKind, PortSpec, Remote, Route, Routes, Snapshot,
+    TunnelKeys, Vtep,
 };
 use crate::vlan::VlanSet;
 
@@ -72,6 +73,9 @@ pub struct Publisher {
     vtep_cells: Cell,
     /// Per bridge: settings, flow tables, the list of its ports, and then one cell per VLAN.
     bridge_cells: HashMap<BridgeId, Cell>,
+    /// The cell for routes that come and go, and one for each route's path.
+    routes_cell: Cell,
+    route_cells: HashMap<Route, Cell>,
     /// What bridges' tables were taken to read when masks were made last.
     reads: OwnReads,
 }
@@ -91,6 +95,10 @@ struct Changes {
     vlans: HashMap<BridgeId, VlanSet>,
     vteps: Vec<VtepId>,
     flushes: Vec<(BridgeSpec, Flush)>,
+    /// Whether routes come or go.
+    routes: bool,
+    other_routes: Vec<Route>,
+    gone_routes: Vec<Route>,
 }
 
 impl Publisher {
@@ -98,6 +106,7 @@ impl Publisher {
     pub fn new(epochs: Arc<Epochs>, published: Arc<Published>) -> Result<Self, OutOfCells> {
         let port_cells = epochs.allocate(2 * PortId::COUNT)?;
         let vtep_cells = epochs.allocate(VtepId::COUNT)?;
+        let routes_cell = epochs.allocate(1)?;
         Ok(Publisher {
             epochs,
             retired: published.load(),
@@ -106,6 +115,8 @@ impl Publisher {
             port_cells,
             vtep_cells,
             bridge_cells: HashMap::new(),
+            routes_cell,
+            route_cells: HashMap::new(),
             reads: OwnReads::new(),
         })
     }
@@ -130,6 +141,11 @@ impl Publisher {
                 self.bridge_cells.insert(bridge.id, self.epochs.allocate(FIRST_VLAN + VLANS)?);
             }
         }
+        for &route in model.routes.keys() {
+            if !self.route_cells.contains_key(&route) {
+                self.route_cells.insert(route, self.epochs.allocate(1)?);
+            }
+        }
         self.reads = masks::own_reads(&model);
         if let Some((own, coming)) = coming.and_then(|(id, coming)| Some((self.reads.get_mut(&id)?, coming)))
         {
@@ -141,6 +157,11 @@ impl Publisher {
         let snapshot = Arc::new(self.build(&old, &model, &mut changes));
         self.published.store(Arc::clone(&snapshot));
         self.advance(&changes);
+        for route in changes.gone_routes.drain(..) {
+            if let Some(cell) = self.route_cells.remove(&route) {
+                self.epochs.release(cell, 1);
+            }
+        }
         self.epochs.publish();
         for (bridge, flush) in &changes.flushes {
             bridge.fdb.flush_for(snapshot.generation, *flush);
@@ -208,6 +229,7 @@ impl Publisher {
             put(&mut snapshot.ports, spec.id.index(), Arc::new(port));
         }
         snapshot.vteps = self.build_vteps(old, model, &masks.bridges, changes);
+        snapshot.routes = self.build_routes(model, changes);
         for spec in &model.bridges {
             put(
                 &mut snapshot.bridges,
@@ -275,7 +297,11 @@ impl Publisher {
                 TunnelKeys::Fixed(key) => Some(key),
                 TunnelKeys::Map(_) | TunnelKeys::Flow => None,
             };
-            vtep.tunnels.entry((u32::from(tunnel.remote), fixed)).or_default().push(port.id);
+            let remote = match tunnel.remote {
+                Remote::Fixed(address) => Some(address.to_bits()),
+                Remote::Flow => None,
+            };
+            vtep.tunnels.entry((remote, fixed)).or_default().push(port.id);
         }
         for vtep in &mut vteps {
             let before = old.vtep(vtep.id);
@@ -296,6 +322,17 @@ impl Publisher {
         vteps
     }
 
+    fn build_routes(&self, model: &Model, changes: &Changes) -> Routes {
+        let known = |(route, path): (&Route, &Path)| {
+            let cell = *self.route_cells.get(route)?;
+            Some((*route, (path.clone(), self.dep(cell, changes.other_routes.contains(route)))))
+        };
+        Routes {
+            known: model.routes.iter().filter_map(known).collect(),
+            dep: self.dep(self.routes_cell, changes.routes),
+        }
+    }
+
     fn path_cell(&self, id: PortId) -> Cell {
         self.port_cells.at(PortId::COUNT + id.index())
     }
@@ -311,6 +348,12 @@ impl Publisher {
         }
         for &id in &changes.paths {
             self.epochs.advance(self.path_cell(id));
+        }
+        for cell in changes.other_routes.iter().filter_map(|route| self.route_cells.get(route)) {
+            self.epochs.advance(*cell);
+        }
+        if changes.routes {
+            self.epochs.advance(self.routes_cell);
         }
         for id in &changes.vteps {
             self.epochs.advance(self.vtep_cells.at(id.index()));
@@ -362,7 +405,19 @@ fn compare(old: &Model, new: &Model) -> Changes {
     let mut changes = Changes::default();
     compare_bridges(old, new, &mut changes);
     compare_ports(old, new, &mut changes);
+    compare_routes(old, new, &mut changes);
     changes
+}
+
+fn compare_routes(old: &Model, new: &Model, changes: &mut Changes) {
+    for (route, before) in &old.routes {
+        match new.routes.get(route) {
+            None => changes.gone_routes.push(*route),
+            Some(after) if after != before => changes.other_routes.push(*route),
+            Some(_) => {}
+        }
+    }
+    changes.routes = !old.routes.keys().eq(new.routes.keys());
 }
 
 fn compare_bridges(old: &Model, new: &Model, changes: &mut Changes) {

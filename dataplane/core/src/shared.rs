@@ -1,5 +1,6 @@
 //! What workers and the control thread share, and the time that they go by.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -27,8 +28,8 @@ pub struct Shared {
     pub published: Arc<Published>,
     /// Who transmits for which port.
     pub owners: Owners,
-    /// Tunnel ports whose next hop a worker needs and does not know.
-    pub wanted: ArrayQueue<PortId>,
+    /// Remote ends whose next hop a worker needs and does not know.
+    pub wanted: ArrayQueue<Wanted>,
     /// What is wrong with ports' queues.
     pub faults: Faults,
     /// Packets for the controllers.
@@ -39,6 +40,15 @@ pub struct Shared {
     pub control: Bell,
     /// Each worker's inbox and bell.
     pub workers: Vec<Mailbox>,
+}
+
+/// A remote end whose next hop a packet needs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Wanted {
+    /// The tunnel port that leads there.
+    pub tunnel: PortId,
+    /// The remote end, if the tunnel leaves it to the flow.
+    pub remote: Option<Ipv4Addr>,
 }
 
 /// How to reach a worker.

@@ -4,7 +4,7 @@
 //! which each thing carries the epoch that decisions on it depend on. A snapshot is published *before* its epochs
 //! advance: a worker that still has the old one notes old epochs, which do not hold; it looks again and finds the new.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
@@ -92,7 +92,7 @@ pub struct Guard {
 pub enum PortKind {
     /// A queue of its own.
     Device,
-    /// A remote tunnel end, reached through an uplink.
+    /// A remote tunnel end (or all those that rules name), reached through an uplink.
     Tunnel(TunnelSpec),
     /// One end of a pair: what leaves by it comes in by its peer. `None` while there is no peer.
     Patch(Option<PortId>),
@@ -100,7 +100,25 @@ pub enum PortKind {
     Uplink,
 }
 
-/// A tunnel to one remote end.
+/// Where a tunnel leads.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Remote {
+    /// To this address; [`TunnelSpec::path`] says how.
+    Fixed(Ipv4Addr),
+    /// Out, where the flow says (`tun_dst`), by a path of [`Model::routes`]; in, from anywhere.
+    Flow,
+}
+
+impl From<Ipv4Addr> for Remote {
+    fn from(address: Ipv4Addr) -> Self {
+        Remote::Fixed(address)
+    }
+}
+
+/// A local address, and a remote one that packets go to because rules say so.
+pub type Route = (Ipv4Addr, Ipv4Addr);
+
+/// A tunnel.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TunnelSpec {
     /// The encapsulation.
@@ -108,7 +126,7 @@ pub struct TunnelSpec {
     /// Our end.
     pub local: Ipv4Addr,
     /// The other end.
-    pub remote: Ipv4Addr,
+    pub remote: Remote,
     /// Which keys, and what they mean.
     pub key: TunnelKeys,
     /// Time to live of the outer header.
@@ -121,7 +139,7 @@ pub struct TunnelSpec {
     pub udp_port: u16,
     /// Whether the UDP or GRE checksum is filled in.
     pub checksum: bool,
-    /// How to get there.
+    /// How to get there, if there is one place.
     pub path: Path,
 }
 
@@ -163,6 +181,22 @@ pub struct Model {
     pub bridges: Vec<BridgeSpec>,
     /// Ports, tunnels and uplinks.
     pub ports: Vec<PortSpec>,
+    /// How to get to the remote ends that flows have asked for, at most [`Routes::LIMIT`].
+    pub routes: BTreeMap<Route, Path>,
+}
+
+/// The ways to the remote ends that flows have asked for, as workers see them.
+#[derive(Debug, Default)]
+pub struct Routes {
+    /// Each way, and what holds as long as it does.
+    pub known: HashMap<Route, (Path, Dep)>,
+    /// Holds as long as no route comes or goes.
+    pub dep: Dep,
+}
+
+impl Routes {
+    /// How many are kept track of at most.
+    pub const LIMIT: usize = 4096;
 }
 
 /// A port, as workers see it.
@@ -214,8 +248,9 @@ pub struct Vtep {
     pub dep: Dep,
     /// The union over its tunnel ports.
     pub mask: KeyMask,
-    /// Tunnel ports by remote address and fixed key; `None` for those that go by their bridge's map.
-    pub tunnels: HashMap<(u32, Option<u32>), Vec<PortId>>,
+    /// Tunnel ports by remote address and fixed key; `None` for those that take any address, and for those that go by
+    /// their bridge's map or by the flow.
+    pub tunnels: HashMap<(Option<u32>, Option<u32>), Vec<PortId>>,
 }
 
 /// The switch as workers see it. See the module's text.
@@ -229,6 +264,8 @@ pub struct Snapshot {
     pub bridges: Vec<Option<Arc<Bridge>>>,
     /// Local tunnel ends.
     pub vteps: Vec<Vtep>,
+    /// The ways to remote ends that flows name.
+    pub routes: Routes,
     /// What `check_pkt_larger` actions compare with, ascending. A key's length class counts those that a packet is
     /// larger than.
     pub lengths: Vec<u16>,
@@ -251,6 +288,23 @@ impl Snapshot {
     #[inline]
     pub fn length_class(&self, octets: usize) -> u64 {
         self.lengths.iter().filter(|&&length| octets > usize::from(length)).count() as u64
+    }
+
+    /// How to get to a tunnel's end, and where that is: to `remote`, if the tunnel leaves it to the flow. What nobody has
+    /// looked for yet is being looked for.
+    pub fn way<'a>(
+        &'a self,
+        tunnel: &'a TunnelSpec,
+        remote: Option<Ipv4Addr>,
+    ) -> Option<(Ipv4Addr, &'a Path)> {
+        match tunnel.remote {
+            Remote::Fixed(remote) => Some((remote, &tunnel.path)),
+            Remote::Flow => {
+                let remote = remote?;
+                let known = self.routes.known.get(&(tunnel.local, remote));
+                Some((remote, known.map_or(&Path::Resolving, |(path, _)| path)))
+            }
+        }
     }
 
     /// The VTEP of that number.

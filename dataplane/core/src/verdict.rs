@@ -4,6 +4,7 @@
 //! look-up are ranges of one list of terms. [`crate::program`] makes it into a program that flows share.
 
 use std::hash::{Hash, Hasher};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use weft_conntrack::{Link, Translation};
@@ -37,6 +38,8 @@ pub struct Emit {
     pub tag: TagRewrite,
     /// The key to wrap the packet under, if the port is a tunnel.
     pub key: Option<u32>,
+    /// Where to, if the port is a tunnel that leaves it to the flow.
+    pub remote: Option<Ipv4Addr>,
     /// Octets that are kept; 0 is all.
     pub max_len: u32,
 }

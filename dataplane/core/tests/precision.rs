@@ -45,7 +45,7 @@ fn missing(rig: &mut Rig, flows: &[Flow]) -> u64 {
 /// A packet of a station behind remote end `number`, as it comes in by the uplink.
 fn from_remote(number: u8, vni: u32, inner: Vec<u8>) -> Flow {
     let mut spec = tunnel(TunnelKind::Vxlan, 1, TunnelKeys::Map(None));
-    (spec.local, spec.remote) = (rig::remote(number), rig::LOCAL);
+    (spec.local, spec.remote) = (rig::remote(number), rig::LOCAL.into());
     (UPLINK, rig::wrapped(&spec, vni, &inner))
 }
 

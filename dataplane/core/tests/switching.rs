@@ -327,7 +327,7 @@ fn an_inner_checksum_that_a_kernels_tunnel_left_unfinished_survives_decapsulatio
     rig.add_tunnel(50, tunnel(TunnelKind::Vxlan, 50, TunnelKeys::Map(None)));
     rig.publish();
     let mut other_end = tunnel(TunnelKind::Vxlan, 1, TunnelKeys::Map(None));
-    (other_end.local, other_end.remote) = (rig::remote(50), rig::LOCAL);
+    (other_end.local, other_end.remote) = (rig::remote(50), rig::LOCAL.into());
     let outer = rig::wrapped(&other_end, 1000, &udp(33));
     let crafted = |partial| Crafted { frames: vec![outer.clone()], partial, gso: None };
     uplink.send(crafted(Some((50 + 34, 6))));
@@ -368,7 +368,7 @@ proptest! {
         }
         rig.publish();
         let mut other_end = tunnel(TunnelKind::Vxlan, 1, TunnelKeys::Map(None));
-        (other_end.local, other_end.remote) = (rig::remote(50), rig::LOCAL);
+        (other_end.local, other_end.remote) = (rig::remote(50), rig::LOCAL.into());
         for (number, (port, kind, octets)) in (0..).zip(frames) {
             let port = if port == 3 { UPLINK } else { port };
             let mut outer = match kind {

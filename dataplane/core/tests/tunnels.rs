@@ -97,7 +97,7 @@ fn stations_behind_a_tunnel_are_forgotten_when_it_leads_elsewhere_but_not_when_i
     rig.tunnel(50).path = Path::NoRoute;
     rig.publish();
     assert!(rig.learned(mac(7)).is_some());
-    rig.tunnel(50).remote = rig::remote(51);
+    rig.tunnel(50).remote = rig::remote(51).into();
     rig.publish();
     assert_eq!(rig.learned(mac(7)), None);
 }
@@ -105,7 +105,7 @@ fn stations_behind_a_tunnel_are_forgotten_when_it_leads_elsewhere_but_not_when_i
 /// A frame of a station behind remote end `number`, as it comes in by the uplink.
 fn from_remote(kind: TunnelKind, number: u8, key: u32, inner: &[u8]) -> Vec<u8> {
     let mut spec = tunnel(kind, 1, TunnelKeys::Map(None));
-    (spec.local, spec.remote) = (rig::remote(number), rig::LOCAL);
+    (spec.local, spec.remote) = (rig::remote(number), rig::LOCAL.into());
     rig::wrapped(&spec, key, inner)
 }
 

@@ -83,7 +83,7 @@ fn spec(kind: TunnelKind) -> TunnelSpec {
 
 fn from_50(kind: TunnelKind, key: u32, inner: &[u8]) -> Vec<u8> {
     let mut spec = spec(kind);
-    (spec.local, spec.remote, spec.path) = (remote(50), LOCAL, ready(UPLINK, 1));
+    (spec.local, spec.remote, spec.path) = (remote(50), LOCAL.into(), ready(UPLINK, 1));
     wrap(&spec, key, inner)
 }
 
@@ -321,7 +321,7 @@ proptest! {
         let kind = if gre { TunnelKind::Gre } else { TunnelKind::Vxlan };
         let inner = [&hex(INNER)[..12], &[0x12, 0x34], &payload].concat();
         let spec = TunnelSpec {
-            local: remote(50), remote: LOCAL, tos: Some(tos & !3), ttl, checksum, df, ..spec(kind)
+            local: remote(50), remote: LOCAL.into(), tos: Some(tos & !3), ttl, checksum, df, ..spec(kind)
         };
         let octets = wrap(&spec, key, &inner);
         let (ip, rest) = Ipv4Header::from_slice(&octets[14..]).unwrap();

@@ -55,7 +55,7 @@ pub enum Action {
         /// Its new value; bits outside the mask are 0.
         value: u128,
         /// Which bits change.
-        mask: u128,
+        mask: FieldMask,
     },
     /// `load:value->subfield`
     Load {
@@ -197,6 +197,33 @@ pub enum Own {
     /// `drop(REASON)`: it doesn't.
     Drop(DropReason),
 }
+
+impl Action {
+    /// `set_field:value/mask->field`. Bits of the value outside the mask are to be 0.
+    pub fn set_field(field: Field, value: u128, mask: u128) -> Action {
+        Action::SetField { field, value, mask: FieldMask::new(field, mask) }
+    }
+}
+
+/// Which bits of a field `set_field` changes. All of them, nearly always: only another mask takes room of its own, so that
+/// every action is the smaller for it.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct FieldMask(Option<Box<u128>>);
+
+impl FieldMask {
+    /// These bits of `field`.
+    pub fn new(field: Field, bits: u128) -> FieldMask {
+        FieldMask((bits != field.max()).then(|| Box::new(bits)))
+    }
+
+    /// The bits, given the field that the mask was made for.
+    pub fn bits(&self, field: Field) -> u128 {
+        self.0.as_deref().copied().unwrap_or_else(|| field.max())
+    }
+}
+
+/// Rules hold lists of them: a table of 200,000 rules feels each octet.
+const _: () = assert!(size_of::<Action>() <= 32);
 
 /// How `set_vlan_vid` and `set_vlan_pcp` treat an untagged packet.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

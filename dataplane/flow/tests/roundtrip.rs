@@ -102,7 +102,7 @@ fn set_of(field: Field, value: u128, mask: u128) -> Action {
             mask => mask,
         },
     };
-    Action::SetField { field, value: value_of(Subfield::whole(field), value) & legal & mask, mask }
+    Action::set_field(field, value_of(Subfield::whole(field), value) & legal & mask, mask)
 }
 
 /// A plain 64-bit part at most, as loads are.
@@ -408,7 +408,7 @@ fn matches() -> impl Strategy<Value = Match> {
                 return matches;
             }
             let Action::SetField { value, mask, .. } = set_of(field, value, mask) else { return matches };
-            matches.with_masked(field, value, mask)
+            matches.with_masked(field, value, mask.bits(field))
         })
     })
 }

@@ -119,6 +119,10 @@ drop_reasons! {
     TunnelTooBig => "tunnel_too_big",
     /// The kernel has no route to the tunnel's remote end.
     TunnelNoRoute => "tunnel_no_route",
+    /// The tunnel's remote end is by flow, and no rule has set tun_dst to a host's address.
+    TunnelNoRemote => "tunnel_no_remote",
+    /// The tunnel's remote end is by flow, and packets go to as many remote ends as are kept track of already.
+    TunnelRemotesFull => "tunnel_remotes_full",
     /// The next hop's Ethernet address is not known, and too many packets wait for it already.
     NeighbourUnresolved => "neighbour_unresolved",
     /// The fragment overlaps one that came before it, or is its twin.

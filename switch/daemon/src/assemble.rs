@@ -1,6 +1,7 @@
 //! The one place where everything is made and wired: frames, dataplane, workers on their threads, underlay, state,
 //! control socket. What fails here is said in one line, and weftd ends.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
@@ -86,6 +87,7 @@ pub fn run(places: &Places) -> Result<(), Fatal> {
         xdp: LazyXdp::new(Arc::clone(&pool)),
         pool,
         underlay: Underlay::open()?,
+        routes: BTreeMap::new(),
         bridges: Default::default(),
         ports: Default::default(),
         bridge_numbers: Numbers::new(BridgeId::COUNT),

@@ -52,7 +52,9 @@ impl EventLoop {
         loop {
             self.wait(switch, ticked)?;
             let now = Instant::now();
-            let mut underlay = switch.underlay.deadline().is_some_and(|deadline| now >= deadline);
+            // A worker that asks while this thread is awake does not ring.
+            let asked = !switch.datapath.shared().wanted.is_empty();
+            let mut underlay = asked || switch.underlay.deadline().is_some_and(|deadline| now >= deadline);
             for event in &self.events {
                 match event.token() {
                     SIGNALS => {}

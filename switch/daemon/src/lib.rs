@@ -17,6 +17,7 @@ mod flows;
 pub mod model;
 mod numbers;
 pub mod reconcile;
+mod routes;
 pub mod status;
 pub mod switch;
 mod top;

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use weft_config::model::Bridge;
 use weft_config::port::{Port, PortType};
-use weft_config::tunnel::{KeyMode, Tos, Tunnel};
+use weft_config::tunnel::{KeyMode, Remote, Tos, Tunnel};
 use weft_config::value::NumberSet;
 use weft_config::vlan;
-use weft_core::snapshot::{BridgeSpec, Guard, Model, PortKind, PortSpec, TunnelKeys, TunnelSpec};
+use weft_core::snapshot::{self, BridgeSpec, Guard, Model, Path, PortKind, PortSpec, TunnelKeys, TunnelSpec};
 use weft_core::vlan::{PriorityTags, VlanMode, VlanSet};
 use weft_io::netlink::Pair;
 use weft_io::xdp::Endpoint;
@@ -30,6 +30,7 @@ impl Switch {
                 .ports
                 .extend(bridge.tunnels.iter().filter_map(|tunnel| self.tunnel_spec(tunnel, bridge, state)));
         }
+        model.routes = self.underlay.routes().collect();
         model.ports.extend(self.underlay.uplinks().map(|uplink| PortSpec {
             id: uplink.id,
             ofport: OfPort(0),
@@ -94,7 +95,10 @@ impl Switch {
         let spec = TunnelSpec {
             kind: tunnel.kind,
             local: tunnel.local,
-            remote: tunnel.remote,
+            remote: match tunnel.remote {
+                Remote::Fixed(address) => snapshot::Remote::Fixed(address),
+                Remote::Flow => snapshot::Remote::Flow,
+            },
             key: keys(tunnel, bridge),
             ttl: tunnel.ttl.get() as u8,
             tos: match tunnel.tos {
@@ -104,7 +108,7 @@ impl Switch {
             df: tunnel.df,
             udp_port: tunnel.udp_port(),
             checksum: tunnel.csum,
-            path: self.underlay.path(ends(tunnel).pair),
+            path: ends(tunnel).pair.map_or(Path::NoRoute, |pair| self.underlay.path(pair)),
         };
         Some(PortSpec {
             ofport: tunnel.ofport?,
@@ -124,12 +128,12 @@ impl Switch {
 
 /// A tunnel's ends in the underlay.
 pub(crate) fn ends(tunnel: &Tunnel) -> Ends {
-    let (local, remote) = (tunnel.local, tunnel.remote);
+    let local = tunnel.local;
     let endpoint = match tunnel.kind {
         TunnelKind::Vxlan => Endpoint::Vxlan { local, port: tunnel.udp_port() },
         TunnelKind::Gre => Endpoint::Gre { local },
     };
-    Ends { pair: Pair { local, remote }, endpoint }
+    Ends { pair: tunnel.remote.address().map(|remote| Pair { local, remote }), endpoint }
 }
 
 fn bridge_spec(bridge: &Bridge, state: &BridgeState) -> BridgeSpec {

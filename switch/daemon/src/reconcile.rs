@@ -259,6 +259,7 @@ impl Switch {
         tunnels.into_iter().for_each(|name| self.commit_virtual(name, Live::Tunnel));
         patches.into_iter().for_each(|name| self.commit_virtual(name, Live::Patch));
         self.underlay.follow(self.tunnel_ends());
+        self.forget_routes_without_tunnel();
         let removals = self.add_own_rules();
         self.publish();
         self.remove_own_rules(removals);

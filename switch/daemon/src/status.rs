@@ -208,7 +208,7 @@ impl Switch {
 
     fn tunnel_as_port(&self, tunnel: &Tunnel, bridge: &Bridge) -> Option<PortStatus> {
         let state = self.ports.get(&tunnel.name)?;
-        let problem = self.underlay.problem(ends(tunnel).pair);
+        let problem = self.underlay.problem_of(&ends(tunnel));
         Some(PortStatus {
             kind: tunnel.kind.to_string(),
             state: problem.map_or(Shown::Up, Shown::Down),
@@ -262,8 +262,9 @@ impl Switch {
 
     fn tunnel_status(&self, tunnel: &Tunnel, bridge: &Bridge) -> Option<TunnelStatus> {
         let state = self.ports.get(&tunnel.name)?;
-        let pair = ends(tunnel).pair;
-        let path = self.underlay.lookup(pair).and_then(|resolution| resolution.as_ref().ok());
+        let ends = ends(tunnel);
+        let resolution = ends.pair.and_then(|pair| self.underlay.lookup(pair));
+        let path = resolution.and_then(|resolution| resolution.as_ref().ok());
         let carried = bridge.vnis.0.values().filter(|vni| tunnel.vnis.contains(vni.0));
         let vnis: Vec<String> = carried.map(ToString::to_string).collect();
         Some(TunnelStatus {
@@ -275,7 +276,7 @@ impl Switch {
             remote: tunnel.remote,
             key: tunnel.key.to_string(),
             vnis: if tunnel.key == KeyMode::Map { vnis.join(",") } else { String::new() },
-            state: self.underlay.problem(pair).map_or(Shown::Up, Shown::Down),
+            state: self.underlay.problem_of(&ends).map_or(Shown::Up, Shown::Down),
             underlay: path.map(|path| path.ifname.clone()),
             next_hop: path.map(|path| path.next_hop),
             neighbour: path.map_or(String::new(), |path| match path.dst_mac {
@@ -295,7 +296,7 @@ impl Switch {
         match spec {
             TunnelSpec { path: Path::Ready { mtu, .. }, .. } => Some(u32::from(spec.inner_mtu(*mtu))),
             _ => {
-                let path = self.underlay.lookup(ends(tunnel).pair)?.as_ref().ok()?;
+                let path = self.underlay.lookup(ends(tunnel).pair?)?.as_ref().ok()?;
                 Some(u32::from(spec.inner_mtu(u16::try_from(path.mtu).unwrap_or(u16::MAX))))
             }
         }

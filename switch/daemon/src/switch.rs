@@ -13,7 +13,7 @@ use weft_core::key::PortId;
 use weft_core::snapshot::BridgeId;
 use weft_core::tables::FlowTables;
 use weft_io::FramePool;
-use weft_io::netlink::Event;
+use weft_io::netlink::{Event, Pair};
 use weft_wire::PortName;
 
 use crate::device::{Handle, LazyXdp, Wanted};
@@ -44,6 +44,8 @@ pub struct Switch {
     /// The processor of each worker.
     pub(crate) pins: Vec<Option<u16>>,
     pub(crate) samples: Vec<Sample>,
+    /// Where rules have sent packets, and when that was asked for.
+    pub(crate) routes: BTreeMap<Pair, u32>,
     /// Until when absent devices are left alone.
     pub(crate) rest: Instant,
     /// Texts and dumps of flow tables that take several requests.
@@ -121,16 +123,17 @@ impl Switch {
         }
         self.follow_drops();
         self.expire_flows();
+        self.forget_routes();
         self.check_devices();
     }
 
     /// Takes in what the underlay has to say.
     pub fn follow_underlay(&mut self) {
         let now = Instant::now();
-        while self.datapath.shared().wanted.pop().is_some() {
-            // The resolver probes what is unknown by itself; the packet that asked has made this turn happen now.
-        }
+        // The resolver probes what is unknown by itself; a packet that asks makes this turn happen now.
+        let asked = self.take_wanted();
         let (events, mut changed) = self.underlay.update(now);
+        changed |= asked;
         let uplinks = self.underlay.tend_uplinks(now, &mut self.xdp, &mut self.port_numbers);
         if !uplinks.is_empty() {
             changed = true;

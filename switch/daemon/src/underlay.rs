@@ -6,6 +6,7 @@
 //! are taken out of it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::{Duration, Instant};
 
@@ -24,10 +25,18 @@ const RETRY: Duration = Duration::from_secs(2);
 /// A tunnel's ends, as the underlay sees them.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Ends {
-    /// The outer addresses.
-    pub pair: Pair,
+    /// The outer addresses; none if rules say where the tunnel leads.
+    pub pair: Option<Pair>,
     /// Where the other end sends to.
     pub endpoint: Endpoint,
+}
+
+impl Ends {
+    fn local(&self) -> Ipv4Addr {
+        match self.endpoint {
+            Endpoint::Vxlan { local, .. } | Endpoint::Gre { local } => local,
+        }
+    }
 }
 
 /// An uplink that is open.
@@ -63,6 +72,8 @@ pub struct Underlay {
     monitor: Monitor,
     resolver: Resolver,
     ends: BTreeSet<Ends>,
+    /// Remote ends that flows have asked for.
+    asked: BTreeSet<Pair>,
     uplinks: BTreeMap<u32, Uplink>,
     /// Devices that could not be opened: why, and until when they are left alone.
     problems: BTreeMap<u32, (String, Instant)>,
@@ -75,6 +86,7 @@ impl Underlay {
             monitor: Monitor::open()?,
             resolver: Resolver::new(),
             ends: BTreeSet::new(),
+            asked: BTreeSet::new(),
             uplinks: BTreeMap::new(),
             problems: BTreeMap::new(),
         })
@@ -92,11 +104,26 @@ impl Underlay {
 
     /// The tunnels that there are now.
     pub fn follow(&mut self, ends: BTreeSet<Ends>) {
-        let pairs = |ends: &BTreeSet<Ends>| ends.iter().map(|ends| ends.pair).collect::<BTreeSet<_>>();
-        let (old, new) = (pairs(&self.ends), pairs(&ends));
-        old.difference(&new).for_each(|&pair| self.resolver.remove(pair));
-        new.difference(&old).for_each(|&pair| self.resolver.insert(pair));
+        let before = self.pairs();
         self.ends = ends;
+        self.resolve_instead_of(&before);
+    }
+
+    /// The remote ends that flows have asked for, and that are not forgotten yet.
+    pub fn ask(&mut self, asked: BTreeSet<Pair>) {
+        let before = self.pairs();
+        self.asked = asked;
+        self.resolve_instead_of(&before);
+    }
+
+    fn pairs(&self) -> BTreeSet<Pair> {
+        self.ends.iter().filter_map(|ends| ends.pair).chain(self.asked.iter().copied()).collect()
+    }
+
+    fn resolve_instead_of(&mut self, old: &BTreeSet<Pair>) {
+        let new = self.pairs();
+        old.difference(&new).for_each(|&pair| self.resolver.remove(pair));
+        new.difference(old).for_each(|&pair| self.resolver.insert(pair));
     }
 
     /// Takes in what the kernel has to say, and asks it again where need be. Returns what happened, and whether a
@@ -181,7 +208,7 @@ impl Underlay {
 
     /// Devices by index: those that hold a local address, and those that lead to a remote end.
     fn needed(&self) -> BTreeMap<u32, String> {
-        let owners = self.ends.iter().filter_map(|ends| self.monitor.table().owner(ends.pair.local));
+        let owners = self.ends.iter().filter_map(|ends| self.monitor.table().owner(ends.local()));
         let owners = owners.map(|link| (link.index, link.name.clone()));
         let paths = self.resolver.iter().filter_map(|(_, resolution)| resolution?.as_ref().ok());
         let alive = |(index, _): &(u32, String)| self.monitor.table().link(*index).is_some();
@@ -208,14 +235,40 @@ impl Underlay {
         }
     }
 
-    /// Why a tunnel can't carry packets; `None` if it can.
-    pub fn problem(&self, pair: Pair) -> Option<String> {
+    /// The paths to the remote ends that flows have asked for.
+    pub fn routes(&self) -> impl Iterator<Item = (snapshot::Route, snapshot::Path)> {
+        self.asked.iter().map(|&pair| {
+            let path = self.lookup(pair).map_or(snapshot::Path::Resolving, |_| self.path(pair));
+            ((pair.local, pair.remote), path)
+        })
+    }
+
+    /// Why a tunnel can't carry packets; `None` if it can, as far as that is known without a remote end.
+    pub fn problem_of(&self, ends: &Ends) -> Option<String> {
+        if let Some(pair) = ends.pair {
+            return self.problem(pair);
+        }
+        let local = ends.local();
+        match self.monitor.table().owner(local) {
+            None => Some(format!("no device of this host has the address {local}")),
+            Some(link) if !self.uplinks.contains_key(&link.index) => {
+                Some(self.closed(link.index, &link.name))
+            }
+            Some(_) => None,
+        }
+    }
+
+    fn closed(&self, index: u32, name: &str) -> String {
+        let why = self.problems.get(&index).map_or("not open yet", |(why, _)| why);
+        format!("uplink {name}: {why}")
+    }
+
+    fn problem(&self, pair: Pair) -> Option<String> {
         match self.lookup(pair) {
             None => Some("not looked up yet".to_owned()),
             Some(Err(problem)) => Some(problem.to_string()),
             Some(Ok(path)) if !self.uplinks.contains_key(&path.ifindex) => {
-                let why = self.problems.get(&path.ifindex).map_or("not open yet", |(why, _)| why);
-                Some(format!("uplink {}: {why}", path.ifname))
+                Some(self.closed(path.ifindex, &path.ifname))
             }
             Some(Ok(path)) if path.dst_mac.is_none() => {
                 Some(format!("next hop {} does not answer", path.next_hop))

@@ -172,10 +172,12 @@ impl<T: Tracer> Walk<'_, T> {
         }
         let (mut values, mut masks) = (self.fields, Fields::default());
         for action in exec {
-            let (target, value, mask) = match *action {
-                Action::SetField { field, value, mask } => (Subfield::whole(field), value, mask),
-                Action::Load { target, value } => (target, value, u128::MAX),
-                Action::Move { source, target } => (target, source.get(&values), u128::MAX),
+            let (target, value, mask) = match action {
+                Action::SetField { field, value, mask } => {
+                    (Subfield::whole(*field), *value, mask.bits(*field))
+                }
+                Action::Load { target, value } => (*target, *value, u128::MAX),
+                Action::Move { source, target } => (*target, source.get(&values), u128::MAX),
                 _ => continue,
             };
             let old = target.get(&values);

@@ -215,7 +215,7 @@ impl<T: Tracer> Walk<'_, T> {
     fn rewrite(&mut self, action: &Action) -> Result<(), DropReason> {
         let whole = Subfield::whole;
         match action {
-            Action::SetField { field, value, mask } => self.write_masked(*field, *value, *mask),
+            Action::SetField { field, value, mask } => self.write_masked(*field, *value, mask.bits(*field)),
             Action::Load { target, value } => self.write_if_there(*target, *value),
             Action::Move { source, target } if self.has(source.field.info().prerequisite) => {
                 self.write_if_there(*target, source.get(&self.fields));

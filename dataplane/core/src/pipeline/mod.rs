@@ -190,7 +190,7 @@ impl<'a, T: Tracer> Walk<'a, T> {
         let vtep = snapshot.vtep(id).ok_or(DropReason::TunnelUnknown)?;
         self.verdict.deps.push(vtep.dep);
         let (remote, vni) = (self.occasion.key.tunnel_remote(), self.occasion.key.tunnel_key());
-        let ports = |fixed: Option<u32>| {
+        let ports = |remote: Option<u32>, fixed: Option<u32>| {
             let ids = vtep.tunnels.get(&(remote, fixed)).map(Vec::as_slice).unwrap_or_default();
             ids.iter().filter_map(|&id| snapshot.port(id))
         };
@@ -202,13 +202,17 @@ impl<'a, T: Tracer> Walk<'a, T> {
         let takes_any = |port: &&Arc<Port>| {
             port.spec.tunnel().is_some_and(|tunnel| tunnel.key == crate::snapshot::TunnelKeys::Flow)
         };
-        let found = ports(Some(vni))
+        // Before a tunnel that takes any address, one that has this address; before one that takes any key, one with this key.
+        let own = Some(remote);
+        let found = ports(own, Some(vni))
             .next()
-            .or_else(|| ports(None).find(knows))
-            .or_else(|| ports(None).find(takes_any))
-            .or_else(|| ports(None).next());
+            .or_else(|| ports(None, Some(vni)).next())
+            .or_else(|| ports(own, None).find(knows))
+            .or_else(|| ports(own, None).find(takes_any))
+            .or_else(|| ports(None, None).find(takes_any))
+            .or_else(|| ports(own, None).next());
         let Some(port) = found else {
-            let remote_known = vtep.tunnels.keys().any(|&(known, _)| known == remote);
+            let remote_known = vtep.tunnels.keys().any(|&(known, _)| known.is_none() || known == own);
             return Err(if remote_known { DropReason::TunnelKeyUnknown } else { DropReason::TunnelUnknown });
         };
         (self.verdict.tunnel, self.verdict.ingress) = (Some(port.spec.id), Some(port.spec.id));

@@ -1,5 +1,6 @@
 //! Where packets go: ports, patch ports and the bridges behind them, tunnels, controllers.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use weft_flow::action::{Controller, PacketInReason};
@@ -11,7 +12,7 @@ use weft_wire::{DropReason, OfPort};
 use super::trace::{Event, Tracer};
 use super::{By, Here, How, Walk};
 use crate::lane::LENGTH_WORD;
-use crate::snapshot::{Path, Port, PortKind, TunnelKeys};
+use crate::snapshot::{Path, Port, PortKind, Remote, Routes, TunnelKeys, TunnelSpec};
 use crate::tables::TableId;
 use crate::verdict::{Emit, Op, PacketIn, Shared};
 use crate::vlan::TagRewrite;
@@ -139,6 +140,7 @@ impl<T: Tracer> Walk<'_, T> {
         tag: TagRewrite,
         (key, max_len): (Option<u32>, u32),
     ) -> Result<(), DropReason> {
+        let mut remote = None;
         if !out.spec.up {
             self.refuse(DropReason::TxPortDown);
             return Ok(());
@@ -148,19 +150,52 @@ impl<T: Tracer> Walk<'_, T> {
         }
         match &out.spec.kind {
             PortKind::Patch(peer) => return self.cross(out, *peer, tag),
-            PortKind::Tunnel(tunnel) => {
-                self.verdict.deps.push(out.path_dep);
-                if tunnel.path == Path::NoRoute {
-                    self.refuse(DropReason::TunnelNoRoute);
+            PortKind::Tunnel(tunnel) => match self.remote_end(out, tunnel) {
+                Ok(end) => remote = end,
+                Err(reason) => {
+                    self.refuse(reason);
                     return Ok(());
                 }
-            }
+            },
             PortKind::Device | PortKind::Uplink => {}
         }
         self.flush();
-        self.tracer.event(Event::Output { port: out, key, tag, max_len, fields: &self.fields });
-        self.verdict.ops.push(Op::Output(Emit { port: out.spec.id, tag, key, max_len }));
+        let emit = Emit { port: out.spec.id, tag, key, remote, max_len };
+        self.tracer.event(Event::Output { port: out, emit, fields: &self.fields });
+        self.verdict.ops.push(Op::Output(emit));
         Ok(())
+    }
+
+    /// Where a tunnel is to take the packet, if the flow says it; or why it can't.
+    fn remote_end(&mut self, out: &Port, tunnel: &TunnelSpec) -> Result<Option<Ipv4Addr>, DropReason> {
+        if let Remote::Fixed(_) = tunnel.remote {
+            self.verdict.deps.push(out.path_dep);
+            return if tunnel.path == Path::NoRoute { Err(DropReason::TunnelNoRoute) } else { Ok(None) };
+        }
+        let remote = self.said_destination().ok_or(DropReason::TunnelNoRemote)?;
+        let routes = &self.occasion.snapshot.routes;
+        let Some((path, dep)) = routes.known.get(&(tunnel.local, remote)) else {
+            self.verdict.deps.push(routes.dep);
+            let full = routes.known.len() >= Routes::LIMIT;
+            return if full { Err(DropReason::TunnelRemotesFull) } else { Ok(Some(remote)) };
+        };
+        // Its packets keep the route known.
+        self.verdict.deps.push(*dep);
+        self.verdict.young.push(*dep);
+        if *path == Path::NoRoute { Err(DropReason::TunnelNoRoute) } else { Ok(Some(remote)) }
+    }
+
+    /// The host that rules have set `tun_dst` to. What a packet had there when it came in by a tunnel is our own address,
+    /// and says nothing of where it goes.
+    fn said_destination(&self) -> Option<Ipv4Addr> {
+        let whole = Subfield::whole(Field::TunDst);
+        let bits = whole.mask();
+        if bits.0.iter().zip(&self.written.0).any(|(bits, written)| bits & !written != 0) {
+            return None;
+        }
+        let address = Ipv4Addr::from_bits(whole.get(&self.fields) as u32);
+        let is_host = !(address.is_unspecified() || address.is_multicast() || address.is_broadcast());
+        is_host.then_some(address)
     }
 
     /// Through a patch port: a copy goes through the peer's bridge, with nothing of this one's but its headers and mark.

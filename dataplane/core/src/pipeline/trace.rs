@@ -7,7 +7,7 @@ use weft_wire::{DropReason, Mac, OfPort, Vid};
 
 use crate::snapshot::{Bridge, Port};
 use crate::tables::{Rule, TableId};
-use crate::vlan::TagRewrite;
+use crate::verdict::Emit;
 
 /// What happens on a walk, in order.
 #[derive(Debug)]
@@ -87,12 +87,8 @@ pub enum Event<'e> {
     Output {
         /// Which.
         port: &'e Port,
-        /// The tunnel key, if it is a tunnel.
-        key: Option<u32>,
-        /// What happens to the outermost tag of this copy.
-        tag: TagRewrite,
-        /// Octets that are kept; 0 is all.
-        max_len: u32,
+        /// In what form, and where to.
+        emit: Emit,
         /// The packet, before that.
         fields: &'e Fields,
     },

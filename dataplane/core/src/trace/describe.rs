@@ -7,7 +7,7 @@ use crate::key::Ingress;
 use crate::lane::LENGTH_WORD;
 use crate::parse;
 use crate::pipeline::execute::has;
-use crate::snapshot::{Bridge, Port, Snapshot, TunnelKeys, TunnelSpec};
+use crate::snapshot::{Bridge, Port, Remote, Snapshot, TunnelKeys, TunnelSpec};
 
 /// Which packet is traced.
 #[derive(Clone, Copy, Debug)]
@@ -137,7 +137,9 @@ fn come_by(tunnel: &TunnelSpec, fields: &mut Fields) {
             whole.set(fields, value);
         }
     };
-    default(Field::TunSrc, tunnel.remote.to_bits().into());
+    if let Remote::Fixed(remote) = tunnel.remote {
+        default(Field::TunSrc, remote.to_bits().into());
+    }
     default(Field::TunDst, tunnel.local.to_bits().into());
     if let TunnelKeys::Fixed(key) = tunnel.key {
         default(Field::TunId, key.into());

@@ -4,7 +4,7 @@ use weft_wire::{DropReason, Tci};
 
 use super::fields::tag;
 use super::{RuleText, Trace, What};
-use crate::snapshot::{PortSpec, TunnelKeys};
+use crate::snapshot::{PortSpec, Remote, Routes, TunnelKeys};
 use crate::tables::TableId;
 use crate::vlan::{VlanMode, VlanSet};
 
@@ -25,6 +25,8 @@ pub(super) struct Place<'a> {
     pub towards: Option<&'a PortSpec>,
     /// What NORMAL said of VLAN and destination.
     pub vid: Option<u16>,
+    /// Where a tunnel is to take the packet, if the flow says it.
+    pub sent_to: std::net::Ipv4Addr,
     /// The tunnel's key and remote end.
     pub tunnel: (u32, std::net::Ipv4Addr),
 }
@@ -73,19 +75,12 @@ pub(super) fn hint(reason: DropReason, place: Place<'_>) -> String {
         DropReason::MplsUnparsed => unread(&rule),
         DropReason::AclEgress => closed(port, "may send it"),
         DropReason::AclIngress => closed(towards, "may get it"),
-        DropReason::TunnelUnknown => {
-            format!("no tunnel of this local end has the remote end {}", place.tunnel.1)
-        }
-        DropReason::TunnelKeyUnknown => {
-            format!(
-                "key {} is not mapped to a VLAN, and no tunnel to {} has it as its own",
-                place.tunnel.0, place.tunnel.1
-            )
-        }
-        DropReason::VniUnmapped => {
-            format!("VLAN {vid} has no VNI on bridge {bridge}, or tunnel {towards} does not carry it")
-        }
-        DropReason::TunnelNoRoute => format!("the kernel has no route to the remote end of tunnel {towards}"),
+        DropReason::TunnelUnknown
+        | DropReason::TunnelKeyUnknown
+        | DropReason::VniUnmapped
+        | DropReason::TunnelNoRoute
+        | DropReason::TunnelNoRemote
+        | DropReason::TunnelRemotesFull => place.tunnel_words(reason, towards, &vid),
         DropReason::TxPortDown => format!("port {towards} is down"),
         reason => format!("{} At {rule}", reason.text()),
     }
@@ -114,6 +109,47 @@ impl Place<'_> {
         let cookie = if rule.cookie == 0 { String::new() } else { format!(", cookie {:#x}", rule.cookie) };
         let matches = if rule.matches.is_empty() { "everything" } else { &rule.matches };
         format!("the rule of {}, priority {}{cookie}, matching {matches}", self.table_words(), rule.priority)
+    }
+
+    /// Why a tunnel doesn't take the packet.
+    fn tunnel_words(&self, reason: DropReason, towards: &str, vid: &str) -> String {
+        match reason {
+            DropReason::TunnelUnknown => {
+                format!("no tunnel of this local end has the remote end {}", self.tunnel.1)
+            }
+            DropReason::TunnelKeyUnknown => {
+                format!(
+                    "key {} is not mapped to a VLAN, and no tunnel to {} has it as its own",
+                    self.tunnel.0, self.tunnel.1
+                )
+            }
+            DropReason::VniUnmapped => {
+                format!(
+                    "VLAN {vid} has no VNI on bridge {}, or tunnel {towards} does not carry it",
+                    self.bridge
+                )
+            }
+            DropReason::TunnelNoRoute => {
+                match self.towards.and_then(PortSpec::tunnel).map(|tunnel| tunnel.remote) {
+                    Some(Remote::Flow) => {
+                        format!(
+                            "the kernel has no route to {}, to which tunnel {towards} is to take it",
+                            self.sent_to
+                        )
+                    }
+                    _ => format!("the kernel has no route to the remote end of tunnel {towards}"),
+                }
+            }
+            DropReason::TunnelNoRemote => format!(
+                "tunnel {towards} has remote=flow: a rule has to set tun_dst to a host's address before the output, as in set_field:192.0.2.2->tun_dst"
+            ),
+            DropReason::TunnelRemotesFull => format!(
+                "rules send packets to {} remote ends already, and {} is none of them; those that no packet goes to are forgotten after a while",
+                Routes::LIMIT,
+                self.sent_to
+            ),
+            reason => reason.text().to_owned(),
+        }
     }
 
     /// The walk came to its end without an output.

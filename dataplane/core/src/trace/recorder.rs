@@ -15,9 +15,9 @@ use super::{
 };
 use crate::key::{Ingress, PortId};
 use crate::pipeline::trace::{Event, Tracer};
-use crate::snapshot::{Bridge, BridgeId, Path, Port, PortSpec, Snapshot};
+use crate::snapshot::{Bridge, BridgeId, Path, Port, PortSpec, Snapshot, TunnelSpec};
 use crate::tables::{Rule, TableId};
-use crate::verdict::Verdict;
+use crate::verdict::{Emit, Verdict};
 use crate::vlan::TagRewrite;
 
 /// See the module's text.
@@ -132,6 +132,7 @@ impl<'a> Recorder<'a> {
                 action: &self.action,
                 towards: self.towards.and_then(|id| self.snapshot.port(id)).map(|port| &port.spec),
                 vid: self.vid,
+                sent_to: Ipv4Addr::from_bits(get(Field::TunDst) as u32),
                 tunnel: (get(Field::TunId) as u32, Ipv4Addr::from_bits(get(Field::TunSrc) as u32)),
             },
         );
@@ -217,30 +218,18 @@ impl<'a> Recorder<'a> {
         self.push(What::Output(copy));
     }
 
-    fn copy(
-        &self,
-        port: &Port,
-        key: Option<u32>,
-        (rewrite, max_len): (TagRewrite, u32),
-        fields: &Fields,
-    ) -> Copy {
+    fn copy(&self, port: &Port, emit: Emit, fields: &Fields) -> Copy {
+        let Emit { tag: rewrite, key, remote, max_len, .. } = emit;
         let bridge = port.spec.bridge.and_then(|id| self.snapshot.bridge(id));
-        let wrapped = port.spec.tunnel().zip(key).map(|(tunnel, key)| Wrapped {
-            kind: tunnel.kind.to_string(),
-            local: tunnel.local.to_string(),
-            remote: tunnel.remote.to_string(),
-            key,
-            path: match tunnel.path {
-                Path::Ready { uplink, destination, mtu, .. } => Some(Way {
-                    uplink: self
-                        .snapshot
-                        .port(uplink)
-                        .map_or_else(String::new, |port| port.spec.name.to_string()),
-                    next_hop: destination,
-                    max_frame: usize::from(mtu).saturating_sub(tunnel.overhead()) as u16,
-                }),
-                Path::Resolving | Path::NoRoute => None,
-            },
+        let wrapped = port.spec.tunnel().zip(key).and_then(|(tunnel, key)| {
+            let (remote, path) = self.snapshot.way(tunnel, remote)?;
+            Some(Wrapped {
+                kind: tunnel.kind.to_string(),
+                local: tunnel.local.to_string(),
+                remote: remote.to_string(),
+                key,
+                path: self.way(tunnel, path),
+            })
         });
         Copy {
             bridge: bridge.map_or_else(String::new, |bridge| bridge.spec.name.to_string()),
@@ -251,6 +240,16 @@ impl<'a> Recorder<'a> {
             max_len: (max_len > 0).then_some(max_len),
             tunnel: wrapped,
         }
+    }
+
+    fn way(&self, tunnel: &TunnelSpec, path: &Path) -> Option<Way> {
+        let Path::Ready { uplink, destination, mtu, .. } = *path else { return None };
+        let uplink = self.snapshot.port(uplink);
+        Some(Way {
+            uplink: uplink.map_or_else(String::new, |port| port.spec.name.to_string()),
+            next_hop: destination,
+            max_frame: usize::from(mtu).saturating_sub(tunnel.overhead()) as u16,
+        })
     }
 
     fn report(&mut self, controller: &Controller) {
@@ -331,8 +330,8 @@ impl Tracer for Recorder<'_> {
             Event::Skipped { port, reason } => {
                 self.push(What::Skipped { port: port.spec.name.to_string(), reason });
             }
-            Event::Output { port, key, tag, max_len, fields } => {
-                let copy = self.copy(port, key, (tag, max_len), fields);
+            Event::Output { port, emit, fields } => {
+                let copy = self.copy(port, emit, fields);
                 self.copied(copy);
             }
             Event::Controller(controller) => self.report(controller),

@@ -342,6 +342,7 @@ fn the_universe_reaches_what_it_is_meant_to_reach() {
         VniUnmapped,
         TunnelTooBig,
         TunnelNoRoute,
+        TunnelNoRemote,
         NeighbourUnresolved,
         TxPortDown,
     ] {

@@ -19,6 +19,7 @@ use weft_core::pipeline::trace::Silent;
 use weft_core::pipeline::{Occasion, walk};
 use weft_core::publish::{Published, Publisher};
 use weft_core::retag::retag;
+use weft_core::shared::Wanted;
 use weft_core::snapshot::{BridgeId, Model, Path, PortKind, Snapshot};
 use weft_core::tables::{Admission, Change, FlowTables, Meter};
 use weft_core::verdict::{Emit, Op, Verdict};
@@ -35,7 +36,7 @@ const PER_TUNNEL: usize = 8;
 
 struct Waiting {
     worker: usize,
-    tunnel: PortId,
+    towards: Wanted,
     key: u32,
     ingress: PortId,
     deadline: Duration,
@@ -155,18 +156,20 @@ impl Oracle {
     }
 
     fn look_again(&mut self, waiting: Waiting) {
-        let port = self.snapshot.port(waiting.tunnel).cloned();
+        let port = self.snapshot.port(waiting.towards.tunnel).cloned();
         let tunnel = port.as_ref().and_then(|port| port.spec.tunnel());
         let (Some(port), Some(tunnel)) = (&port, tunnel) else {
             return self.drop(waiting.ingress, DropReason::PortRemoved);
         };
-        match tunnel.path {
+        let snapshot = Arc::clone(&self.snapshot);
+        let way = snapshot.way(tunnel, waiting.towards.remote).unwrap();
+        match way.1 {
             Path::Resolving => self.held.push(waiting),
             _ if !port.spec.up => self.drop(waiting.ingress, DropReason::TxPortDown),
             Path::NoRoute => self.drop(waiting.ingress, DropReason::TunnelNoRoute),
             Path::Ready { .. } => {
-                let template = Template::new(tunnel, waiting.key).unwrap();
-                self.send_wrapped(&template, (waiting.tunnel, waiting.ingress), &waiting.octets);
+                let template = Template::towards(tunnel, waiting.key, way).unwrap();
+                self.send_wrapped(&template, (waiting.towards.tunnel, waiting.ingress), &waiting.octets);
             }
         }
     }
@@ -346,17 +349,18 @@ impl Oracle {
         let Some(key) = emit.key else { return self.send(emit.port, octets) };
         let snapshot = Arc::clone(&self.snapshot);
         let tunnel = snapshot.port(emit.port).unwrap().spec.tunnel().unwrap();
-        if let Some(template) = Template::new(tunnel, key) {
+        let towards = Wanted { tunnel: emit.port, remote: emit.remote };
+        if let Some(template) = Template::towards(tunnel, key, snapshot.way(tunnel, emit.remote).unwrap()) {
             return self.send_wrapped(&template, (emit.port, ingress), octets);
         }
         let worker = port.index() % self.workers;
-        let same = |other: &&Waiting| other.tunnel == emit.port && other.worker == worker;
+        let same = |other: &&Waiting| other.towards == towards && other.worker == worker;
         if self.held.iter().filter(same).count() >= PER_TUNNEL {
             return self.drop(ingress, DropReason::NeighbourUnresolved);
         }
         let deadline = Duration::from_secs(self.second().into()) + HELD_FOR;
         let octets = octets.to_vec();
-        self.held.push(Waiting { worker, tunnel: emit.port, key, ingress, deadline, octets });
+        self.held.push(Waiting { worker, towards, key, ingress, deadline, octets });
     }
 
     fn send_wrapped(&mut self, template: &Template, (tunnel, ingress): (PortId, PortId), octets: &[u8]) {

@@ -18,7 +18,7 @@ use weft_wire::{Mac, OfPort};
 
 use crate::rig::dice::Dice;
 use crate::rig::frames::mac;
-use crate::rig::normal;
+use crate::rig::{normal, remote};
 
 /// Rules are in tables 0 to 3.
 const TABLES: u8 = 4;
@@ -94,7 +94,7 @@ fn tracked(dice: &mut Dice) -> FlowMod {
             Action::Output(OfPort::NORMAL),
             next.clone(),
             Action::CtClear,
-            Action::SetField { field: Field::IpDst, value: 0x0a00_0003, mask: Field::IpDst.max() },
+            Action::set_field(Field::IpDst, 0x0a00_0003, Field::IpDst.max()),
             Action::Load { target: Subfield::whole(Field::Reg0), value: 1 },
         ]));
     }
@@ -237,7 +237,13 @@ fn action(dice: &mut Dice, table: u8, depth: u8) -> Action {
         }
         12 if depth == 0 => Action::Clone(actions(dice, table, 1).into()),
         13 => Action::Group(dice.pick(&GROUPS)),
-        14 => dice.pick(&[Action::DecTtl(Box::new([])), Action::SetTunnel { id: 7, wide: false }]),
+        14 => dice.pick(&[
+            Action::DecTtl(Box::new([])),
+            Action::SetTunnel { id: 7, wide: false },
+            towards(50),
+            towards(51),
+            Action::set_field(Field::TunDst, 0, 0xff),
+        ]),
         15 if depth == 0 => {
             let set = [output(dice), set_field(dice)];
             dice.pick(&[Action::WriteActions(set.into()), Action::ClearActions])
@@ -279,8 +285,8 @@ fn ct(dice: &mut Dice, table: u8) -> Ct {
 
 fn mark_action(dice: &mut Dice) -> Action {
     dice.pick(&[
-        Action::SetField { field: Field::CtMark, value: 1, mask: 1 },
-        Action::SetField { field: Field::CtMark, value: 6, mask: 0xffff_ffff },
+        Action::set_field(Field::CtMark, 1, 1),
+        Action::set_field(Field::CtMark, 6, 0xffff_ffff),
         Action::Load { target: Subfield::new(Field::CtLabel, 64, 2).unwrap(), value: 2 },
         Action::Move { source: Subfield::whole(Field::Reg0), target: Subfield::whole(Field::CtMark) },
     ])
@@ -316,6 +322,11 @@ fn nat(dice: &mut Dice) -> Nat {
     ])
 }
 
+/// Where a tunnel is to lead that leaves it to the flow.
+fn towards(number: u8) -> Action {
+    Action::set_field(Field::TunDst, remote(number).to_bits().into(), Field::TunDst.max())
+}
+
 fn set_field(dice: &mut Dice) -> Action {
     let address = u128::from(mac(dice.pick(&[1, 2, 3])).to_u64());
     let (field, value, mask) = match dice.below(8) {
@@ -328,7 +339,7 @@ fn set_field(dice: &mut Dice) -> Action {
         6 => (Field::IpDscp, 8, Field::IpDscp.max()),
         _ => (Field::TcpDst, 80, 0xff),
     };
-    Action::SetField { field, value: value & mask, mask }
+    Action::set_field(field, value & mask, mask)
 }
 
 fn tag(dice: &mut Dice) -> Action {
@@ -342,9 +353,9 @@ fn tag(dice: &mut Dice) -> Action {
         Action::StripVlan,
         Action::PushVlan(0x8100),
         Action::PushVlan(0x88a8),
-        Action::SetField { field: Field::VlanVid, value: 0x1014, mask: 0x1fff },
-        Action::SetField { field: Field::VlanPcp, value: 3, mask: 7 },
-        Action::SetField { field: Field::NwTos, value: 0x20, mask: 0xff },
+        Action::set_field(Field::VlanVid, 0x1014, 0x1fff),
+        Action::set_field(Field::VlanPcp, 3, 7),
+        Action::set_field(Field::NwTos, 0x20, 0xff),
         Action::Load { target: Subfield::whole(Field::VlanTci), value: 0 },
         Action::Load { target: Subfield::new(Field::VlanTci, 0, 12).unwrap(), value: 20 },
     ])
@@ -388,7 +399,7 @@ fn label(dice: &mut Dice) -> Action {
         Action::PopMpls(0x0800),
         Action::PopMpls(0x0800),
         Action::PopMpls(0x86dd),
-        Action::SetField { field: Field::MplsLabel, value: 17, mask: Field::MplsLabel.max() },
+        Action::set_field(Field::MplsLabel, 17, Field::MplsLabel.max()),
         Action::DecMplsTtl,
     ])
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use weft_core::encap::Template;
 use weft_core::key::PortId;
-use weft_core::snapshot::{BridgeId, Model, Path, PortKind, PortSpec, TunnelKeys, TunnelSpec};
+use weft_core::snapshot::{BridgeId, Model, Path, PortKind, PortSpec, Remote, TunnelKeys, TunnelSpec};
 use weft_core::vlan::{PriorityTags, VlanMode, VlanSet};
 use weft_io::FramePool;
 use weft_wire::{Mac, OfPort, TunnelKind, Vid};
@@ -48,10 +48,11 @@ fn tunnel_spec(dice: &mut Dice) -> TunnelSpec {
         1 => TunnelKeys::Map(Some(Arc::new([1000]))),
         _ => TunnelKeys::Map(None),
     };
+    let by_flow = !matches!(key, TunnelKeys::Map(_)) && dice.percent(40);
     TunnelSpec {
         kind: dice.pick(&[TunnelKind::Vxlan, TunnelKind::Gre]),
         local: LOCAL,
-        remote: remote(dice.pick(&[50, 51])),
+        remote: if by_flow { Remote::Flow } else { remote(dice.pick(&[50, 51])).into() },
         key,
         ttl: 64,
         tos: dice.pick(&[None, Some(0), Some(0x20)]),
@@ -118,8 +119,15 @@ pub fn change(model: &mut Model, dice: &mut Dice) {
     };
     let at = model.ports.iter().position(|port| port.id.0 == id);
     let bridge = dice.below(model.bridges.len());
-    match (dice.below(14), at) {
+    match (dice.below(15), at) {
         (0, _) => {}
+        (14, _) => {
+            let route = (LOCAL, remote(dice.pick(&[50, 51])));
+            match dice.percent(30) {
+                true => drop(model.routes.remove(&route)),
+                false => drop(model.routes.insert(route, path(dice))),
+            }
+        }
         (1, _) => model.bridges[bridge].flows = rules::tables(dice),
         (2, _) => model.bridges[bridge].vnis = vnis(dice),
         (3, _) => model.bridges[bridge].forward_reserved ^= true,
@@ -264,7 +272,7 @@ fn echo(header: &mut [u8], back: bool, dice: &mut Dice) {
 pub fn tunnel_frame(dice: &mut Dice) -> Vec<u8> {
     let mut spec = tunnel_spec(dice);
     spec.local = dice.pick(&[remote(50), remote(51), remote(51), remote(52)]);
-    spec.remote = LOCAL;
+    spec.remote = LOCAL.into();
     spec.path = ready(UPLINK, 1);
     let pool = FramePool::new(FramePool::MIN_FRAMES).unwrap();
     let mut frames = pool.cache();

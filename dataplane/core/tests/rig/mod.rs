@@ -93,7 +93,7 @@ pub fn tunnel(kind: TunnelKind, number: u8, key: TunnelKeys) -> TunnelSpec {
     TunnelSpec {
         kind,
         local: LOCAL,
-        remote: remote(number),
+        remote: remote(number).into(),
         key,
         ttl: 64,
         tos: Some(0),
@@ -412,7 +412,7 @@ impl Rig {
 
     /// Tunnel ports whose next hop was asked for since the last look.
     pub fn wanted(&self) -> Vec<u16> {
-        std::iter::from_fn(|| self.datapath.shared().wanted.pop()).map(|port| port.0).collect()
+        std::iter::from_fn(|| self.datapath.shared().wanted.pop()).map(|wanted| wanted.tunnel.0).collect()
     }
 
     /// `rx + copies = tx + drops + held`, over all ports; tunnels count in the drops only.

@@ -69,7 +69,7 @@ fn one(out: &mut String, action: &Action, ports: &dyn PortNames) {
         Action::Bundle(action) => bundle(out, action, ports),
         Action::SetField { field, value, mask } => {
             out.push_str("set_field:");
-            value::print(out, *field, (*value, *mask), ports);
+            value::print(out, *field, (*value, mask.bits(*field)), ports);
             out.push_str("->");
             out.push_str(field.info().name);
         }

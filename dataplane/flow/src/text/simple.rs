@@ -234,7 +234,7 @@ fn set_field(value: Token<'_>, ports: &dyn PortNames) -> Result<Action, Error> {
     if field == Field::NwTos && number & 3 != 0 {
         return source.fail(Problem::Expected("a multiple of 4, 0 to 252"));
     }
-    Ok(Action::SetField { field, value: number, mask })
+    Ok(Action::set_field(field, number, mask))
 }
 
 fn resubmit(value: Token<'_>, ports: &dyn PortNames) -> Result<Action, Error> {

@@ -78,7 +78,7 @@ impl Lab {
             guard: guard(port),
             kind: PortKind::Device,
         });
-        Model { bridges: vec![bridge], ports: ports.collect() }
+        Model { bridges: vec![bridge], ports: ports.collect(), ..Model::default() }
     }
 
     /// Where a packet goes, or what it is dropped for.

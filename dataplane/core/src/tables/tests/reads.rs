@@ -55,7 +55,7 @@ fn read_by(action: Action) -> KeyMask {
 }
 
 fn set(field: Field) -> Action {
-    Action::SetField { field, value: 0, mask: field.max() }
+    Action::set_field(field, 0, field.max())
 }
 
 const FIVE_TUPLE: [Field; 7] = [
