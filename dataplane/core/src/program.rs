@@ -15,10 +15,10 @@ use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use hashbrown::HashTable;
-use weft_conntrack::Translation;
 use weft_wire::{DropReason, EtherType};
 
 use crate::doubt::Doubts;
+use crate::edit::nat::Once;
 use crate::edit::{Edit, Edits};
 use crate::encap::Template;
 use crate::epoch::Epochs;
@@ -52,7 +52,7 @@ pub enum Step {
     /// The packet's addresses and ports are translated as the flow's connection of that number says.
     Translate(u8),
     /// They are translated so.
-    TranslateTo(Box<Translation>),
+    TranslateTo(Box<Once>),
     /// A copy leaves; the packet itself, if it is the last step.
     Output(Emit, Option<Template>),
     /// The next so many steps are done to a copy.

@@ -6,12 +6,13 @@
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use weft_conntrack::{Link, Translation};
+use weft_conntrack::Link;
 use weft_flow::Term;
 use weft_flow::action::Controller;
 use weft_wire::{DropReason, OfPort};
 
 use crate::cache::LINKS;
+use crate::edit::nat::Once;
 use crate::epoch::Dep;
 use crate::key::PortId;
 use crate::snapshot::BridgeId;
@@ -69,7 +70,7 @@ pub enum Op {
     /// Addresses and ports become what the connection of this number in [`Verdict::links`] says.
     Translate(u8),
     /// Addresses and ports become these: of a packet that no further one is like.
-    TranslateTo(Box<Translation>),
+    TranslateTo(Box<Once>),
     /// A copy leaves.
     Output(Emit),
     /// The next so many steps are done to a copy.
@@ -237,6 +238,9 @@ pub struct Verdict {
     pub made: bool,
     /// Patch ports passed: in and out.
     pub patches: Vec<(PortId, PortId)>,
+    /// The packet is a fragment, and a connection is asked for that only the whole packet has: nothing was done, and nothing shall
+    /// be until the others are there. What tells it from fragments that come in by the same ingress.
+    pub waits: Option<[u64; 2]>,
     /// For this packet only: it was looked at beyond its key, or something could not be written down now.
     pub fleeting: bool,
 }
@@ -274,6 +278,7 @@ impl Verdict {
         self.learned.clear();
         self.patches.clear();
         (self.drop, self.tunnel, self.made, self.fleeting) = (None, None, false, false);
+        self.waits = None;
         (self.flow_deps, self.links) = ([Dep::NONE; 2], [Link::NONE; LINKS]);
     }
 

@@ -79,6 +79,8 @@ drop_reasons! {
     MeterExceeded => "meter_exceeded",
     /// No address and port of the NAT range is free.
     NatExhausted => "nat_exhausted",
+    /// The answers of the connection that the packet begins would be another connection's.
+    ConnectionClash => "connection_clash",
     /// The packet's connection ended while the packet was under way.
     ConnectionGone => "connection_gone",
     /// The packet went to the controllers and nowhere else.

@@ -222,6 +222,7 @@ impl Oracle {
             snapshot: &self.snapshot,
             key,
             packet: Some(packet),
+            whole: None,
             connections: &self.connections,
             second: self.second(),
             now: self.now,
@@ -311,11 +312,11 @@ impl Oracle {
                 Op::Translate(number) => {
                     let link = verdict.links[usize::from(*number)];
                     let translation = self.connections.translation(link).unwrap();
-                    edit::translate(&translation, &mut packet).unwrap();
+                    edit::nat::translate(&mut packet, &translation).unwrap();
                     continue;
                 }
                 Op::TranslateTo(translation) => {
-                    edit::translate(translation, &mut packet).unwrap();
+                    translation.apply(&mut packet).unwrap();
                     continue;
                 }
             };
