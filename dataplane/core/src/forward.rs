@@ -473,7 +473,11 @@ impl Forwarder {
                 }
                 Step::PacketIn(packet_in) => self.shared.packet_ins.offer(packet_in, &packet, self.now),
                 Step::Sample(probability, _) => self.sample(*probability),
-                Step::Edit(_) | Step::Meter(_) | Step::Translate(_) | Step::TranslateTo(_) => {
+                Step::Edit(_)
+                | Step::Meter(_)
+                | Step::Translate(_)
+                | Step::TranslateTo(_)
+                | Step::Rewrite(_) => {
                     if let Err(reason) = self.change(step, &mut packet, run) {
                         return self.drop(ingress, reason, packet);
                     }
@@ -496,6 +500,7 @@ impl Forwarder {
                 nat::translate(packet, &translation.ok_or(DropReason::ConnectionGone)?)
             }
             Step::TranslateTo(once) => once.apply(packet),
+            Step::Rewrite(rewrite) => rewrite.apply(packet),
             _ => Ok(()),
         }
     }

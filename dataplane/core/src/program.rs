@@ -19,6 +19,7 @@ use weft_wire::{DropReason, EtherType};
 
 use crate::doubt::Doubts;
 use crate::edit::nat::Once;
+use crate::edit::stream::Rewrite;
 use crate::edit::{Edit, Edits};
 use crate::encap::Template;
 use crate::epoch::Epochs;
@@ -53,6 +54,8 @@ pub enum Step {
     Translate(u8),
     /// They are translated so.
     TranslateTo(Box<Once>),
+    /// Changes text and numbers of this packet.
+    Rewrite(Box<Rewrite>),
     /// A copy leaves; the packet itself, if it is the last step.
     Output(Emit, Option<Template>),
     /// The next so many steps are done to a copy.
@@ -498,6 +501,7 @@ fn compile(verdict: &Verdict, snapshot: &Snapshot, ops: &[Op], steps: &mut Vec<S
             }
             Op::Translate(link) => steps.push(Step::Translate(*link)),
             Op::TranslateTo(translation) => steps.push(Step::TranslateTo(translation.clone())),
+            Op::Rewrite(rewrite) => steps.push(Step::Rewrite(rewrite.clone())),
             Op::Set(_) | Op::PopVlan | Op::PushVlan { .. } | Op::PopMpls { .. } | Op::PushMpls { .. } => {
                 let run = ops.iter().skip(at).take_while(|op| is_edit(op)).count();
                 let edits = ops.get(at - 1..at + run).unwrap_or_default();
@@ -533,7 +537,8 @@ fn edits_of(verdict: &Verdict, ops: &[Op]) -> Edits {
         | Op::PacketIn(_)
         | Op::Sample { .. }
         | Op::Translate(_)
-        | Op::TranslateTo(_) => None,
+        | Op::TranslateTo(_)
+        | Op::Rewrite(_) => None,
     };
     Edits::new(&ops.iter().filter_map(edit).collect::<Vec<Edit>>())
 }

@@ -13,6 +13,7 @@ use weft_wire::{DropReason, OfPort};
 
 use crate::cache::LINKS;
 use crate::edit::nat::Once;
+use crate::edit::stream::Rewrite;
 use crate::epoch::Dep;
 use crate::key::PortId;
 use crate::snapshot::BridgeId;
@@ -71,6 +72,8 @@ pub enum Op {
     Translate(u8),
     /// Addresses and ports become these: of a packet that no further one is like.
     TranslateTo(Box<Once>),
+    /// What a helper changes in the text and numbers of a TCP packet: of this one alone.
+    Rewrite(Box<Rewrite>),
     /// A copy leaves.
     Output(Emit),
     /// The next so many steps are done to a copy.

@@ -83,6 +83,8 @@ drop_reasons! {
     ConnectionClash => "connection_clash",
     /// The packet's connection ended while the packet was under way.
     ConnectionGone => "connection_gone",
+    /// The text that a helper has to put into the packet does not fit it.
+    HelperNoRoom => "helper_no_room",
     /// The packet went to the controllers and nowhere else.
     ToController => "to_controller",
     /// The tags or labels that a rule puts in front do not fit the frame.

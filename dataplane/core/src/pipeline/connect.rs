@@ -93,9 +93,12 @@ const UNKNOWN_WORD: [u8; SLOTS] = {
 impl<'a, T: Tracer> Walk<'a, T> {
     /// `ct(..)`
     pub(super) fn connect(&mut self, here: &Here<'_>, ct: &Ct) -> Result<(), DropReason> {
-        let tracked = self.track(ct)?;
+        let (mut tracked, facts, before) = self.track(ct)?;
         if let Some(translation) = tracked.translation {
             self.translate(&translation, tracked.connection);
+        }
+        if let Some(facts) = facts.filter(|_| tracked.helper.is_some()) {
+            self.assist(&mut tracked, &facts, before)?;
         }
         let result = match ct.table {
             Some(table) => self.go_on_tracked(here, TableId::from(table), &tracked),
@@ -121,7 +124,7 @@ impl<'a, T: Tracer> Walk<'a, T> {
     }
 
     /// Asks for the packet's connection, and notes that the verdict depends on the answer.
-    fn track(&mut self, ct: &Ct) -> Result<Tracked, DropReason> {
+    fn track(&mut self, ct: &Ct) -> Result<(Tracked, Option<Facts>, Option<Before>), DropReason> {
         let (mark, label) = self.marks(&ct.exec);
         let zone = match ct.zone {
             CtZone::Number(zone) => zone,
@@ -130,7 +133,7 @@ impl<'a, T: Tracer> Walk<'a, T> {
         let Some(mut facts) = self.facts(zone)? else {
             let tracked = no_connection(zone);
             self.tracer.event(Event::Tracked { facts: None, tracked: &tracked });
-            return Ok(tracked);
+            return Ok((tracked, None, None));
         };
         // It quotes what earlier translations have made of that.
         facts.inner = facts.inner.map(|quoted| self.quoted.unwrap_or(quoted));
@@ -167,7 +170,7 @@ impl<'a, T: Tracer> Walk<'a, T> {
             Some(Refusal::NatExhausted) => Err(DropReason::NatExhausted),
             // Its answers would go to another.
             Some(Refusal::Clash) => Err(DropReason::ConnectionClash),
-            _ => Ok(tracked),
+            _ => Ok((tracked, Some(facts), before)),
         }
     }
 
@@ -209,7 +212,7 @@ impl<'a, T: Tracer> Walk<'a, T> {
     }
 
     /// The packet that this one is a fragment of.
-    fn whole(&self) -> Option<&'a Datagram> {
+    pub(super) fn whole(&self) -> Option<&'a Datagram> {
         self.occasion.whole.filter(|_| connection::is_fragment(&self.fields))
     }
 

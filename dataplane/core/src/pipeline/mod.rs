@@ -9,9 +9,10 @@
 //!
 //! * `execute`: actions, one after the other; `write`: what they do to fields and headers;
 //! * `output`: ports, patch ports, tunnels, controllers; `normal`: VLAN and FDB switching;
-//! * `connect`: connections; [`group`]: groups, and the choices that hashes make; `learn`: rules that packets make;
+//! * `connect`: connections; `assist`: helpers; [`group`]: groups, and the choices that hashes make; `learn`: rules that packets make;
 //! * `mpls`: labels, and what is behind them; [`trace`]: who listens.
 
+mod assist;
 mod connect;
 pub(crate) mod execute;
 pub mod group;
@@ -114,6 +115,7 @@ pub fn walk<T: Tracer>(occasion: Occasion<'_>, verdict: &mut Verdict, tracer: &m
         before: None,
         quoted: None,
         answered: 0,
+        reworded: false,
         unknown: Unknown::default(),
         translations: [None; LINKS],
         state: None,
@@ -158,6 +160,8 @@ struct Walk<'a, T> {
     quoted: Option<Tuple>,
     /// How many answers of its [`Datagram`] the walk has had.
     answered: usize,
+    /// A helper has changed the packet's text.
+    reworded: bool,
     /// Bits of fields that a connection decides, and not the path.
     unknown: Unknown,
     /// How the connections of the verdict's links translate the packet, where they do.
