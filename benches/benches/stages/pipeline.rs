@@ -40,6 +40,7 @@ pub fn bench(criterion: &mut Criterion) {
             snapshot: &snapshot,
             key: &key,
             packet: None,
+            whole: None,
             connections: datapath.connections(),
             second: 1,
             now: Duration::ZERO,

@@ -9,7 +9,7 @@ use weft_io::mem::prefetch;
 use crate::arena::Arena;
 use crate::control::Settings;
 use crate::entry::{Entry, Sight};
-use crate::expect::{Expected, Skew, Unexpected};
+use crate::expect::{Expected, Unexpected};
 use crate::expectations::{Expectation, Expectations};
 use crate::hash::Key;
 use crate::index::{Index, Place};
@@ -17,6 +17,7 @@ use crate::link::{Absence, Link, Target};
 use crate::nat::Translation;
 use crate::request::{Request, Segment, Tracked};
 use crate::state::{Direction, State};
+use crate::streams::{Stream, Streams};
 use crate::tally::{Count, Tally};
 use crate::tcp;
 use crate::track::Work;
@@ -34,6 +35,7 @@ pub struct Connections {
     pub(crate) key: Key,
     pub(crate) zones: Zones,
     pub(crate) expectations: Expectations,
+    pub(crate) streams: Streams,
     pub(crate) tally: Tally,
     /// Connections in the index.
     pub(crate) total: AtomicU32,
@@ -82,6 +84,7 @@ impl Connections {
             key: Key::new(settings.secret),
             zones: Zones::new()?,
             expectations: Expectations::new(settings.expectations),
+            streams: Streams::default(),
             tally: Tally::default(),
             total: AtomicU32::new(0),
             max: settings.max,
@@ -180,20 +183,12 @@ impl Connections {
         result
     }
 
-    /// How sequence numbers of the link's connection differ behind its helper.
-    pub fn skew(&self, link: Link) -> Skew {
-        let entry = self.entry_of(link).filter(|entry| entry.epoch.load(Ordering::Acquire) == link.epoch);
-        entry.map(Entry::skew).unwrap_or_default()
-    }
-
-    /// Sets that. It is what rules can't see, so that links go on holding. Nothing happens if the connection has gone.
-    pub fn set_skew(&self, link: Link, skew: Skew) {
-        let Some(entry) = self.entry_of(link) else { return };
-        let home = entry.home.load(Ordering::Relaxed) as usize;
-        let _held = self.index.lock(home, home);
-        if entry.epoch.load(Ordering::Acquire) == link.epoch {
-            entry.set_skew(skew);
-        }
+    /// Shows `change` what is remembered for the helper of the link's connection, and keeps what that makes of it. It is what rules
+    /// can't see, so that links go on holding. `None` if the connection has gone, or too many have helpers.
+    pub fn with_stream<R>(&self, link: Link, change: impl FnOnce(&mut Stream) -> R) -> Option<R> {
+        let Target::Entry(slot, _) = link.target() else { return None };
+        let entry = self.arena.get(slot)?;
+        self.streams.with(slot, || entry.linked(), change)
     }
 
     fn entry_of(&self, link: Link) -> Option<&Entry> {
@@ -302,6 +297,9 @@ impl Connections {
             if away != home {
                 self.index.remove(away, slot);
             }
+        }
+        if image.helper.is_some() {
+            self.streams.forget(slot);
         }
         self.zones.release(image.zone);
         self.total.fetch_sub(1, Ordering::Relaxed);

@@ -12,7 +12,6 @@ use bytemuck::Zeroable;
 use weft_io::mem::prefetch;
 
 use crate::cells::{PeerCell, identity, ports, same_addresses, store_addresses, store_wide, tuple_of, wide};
-use crate::expect::Skew;
 use crate::image::{Image, Moving, flag, helper_of, kind_of, nat_of, phase_of, timeout_of};
 use crate::nat::Translation;
 use crate::protocol::{Kind, Progress};
@@ -50,7 +49,6 @@ pub(crate) struct Entry {
     parent: [AtomicU64; 4],
     parent_ports: AtomicU32,
     parent_identity: AtomicU32,
-    skew: [AtomicU32; 2],
 }
 
 const _: () = assert!(size_of::<Entry>() == 192);
@@ -271,7 +269,6 @@ impl Entry {
         store_addresses(&self.original, image.original.src, image.original.dst);
         store_addresses(&self.reply, image.reply.src, image.reply.dst);
         self.store_label(moving.label);
-        self.set_skew(Skew::default());
         if let Some(parent) = image.parent {
             store_addresses(&self.parent, parent.src, parent.dst);
             self.parent_ports.store(ports(&parent), RELAXED);
@@ -321,18 +318,5 @@ impl Entry {
         let epoch = epoch.wrapping_add(2);
         self.epoch.store(epoch, Ordering::Release);
         epoch
-    }
-
-    /// Skew of its sequence numbers.
-    pub fn skew(&self) -> Skew {
-        let [original, reply] = &self.skew;
-        Skew { original: original.load(RELAXED) as i32, reply: reply.load(RELAXED) as i32 }
-    }
-
-    /// Sets that.
-    pub fn set_skew(&self, skew: Skew) {
-        let [original, reply] = &self.skew;
-        original.store(skew.original as u32, RELAXED);
-        reply.store(skew.reply as u32, RELAXED);
     }
 }

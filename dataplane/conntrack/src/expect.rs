@@ -30,12 +30,3 @@ pub enum Unexpected {
     #[error("the connection is expected already")]
     Known,
 }
-
-/// How TCP sequence numbers of one direction differ behind the helper, since it changed lengths.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Skew {
-    /// Octets added to what the original direction has sent.
-    pub original: i32,
-    /// Octets added to what the reply direction has sent.
-    pub reply: i32,
-}

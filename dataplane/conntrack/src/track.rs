@@ -15,7 +15,7 @@ use crate::link::{Absence, Link, Target};
 use crate::make::Wanted;
 use crate::nat::Translation;
 use crate::protocol::{self, Kind, Outcome, Verdict};
-use crate::request::{Before, Request, Tracked};
+use crate::request::{Before, Helper, Request, Segment, Tracked};
 use crate::state::{Direction, State};
 use crate::tally::Count;
 use crate::tuple::Tuple;
@@ -132,7 +132,7 @@ impl<'a> Work<'a> {
         let entry = self.tracker.arena.get(found.slot)?;
         let expiry = entry.expiry();
         let (image, _) = entry.read().filter(|&(_, epoch)| epoch == found.epoch)?;
-        let mut judgement = self.judge(&image, &image.moving, found.direction);
+        let mut judgement = self.judge(&image, &image.moving, found);
         if judgement.verdict.is_some_and(|verdict| verdict.outcome == Outcome::Again) {
             return self.replace(found, tuple, answer);
         }
@@ -152,16 +152,28 @@ impl<'a> Work<'a> {
 
     /// What the packet makes of the connection.
     #[inline]
-    fn judge(&self, image: &Image, old: &Moving, direction: Direction) -> Judgement {
+    fn judge(&self, image: &Image, old: &Moving, found: &Found) -> Judgement {
         let facts = self.request.facts;
         let mut moving = self.marked(image, old);
         let liberal = self.tracker.liberal.load(Ordering::Relaxed);
-        let verdict =
-            facts.inner.is_none().then(|| moving.progress.update(direction, facts.tcp.as_ref(), liberal));
+        let verdict = facts
+            .inner
+            .is_none()
+            .then(|| moving.progress.update(found.direction, self.segment(image, found).as_ref(), liberal));
         if let Some(timeout) = verdict.and_then(|verdict| verdict.refresh) {
             moving.timeout = timeout;
         }
         Judgement { moving, verdict }
+    }
+
+    /// The packet's TCP header, in the numbers in which each end has counted its own octets.
+    #[inline]
+    fn segment(&self, image: &Image, found: &Found) -> Option<Segment> {
+        let segment = self.request.facts.tcp?;
+        match image.helper {
+            Some(Helper::Ftp) => Some(self.tracker.streams.counted(found.slot, found.direction, segment)),
+            _ => Some(segment),
+        }
     }
 
     /// With the marks that a commit sets; an expected connection keeps its parent's.
@@ -184,7 +196,7 @@ impl<'a> Work<'a> {
             Some(verdict) if old.progress.kind == Kind::Tcp => {
                 (old.mark, old.label) == (new.moving.mark, new.moving.label)
                     && verdict.refresh == Some(old.timeout)
-                    && (!self.request.effects || entry.step(found.direction, || self.request.facts.tcp))
+                    && (!self.request.effects || entry.step(found.direction, || self.segment(image, found)))
             }
             Some(_) => new.moving == *old,
         };
@@ -216,7 +228,7 @@ impl<'a> Work<'a> {
             return None;
         }
         let old = entry.moving();
-        *judgement = self.judge(image, &old, found.direction);
+        *judgement = self.judge(image, &old, found);
         if judgement.verdict.is_some_and(|verdict| verdict.outcome == Outcome::Again) {
             return None;
         }

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 use weft_conntrack::{
     Before, Choice, Commit, Connections, Expected, Facts, Family, Filter, Helper, Masked, Nat, Refusal,
-    Request, Settings, Side, Skew, State, Tracked, Tuple, Unexpected,
+    Request, Settings, Side, State, Stream, Tracked, Tuple, Unexpected,
 };
 
 const CLIENT: Tuple = Tuple {
@@ -248,14 +248,16 @@ fn an_expected_connection_is_translated_as_its_helper_says() {
 }
 
 #[test]
-fn skew_is_kept_with_its_connection_and_no_link_notices() {
+fn what_a_helper_remembers_is_kept_with_its_connection_and_no_link_notices() {
     let tracker = tracker();
     let link = control(&tracker).connection;
-    tracker.set_skew(link, Skew { original: -3, reply: 12 });
-    assert_eq!(tracker.skew(link), Skew { original: -3, reply: 12 });
+    tracker.with_stream(link, |stream| stream.skews[1].add(100, 12)).unwrap();
+    assert_eq!(tracker.with_stream(link, |stream| stream.skews[1].sent(101)), Some(113));
     assert!(tracker.holds(link, 5));
     tracker.flush(&Filter::default(), 5);
-    assert_eq!(tracker.skew(link), Skew::default());
+    assert_eq!(tracker.with_stream(link, |_| ()), None);
+    let link = control(&tracker).connection;
+    assert_eq!(tracker.with_stream(link, |stream| *stream), Some(Stream::default()));
 }
 
 fn tuples() -> impl Strategy<Value = Tuple> {

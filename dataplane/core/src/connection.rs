@@ -1,28 +1,32 @@
 //! What connection tracking is told of a packet.
 //!
 //! The addresses and ports are those of the walk's fields, so that what an action has rewritten counts. What no field has
-//! is read from the packet itself: TCP's numbers, by a hit as well ([`segment`]), and the packet that an ICMP error quotes
-//! (`connection/quoted.rs`). No checksum is looked at: a hit could not afford to, and a broken packet changes nothing that its
-//! sender couldn't change with a whole one.
-
-mod quoted;
+//! is read from the packet itself ([`crate::facts`]): TCP's numbers, by a hit as well, and the packet that an ICMP error
+//! quotes. No checksum is looked at: a hit could not afford to, and a broken packet changes nothing that its sender couldn't
+//! change with a whole one.
 
 use weft_conntrack::{Connections, Facts, Family, Filter, Partial, Segment, Translation, Tuple};
 use weft_flow::{Field, Fields, Subfield};
 use weft_io::Packet;
-use weft_wire::{EtherType, Protocol, ipv6, tcp};
+use weft_wire::{EtherType, Protocol};
 
-use crate::parse::ip::{FRAGMENT_LATER, Payload, header_6, skip_extensions, split_4};
-use crate::parse::transport::{icmp_has_identifier, icmpv6_has_identifier, tcp_header};
-use crate::parse::{self, Link};
+use crate::facts;
 
 /// What tracking knows of a packet; `None` if that is none of its packets: no IP, a fragment, or a message of ICMP that
 /// belongs to no connection.
 pub fn facts(fields: &Fields, packet: Option<&Packet>) -> Option<Facts> {
     let tuple = tuple(fields).filter(|tuple| tuple.is_trackable() || is_error(tuple))?;
-    let inner = if is_error(&tuple) { packet.and_then(quoted::tuple) } else { None };
-    let tcp = if tuple.protocol == Protocol::TCP.0 { packet.and_then(segment) } else { None };
+    let inner = if is_error(&tuple) { packet.and_then(facts::inner) } else { None };
+    let tcp = if tuple.protocol == Protocol::TCP.0 { packet.and_then(facts::segment) } else { None };
     Some(Facts { tuple, tcp, inner, valid: true })
+}
+
+/// The same of a fragment, whose whole packet is this; its addresses are what they are by now.
+pub fn facts_of_fragment(fields: &Fields, whole: &Facts) -> Option<Facts> {
+    let (family, src, dst) = addresses(fields).filter(|&(family, ..)| family == whole.tuple.family)?;
+    let tuple = facts::named(Tuple { src, dst, family, ..whole.tuple });
+    let inner = whole.inner.map(facts::named);
+    (tuple.is_trackable() || is_error(&tuple)).then_some(Facts { tuple, inner, valid: true, ..*whole })
 }
 
 /// Whether the packet is a fragment.
@@ -34,12 +38,7 @@ pub fn is_fragment(fields: &Fields) -> bool {
 /// The tuple that these fields are. This runs for every new connection, so it reads words (`weft_flow::fields`).
 pub fn tuple(fields: &Fields) -> Option<Tuple> {
     let words = &fields.0;
-    let address = |at: usize| u128::from(words[at]) << 64 | u128::from(words[at + 1]);
-    let (family, src, dst) = match EtherType((words[3] >> 48) as u16) {
-        EtherType::IPV4 => (Family::V4, (words[5] as u32).into(), (words[7] as u32).into()),
-        EtherType::IPV6 => (Family::V6, address(4), address(6)),
-        _ => return None,
-    };
+    let (family, src, dst) = addresses(fields)?;
     if is_fragment(fields) {
         return None;
     }
@@ -52,6 +51,18 @@ pub fn tuple(fields: &Fields) -> Option<Tuple> {
         // As Open vSwitch, SCTP too.
         (false, _) => Tuple { src_port: 0, dst_port: 0, ..tuple },
     })
+}
+
+/// Version, source and destination of an IP packet.
+#[inline]
+fn addresses(fields: &Fields) -> Option<(Family, u128, u128)> {
+    let words = &fields.0;
+    let address = |at: usize| u128::from(words[at]) << 64 | u128::from(words[at + 1]);
+    match EtherType((words[3] >> 48) as u16) {
+        EtherType::IPV4 => Some((Family::V4, (words[5] as u32).into(), (words[7] as u32).into())),
+        EtherType::IPV6 => Some((Family::V6, address(4), address(6))),
+        _ => None,
+    }
 }
 
 /// As keys have them, type and code are in the low octets of the ports and the identifier in the high ones.
@@ -102,87 +113,9 @@ pub fn described(
     Segment { seq, ack, window: u16::MAX, flags, payload: 0, scale: None }
 }
 
-/// TCP's ACK flag.
+/// TCP's flags.
 const ACK: u8 = 0x10;
-
-/// What tracking reads of a TCP packet. `None` if it has no whole TCP header.
-#[inline]
-pub fn segment(packet: &Packet) -> Option<Segment> {
-    let (octets, payload) = carried(packet)?;
-    if payload.protocol != Protocol::TCP {
-        return None;
-    }
-    let header = tcp_header(octets, payload.len)?;
-    let header_len = usize::from(header[12] >> 4) * 4;
-    let word = |at: usize| {
-        header.get(at..).and_then(<[u8]>::first_chunk).map_or(0, |word| u32::from_be_bytes(*word))
-    };
-    let flags = header[13];
-    let options = octets.get(tcp::LEN..header_len).unwrap_or_default();
-    Some(Segment {
-        seq: word(4),
-        ack: word(8),
-        window: u16::from_be_bytes([header[14], header[15]]),
-        flags,
-        payload: (payload.len - header_len) as u32,
-        scale: if flags & SYN != 0 { window_scale(options) } else { None },
-    })
-}
-
-/// TCP's SYN flag.
-const SYN: u8 = 2;
-
-/// The window scale option (RFC 7323, section 2.2).
-fn window_scale(mut options: &[u8]) -> Option<u8> {
-    loop {
-        options = match *options {
-            [0, ..] | [] | [_] => return None,
-            [1, ref rest @ ..] => rest,
-            [3, 3, scale, ..] => return Some(scale.min(14)),
-            [_, len, ..] if len >= 2 => options.get(usize::from(len)..)?,
-            _ => return None,
-        };
-    }
-}
-
-/// What an IP packet carries, as far as the head frame has it, and what that is.
-#[inline(always)]
-fn carried(packet: &Packet) -> Option<(&[u8], Payload)> {
-    let (frame, total) = (packet.data(), packet.total_len());
-    let Link { ether_type, at, .. } = parse::link(frame)?;
-    let octets = frame.get(at..)?;
-    let size = total.saturating_sub(at);
-    let payload = match ether_type {
-        EtherType::IPV4 => split_4(octets, size)?.1,
-        EtherType::IPV6 => skip_extensions(octets, &ipv6::Header::new(header_6(octets, size)?))?,
-        _ => return None,
-    };
-    (payload.fragment & FRAGMENT_LATER == 0).then_some(())?;
-    Some((octets.get(payload.at..)?, payload))
-}
-
-/// The ports (or identifier, type and code) at the start of what an IP packet of this protocol carries.
-fn ends(octets: &[u8], tuple: Tuple) -> Option<Tuple> {
-    let &[a, b, c, d] = octets.first_chunk::<4>()?;
-    let protocol = Protocol(tuple.protocol);
-    if tuple.is_icmp() {
-        let &[kind, code, _, _, high, low, ..] = octets.first_chunk::<8>()?;
-        let known = match tuple.family {
-            Family::V4 => icmp_has_identifier(kind),
-            Family::V6 => icmpv6_has_identifier(kind),
-        };
-        let src_port = if known { u16::from_be_bytes([high, low]) } else { 0 };
-        return Some(Tuple { src_port, dst_port: Tuple::icmp(kind, code), ..tuple });
-    }
-    match protocol {
-        Protocol::TCP | Protocol::UDP => Some(Tuple {
-            src_port: u16::from_be_bytes([a, b]),
-            dst_port: u16::from_be_bytes([c, d]),
-            ..tuple
-        }),
-        _ => Some(tuple),
-    }
-}
+const SYN: u8 = 0x02;
 
 /// Puts a tuple into the fields of the original direction: `ct_nw_src` and so on; or zeros.
 pub(crate) fn set_original(fields: &mut Fields, tuple: Option<&Tuple>) {
@@ -241,6 +174,18 @@ pub(crate) fn set_related(fields: &mut Fields, translation: &Translation) {
     }
 }
 
+/// What such an error quotes behind its translation: the same backwards.
+pub(crate) fn translated_quote(quoted: Tuple, translation: &Translation) -> Tuple {
+    let turned = translation.tuple.reversed();
+    Tuple {
+        src: if translation.destination { turned.src } else { quoted.src },
+        dst: if translation.source { turned.dst } else { quoted.dst },
+        src_port: turned.src_port,
+        dst_port: if quoted.is_icmp() { quoted.dst_port } else { turned.dst_port },
+        ..quoted
+    }
+}
+
 /// The packet's addresses, protocol and ports change places with those of the original direction. `None` if there are none,
 /// or the packet is no IP.
 pub(crate) fn swap(fields: &mut Fields) -> Option<()> {
@@ -265,18 +210,4 @@ pub(crate) fn swap(fields: &mut Fields) -> Option<()> {
         original.set(fields, one);
     }
     Some(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_window_scale_is_found_among_other_options_and_only_if_it_is_whole() {
-        assert_eq!(window_scale(&[2, 4, 5, 180, 1, 3, 3, 7]), Some(7));
-        assert_eq!(window_scale(&[1, 3, 3, 20]), Some(14));
-        for broken in [&[2, 0, 3, 3, 7][..], &[3, 3], &[0, 3, 3, 7], &[8, 10, 3, 3], &[3, 4, 7, 7]] {
-            assert_eq!(window_scale(broken), None, "{broken:?}");
-        }
-    }
 }

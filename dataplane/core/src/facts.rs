@@ -83,6 +83,24 @@ fn any_segment(ether_type: EtherType, network: &[u8], size: usize) -> Option<Seg
     read_segment(network.get(payload.at..)?, payload.len)
 }
 
+/// The packet that an ICMP error quotes, as quoted: what the connection of such a packet is sought by. `None` if it is none, or
+/// quotes too little.
+#[cold]
+pub fn inner(packet: &Packet) -> Option<Tuple> {
+    let Layers { family, network, payload, .. } = Layers::find(packet)?;
+    let octets = packet.data().get(network + payload.at..)?;
+    // Padding behind the packet is nothing that it quotes.
+    let message = octets.get(..payload.len).unwrap_or(octets);
+    let is_whole = payload.fragment == 0 && is_icmp(family, payload.protocol) && is_error(family, message);
+    let tuple = quoted(family, message).filter(|_| is_whole)?.tuple;
+    Some(named(tuple))
+}
+
+/// As connections are named: of protocols other than TCP, UDP and ICMP (SCTP, say) by addresses alone.
+pub(crate) fn named(tuple: Tuple) -> Tuple {
+    if tuple.has_ports() || tuple.is_icmp() { tuple } else { Tuple { src_port: 0, dst_port: 0, ..tuple } }
+}
+
 /// The tracker's view of a packet; `None` if it isn't IP, or has no IP header that can be read.
 ///
 /// Its ends are those in the packet's octets. Whether an error goes to where the quoted packet came from is left to the tracker,
@@ -113,7 +131,7 @@ pub(crate) struct Layers {
 impl Layers {
     pub(crate) fn find(packet: &Packet) -> Option<Layers> {
         let frame = packet.data();
-        let parse::Link { ether_type, at, .. } = parse::link(frame)?;
+        let parse::Link { ether_type, at, .. } = parse::behind_tags(frame)?;
         let size = packet.total_len().checked_sub(at)?;
         Layers::of(frame.get(at..)?, ether_type, size).map(|layers| Layers { network: at, ..layers })
     }

@@ -15,7 +15,7 @@ use weft_io::Packet;
 use weft_wire::DropReason;
 
 use crate::cache::{Cache, Flow, KeyHash, Place};
-use crate::forward::{Decision, Forwarder};
+use crate::forward::{Decision, Ended, Forwarder};
 use crate::intake::Intake;
 use crate::key::FlowKey;
 
@@ -67,7 +67,7 @@ impl<const W: usize, const L: usize> Flows<W, L> {
     }
 
     /// The flow isn't cached, or is stale, or was cached within this burst: walks the pipeline if need be, and caches what
-    /// it says, if it lasts and the port's intake takes it. The error is a drop that is not cached.
+    /// it says, if it lasts and the port's intake takes it. The error is that the packet waits, or a drop that is not cached.
     #[cold]
     #[inline(never)]
     pub fn miss(
@@ -76,7 +76,7 @@ impl<const W: usize, const L: usize> Flows<W, L> {
         packet: &Packet,
         forward: &mut Forwarder,
         intake: &mut Intake,
-    ) -> Result<&mut Flow<W, L>, DropReason> {
+    ) -> Result<&mut Flow<W, L>, Ended> {
         let known = self.cache.find(hash, key);
         if let Some(place) = known
             && self.stands(place, key, forward)
@@ -84,7 +84,7 @@ impl<const W: usize, const L: usize> Flows<W, L> {
         {
             return self.at(place);
         }
-        let decision = forward.walk(&widened(key), packet)?;
+        let decision = forward.walk(&widened(key), packet, None)?;
         let place = match lasts::<L>(&decision) {
             true => self.place((hash, key), known, forward, intake),
             false => self.cache.spare(),
@@ -108,9 +108,9 @@ impl<const W: usize, const L: usize> Flows<W, L> {
         self.at(place)
     }
 
-    fn at(&mut self, place: Place) -> Result<&mut Flow<W, L>, DropReason> {
+    fn at(&mut self, place: Place) -> Result<&mut Flow<W, L>, Ended> {
         // The place is one of the cache's own.
-        self.cache.flow(place).ok_or(DropReason::NoBridge)
+        self.cache.flow(place).ok_or(Ended::Dropped(DropReason::NoBridge))
     }
 
     /// Where the flow is, or shall be: the spare place if the port's intake doesn't take it.
@@ -153,7 +153,8 @@ fn lasts<const L: usize>(decision: &Decision) -> bool {
     decision.lasts && decision.links.iter().skip(L).all(|&link| link == Link::NONE)
 }
 
-fn widened<const W: usize>(key: &[u64; W]) -> FlowKey {
+/// The key with all its words.
+pub fn widened<const W: usize>(key: &[u64; W]) -> FlowKey {
     let mut full = FlowKey::default();
     full.0.iter_mut().zip(key).for_each(|(word, read)| *word = *read);
     full

@@ -9,19 +9,20 @@ use weft_io::{FrameCache, Packet, PortQueue};
 use weft_wire::{DropCounts, DropReason};
 
 use crate::cache::LINKS;
-use crate::connection;
 use crate::counters::Counters;
-use crate::edit;
 use crate::edit::remark::Remarks;
+use crate::edit::{self, nat};
 use crate::encap::Template;
 use crate::epoch::Dep;
+use crate::facts;
+use crate::fragments::{Fragments, Settings};
 use crate::held::{HELD_FOR, Held, Waiting};
 use crate::intake::Intake;
 use crate::key::{FlowKey, Ingress, PortId};
 use crate::ledger::Ledger;
 use crate::output::{Outputs, Pushed, hand_over};
 use crate::pipeline::trace::Silent;
-use crate::pipeline::{self, Occasion};
+use crate::pipeline::{self, Datagram, Occasion};
 use crate::program::{Program, ProgramId, Programs, Shape, Step};
 use crate::retag::retag;
 use crate::shared::{Shared, Wanted};
@@ -31,6 +32,10 @@ use crate::verdict::{Emit, Verdict};
 use crate::vlan::TagRewrite;
 use crate::why::watch::{Outgoing, Suspect, Watches, head};
 use crate::why::{DropLog, Sample};
+
+mod reassembly;
+
+use reassembly::Waits;
 
 /// No queue of this worker's.
 const NOT_OURS: u16 = u16::MAX;
@@ -61,6 +66,8 @@ pub struct Forwarder {
     pub programs: Programs,
     /// Packets that wait for a neighbour.
     pub held: Held,
+    /// Fragments that wait for others.
+    fragments: Fragments<Waits>,
     /// This worker's queues.
     pub queues: Vec<(PortId, Box<dyn PortQueue>)>,
     /// Which of `queues` is a port's.
@@ -110,6 +117,15 @@ pub struct Decision {
     pub lasts: bool,
 }
 
+/// Why a walk has left nothing to be done.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ended {
+    /// The packet is dropped.
+    Dropped(DropReason),
+    /// It is a fragment, and waits for the others of its packet ([`Verdict::waits`]).
+    Waits([u64; 2]),
+}
+
 /// Whose packet a program is run for.
 #[derive(Clone, Copy, Debug)]
 struct Run<'a> {
@@ -150,6 +166,7 @@ impl Forwarder {
             now: Duration::ZERO,
             programs: Programs::default(),
             held: Held::default(),
+            fragments: Fragments::new(Settings::default()),
             queues: Vec::new(),
             queue_of: vec![NOT_OURS; PortId::COUNT],
             outputs: Outputs::new(),
@@ -220,9 +237,14 @@ impl Forwarder {
         }
     }
 
-    /// Walks the pipeline for a packet of this key. The error is a drop that must not be cached, because nothing would ever
-    /// end it.
-    pub fn walk(&mut self, key: &FlowKey, packet: &Packet) -> Result<Decision, DropReason> {
+    /// Walks the pipeline for a packet of this key; for a fragment whose packet is `whole`, to the end. The error is that the packet
+    /// waits, or a drop that must not be cached, because nothing would ever end it.
+    pub fn walk(
+        &mut self,
+        key: &FlowKey,
+        packet: &Packet,
+        whole: Option<&Datagram>,
+    ) -> Result<Decision, Ended> {
         self.counters.worker.misses.add(1);
         // Programs may come and go now.
         self.forget_current();
@@ -230,6 +252,7 @@ impl Forwarder {
             snapshot: &self.snapshot,
             key,
             packet: Some(packet),
+            whole,
             connections: &self.shared.connections,
             second: self.second,
             now: self.now,
@@ -243,8 +266,11 @@ impl Forwarder {
             self.published = self.published & !u64::from(u32::MAX) | u64::from(self.learned);
         }
         let verdict = &self.verdict;
+        if let Some(scope) = verdict.waits {
+            return Err(Ended::Waits(scope));
+        }
         if verdict.deps.is_empty() {
-            return Err(verdict.drop.unwrap_or(DropReason::NoBridge));
+            return Err(Ended::Dropped(verdict.drop.unwrap_or(DropReason::NoBridge)));
         }
         // A rule that this walk has made is for the next packet, even if it is of the same flow.
         let checked = if verdict.made { 0 } else { self.published };
@@ -262,7 +288,7 @@ impl Forwarder {
     pub fn steps<const L: usize>(&self, links: &[Link; L], packet: &Packet) -> bool {
         let (connections, second) = (&self.shared.connections, self.second);
         let steps =
-            |link: Link| link == Link::NONE || connections.step(link, second, || connection::segment(packet));
+            |link: Link| link == Link::NONE || connections.step(link, second, || facts::segment(packet));
         links.first().is_none_or(|&first| {
             first == Link::NONE || steps(first) && links.iter().skip(1).all(|&further| steps(further))
         })
@@ -458,7 +484,11 @@ impl Forwarder {
                 }
                 Step::PacketIn(packet_in) => self.shared.packet_ins.offer(packet_in, &packet, self.now),
                 Step::Sample(probability, _) => self.sample(*probability),
-                Step::Edit(_) | Step::Meter(_) | Step::Translate(_) | Step::TranslateTo(_) => {
+                Step::Edit(_)
+                | Step::Meter(_)
+                | Step::Translate(_)
+                | Step::TranslateTo(_)
+                | Step::Rewrite(_) => {
                     if let Err(reason) = self.change(step, &mut packet, run) {
                         return self.drop(ingress, reason, packet);
                     }
@@ -478,9 +508,10 @@ impl Forwarder {
                 // A connection may have gone since it was asked: by another worker, for another packet.
                 let link = run.links.get(usize::from(*link)).ok_or(DropReason::ConnectionGone)?;
                 let translation = self.shared.connections.translation(*link);
-                edit::translate(&translation.ok_or(DropReason::ConnectionGone)?, packet)
+                nat::translate(packet, &translation.ok_or(DropReason::ConnectionGone)?)
             }
-            Step::TranslateTo(translation) => edit::translate(translation, packet),
+            Step::TranslateTo(once) => once.apply(packet),
+            Step::Rewrite(rewrite) => rewrite.apply(packet),
             _ => Ok(()),
         }
     }
@@ -546,7 +577,7 @@ impl Forwarder {
             // Those that wait have asked: a flood does not keep the control thread busy.
             return self.drop(ingress, DropReason::NeighbourUnresolved, packet);
         }
-        self.counters.worker.held.set(self.held.len() as u64);
+        self.show_held();
         // Full means that many are asked for already.
         let _ = self.shared.wanted.push(towards);
         self.shared.control.ring();

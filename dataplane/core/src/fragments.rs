@@ -47,7 +47,7 @@ pub struct Statistics {
 /// A packet of which all fragments are there.
 #[derive(PartialEq, Eq, Debug)]
 pub struct Whole {
-    /// What the tracker would be told of the whole packet.
+    /// What the tracker is told of the whole packet.
     pub facts: Facts,
     /// The length of what IP carries, in octets, without extension headers.
     pub len: usize,
@@ -59,8 +59,8 @@ pub struct Whole {
 pub struct Origin {
     /// Where it came in.
     pub ingress: Ingress,
-    /// What else tells packets apart: zone, place in the pipeline.
-    pub scope: u64,
+    /// What else tells packets apart: tunnel, VLAN, zone.
+    pub scope: [u64; 2],
 }
 
 /// What became of a fragment.

@@ -11,7 +11,7 @@ use weft_wire::DropReason;
 
 use crate::cache::{KeyHash, Place};
 use crate::decap::{TUNNEL_WORDS, Vteps};
-use crate::flows::Flows;
+use crate::flows::{Flows, widened};
 use crate::forward::Forwarder;
 use crate::key::{Ingress, KeyMask, MIDDLE, NARROW, PortId};
 use crate::parse;
@@ -183,8 +183,8 @@ impl<const W: usize, const L: usize> Lane<W, L> {
                 Some(flow) => flow,
                 None => match self.flows.miss((hash, key), &packet, forward, &mut intake) {
                     Ok(flow) => flow,
-                    Err(reason) => {
-                        forward.drop(port, reason, packet);
+                    Err(ended) => {
+                        forward.end(ended, packet, (&widened(key), port));
                         continue;
                     }
                 },

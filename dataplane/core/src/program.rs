@@ -15,10 +15,11 @@ use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use hashbrown::HashTable;
-use weft_conntrack::Translation;
 use weft_wire::{DropReason, EtherType};
 
 use crate::doubt::Doubts;
+use crate::edit::nat::Once;
+use crate::edit::stream::Rewrite;
 use crate::edit::{Edit, Edits};
 use crate::encap::Template;
 use crate::epoch::Epochs;
@@ -53,7 +54,9 @@ pub enum Step {
     /// The packet's addresses and ports are translated as the flow's connection of that number says.
     Translate(u8),
     /// They are translated so.
-    TranslateTo(Box<Translation>),
+    TranslateTo(Box<Once>),
+    /// Changes text and numbers of this packet.
+    Rewrite(Box<Rewrite>),
     /// A copy leaves; the packet itself, if it is the last step.
     Output(Emit, Option<Template>),
     /// The next so many steps are done to a copy.
@@ -504,6 +507,7 @@ fn compile(verdict: &Verdict, snapshot: &Snapshot, ops: &[Op], steps: &mut Vec<S
             }
             Op::Translate(link) => steps.push(Step::Translate(*link)),
             Op::TranslateTo(translation) => steps.push(Step::TranslateTo(translation.clone())),
+            Op::Rewrite(rewrite) => steps.push(Step::Rewrite(rewrite.clone())),
             Op::Set(_) | Op::PopVlan | Op::PushVlan { .. } | Op::PopMpls { .. } | Op::PushMpls { .. } => {
                 let run = ops.iter().skip(at).take_while(|op| is_edit(op)).count();
                 let edits = ops.get(at - 1..at + run).unwrap_or_default();
@@ -539,7 +543,8 @@ fn edits_of(verdict: &Verdict, ops: &[Op]) -> Edits {
         | Op::PacketIn(_)
         | Op::Sample { .. }
         | Op::Translate(_)
-        | Op::TranslateTo(_) => None,
+        | Op::TranslateTo(_)
+        | Op::Rewrite(_) => None,
     };
     Edits::new(&ops.iter().filter_map(edit).collect::<Vec<Edit>>())
 }

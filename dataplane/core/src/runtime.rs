@@ -57,7 +57,9 @@ pub fn run(mut worker: Worker, start: Instant, idle: Idle) -> std::io::Result<()
             worker.maintain(Now { uptime: now - start });
             maintained = now;
         }
-        if packets == 0 && idle == Idle::Auto {
+        if !worker.is_running() {
+            worker.end();
+        } else if packets == 0 && idle == Idle::Auto {
             sleeper.rest(&mut worker, now - idle_since)?;
             last = Instant::now();
             worker.counters().worker.idle_nanos.add((last - now).as_nanos() as u64);

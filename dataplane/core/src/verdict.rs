@@ -7,12 +7,14 @@ use std::hash::{Hash, Hasher};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use weft_conntrack::{Link, Translation};
+use weft_conntrack::Link;
 use weft_flow::Term;
 use weft_flow::action::Controller;
 use weft_wire::{DropReason, OfPort};
 
 use crate::cache::LINKS;
+use crate::edit::nat::Once;
+use crate::edit::stream::Rewrite;
 use crate::epoch::Dep;
 use crate::key::PortId;
 use crate::snapshot::BridgeId;
@@ -73,7 +75,9 @@ pub enum Op {
     /// Addresses and ports become what the connection of this number in [`Verdict::links`] says.
     Translate(u8),
     /// Addresses and ports become these: of a packet that no further one is like.
-    TranslateTo(Box<Translation>),
+    TranslateTo(Box<Once>),
+    /// What a helper changes in the text and numbers of a TCP packet: of this one alone.
+    Rewrite(Box<Rewrite>),
     /// A copy leaves.
     Output(Emit),
     /// The next so many steps are done to a copy.
@@ -245,6 +249,9 @@ pub struct Verdict {
     pub made: bool,
     /// Patch ports passed: in and out.
     pub patches: Vec<(PortId, PortId)>,
+    /// The packet is a fragment, and a connection is asked for that only the whole packet has: nothing was done, and nothing shall
+    /// be until the others are there. What tells it from fragments that come in by the same ingress.
+    pub waits: Option<[u64; 2]>,
     /// For this packet only: it was looked at beyond its key, or something could not be written down now.
     pub fleeting: bool,
 }
@@ -299,7 +306,7 @@ impl Verdict {
         self.groups.clear();
         self.learned.clear();
         self.patches.clear();
-        (self.drop, self.tunnel, self.ingress) = (None, None, None);
+        (self.drop, self.tunnel, self.ingress, self.waits) = (None, None, None, None);
         (self.made, self.fleeting) = (false, false);
         (self.flow_deps, self.links) = ([Dep::NONE; 2], [Link::NONE; LINKS]);
     }

@@ -10,6 +10,7 @@
 //! ([`crate::shared`]), its counters, its inbox and its commands.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender};
 use weft_io::{Burst, PortQueue};
@@ -214,6 +215,7 @@ impl Worker {
         for waiting in forward.held.take_expired(now) {
             forward.drop(waiting.ingress, DropReason::NeighbourUnresolved, waiting.packet);
         }
+        forward.expire_fragments(now);
         for (port, queue) in &self.forward.queues {
             if self.forward.shared.faults.report(*port, queue.fault().as_ref()) {
                 self.forward.shared.control.ring();
@@ -227,7 +229,17 @@ impl Worker {
             self.narrow.flows.cache.len() + self.middle.flows.cache.len() + self.wide.flows.cache.len();
         gauges.flows.set(flows as u64);
         gauges.programs.set(self.forward.programs.len() as u64);
-        gauges.held.set(self.forward.held.len() as u64);
+        self.forward.show_held();
+    }
+
+    /// Drops what waits, because the worker ends.
+    pub fn end(&mut self) {
+        let never = Now { uptime: Duration::MAX };
+        for waiting in self.forward.held.take_expired(never) {
+            self.forward.drop(waiting.ingress, DropReason::NeighbourUnresolved, waiting.packet);
+        }
+        self.forward.expire_fragments(never);
+        self.forward.show_held();
     }
 
     /// Whether something waits that no descriptor tells of.
@@ -263,7 +275,7 @@ impl Worker {
             self.forward.resume(waiting);
         }
         self.forward.flush();
-        self.forward.counters.worker.held.set(self.forward.held.len() as u64);
+        self.forward.show_held();
     }
 
     fn cast_roles(&mut self) {

@@ -8,13 +8,12 @@
 mod crafted;
 
 use crafted::{Form, SIMPLE, frame, header_len, link};
-use weft_conntrack::{Choice, Commit, Connections, Direction, Nat, Request, Settings, Side, State};
+use weft_conntrack::{Choice, Commit, Connections, Direction, Nat, Request, Settings, Side, Skew, State};
 use weft_core::edit::nat::translate;
 use weft_core::edit::stream;
 use weft_core::facts::facts;
 use weft_core::helper::Control;
 use weft_core::helper::ftp::{self, Reading};
-use weft_core::helper::sequence::Skew;
 use weft_io::Packet;
 
 /// One side of a control connection: what it has sent, and what it has received.

@@ -317,7 +317,7 @@ fn packets_are_translated_as_by_stock_ovs() -> Result {
 /// The fragments as they leave here, in their packet's order: translated, or with the state as source address.
 fn fragments_here(connections: &Connections, zone: u16, pieces: &[Vec<u8>], commit: &Commit) -> Vec<Vec<u8>> {
     let (mut cache, mut fragments) = (crafted::frames(), Fragments::new(Default::default()));
-    let origin = Origin { ingress: Ingress::port(PortId(1)), scope: 0 };
+    let origin = Origin { ingress: Ingress::port(PortId(1)), scope: [0; 2] };
     let mut left = Vec::new();
     for (index, piece) in pieces.iter().enumerate().rev() {
         let packet = crafted::packet(&mut cache, piece, 300);

@@ -130,6 +130,7 @@ fn a_worker_that_still_goes_by_the_old_snapshot_puts_no_address_back_that_a_chan
         snapshot: &old,
         key: &key,
         packet: None,
+        whole: None,
         connections,
         second: 101,
         now: rig.now,

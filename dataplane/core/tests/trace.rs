@@ -337,6 +337,7 @@ fn stack_of(flows: &[FlowMod]) -> (usize, usize, Option<DropReason>) {
             snapshot: &snapshot,
             key: &key,
             packet: None,
+            whole: None,
             connections: rig.datapath.connections(),
             second: 1,
             now: Duration::ZERO,

@@ -14,7 +14,7 @@ use weft_core::shared::Now;
 use weft_core::snapshot::{BridgeId, TunnelKeys};
 use weft_core::tables::TableId;
 use weft_core::why::watch::{KEPT, SAMPLES, WATCHES};
-use weft_core::why::{Decided, Found, Pattern, Place, Subject, Tallied};
+use weft_core::why::{Decided, Found, Output, Pattern, Place, Subject, Tallied};
 use weft_flow::message::FlowMod;
 use weft_flow::{Action, Field, Match};
 use weft_wire::{DropReason, Mac, OfPort, TunnelKind};
@@ -201,6 +201,6 @@ fn what_leaves_by_a_tunnel_is_told_with_its_key() {
     let found = ask(&mut rig, &port(0));
     assert!(found.dropped.is_empty());
     assert_eq!(found.sent.len(), 1);
-    assert_eq!(found.sent[0].outputs[..], [(PortId(50), Some(1000))]);
+    assert_eq!(found.sent[0].outputs[..], [Output { port: PortId(50), key: Some(1000), remote: None }]);
     assert_eq!((found.sent[0].further, found.sent[0].sum.packets), (0, 1));
 }

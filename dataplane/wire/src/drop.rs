@@ -99,8 +99,12 @@ drop_reasons! {
     MeterExceeded => "meter_exceeded",
     /// No address and port of the NAT range is free.
     NatExhausted => "nat_exhausted",
+    /// The answers of the connection that the packet begins would be another connection's.
+    ConnectionClash => "connection_clash",
     /// The packet's connection ended while the packet was under way.
     ConnectionGone => "connection_gone",
+    /// The text that a helper has to put into the packet does not fit it.
+    HelperNoRoom => "helper_no_room",
     /// The packet went to the controllers and nowhere else.
     ToController => "to_controller",
     /// The tags or labels that a rule puts in front do not fit the frame.

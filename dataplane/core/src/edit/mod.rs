@@ -23,7 +23,6 @@ pub mod nat;
 mod network;
 pub mod remark;
 pub mod stream;
-mod translate;
 mod transport;
 pub(crate) mod vlan;
 
@@ -38,8 +37,6 @@ use crate::retag::retag;
 use crate::vlan::TagRewrite;
 use link::{Addresses, Labels, Tag};
 use network::Patch;
-
-pub use translate::translate;
 
 /// One change to a packet.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]

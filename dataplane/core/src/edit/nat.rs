@@ -20,6 +20,28 @@ use crate::facts::{Layers, QUOTATION, Quoted, is_icmp, quoted};
 use crate::parse;
 use crate::parse::ip::FRAGMENT_LATER;
 
+/// How one packet is translated that no other is like.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Once {
+    /// What its connection says.
+    pub translation: Translation,
+    /// Of a fragment: how many octets its whole packet carries.
+    pub whole: Option<usize>,
+}
+
+impl Once {
+    /// Translates the packet.
+    ///
+    /// # Errors
+    /// As [`translate`].
+    pub fn apply(&self, packet: &mut Packet) -> Result<(), DropReason> {
+        match self.whole {
+            Some(len) => translate_fragment(packet, &self.translation, len),
+            None => translate(packet, &self.translation),
+        }
+    }
+}
+
 /// Translates a packet.
 ///
 /// # Errors
@@ -55,7 +77,7 @@ pub fn translate_fragment(
 fn run(packet: &mut Packet, translation: &Translation, whole: Option<usize>) -> Result<(), DropReason> {
     let (total, unfinished) = (packet.total_len(), packet.checksum_start());
     let frame = packet.data_mut();
-    let Some(parse::Link { ether_type, at, .. }) = parse::link(frame) else { return Ok(()) };
+    let Some(parse::Link { ether_type, at, .. }) = parse::behind_tags(frame) else { return Ok(()) };
     let Some(octets) = frame.get_mut(at..) else { return Ok(()) };
     let unfinished = unfinished.and_then(|start| start.checked_sub(at));
     let patch = Patch::translation(translation);

@@ -1,21 +1,54 @@
 //! What a helper's translation changes in a TCP stream: a piece of text, which may get longer or shorter, and from then on
-//! the numbers of all packets ([`crate::helper::sequence`]).
+//! the numbers of all packets ([`Skew`]).
 //!
 //! Checksums are updated from what has changed ([`super`]): that of the text as the difference of two sums, because what is
 //! behind it moves.
 
 use std::ops::Range;
 
-use weft_conntrack::Family;
+use weft_conntrack::{Family, Skew};
 use weft_io::Packet;
 use weft_wire::checksum::{Change, Sum};
 use weft_wire::tcp::{self, Flags, Options};
-use weft_wire::{Protocol, ipv4, ipv6};
+use weft_wire::{DropReason, Protocol, ipv4, ipv6, udp};
 
 use super::transport::Segment;
 use crate::facts::Layers;
-use crate::helper::sequence::Skew;
+use crate::helper::ftp::Text;
 use crate::parse::transport::tcp_header;
+
+/// What a helper changes in one packet.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Rewrite {
+    /// Octets of its data, and what they become.
+    pub replace: Option<(Range<usize>, Text)>,
+    /// How the sequence numbers of its direction differ.
+    pub own: Skew,
+    /// The same of what it acknowledges.
+    pub other: Skew,
+}
+
+impl Rewrite {
+    /// Changes the packet.
+    ///
+    /// # Errors
+    /// [`DropReason::HelperNoRoom`] if the text doesn't fit it.
+    pub fn apply(&self, packet: &mut Packet) -> Result<(), DropReason> {
+        if let Some((span, text)) = &self.replace {
+            replace(packet, span.clone(), text).ok_or(DropReason::HelperNoRoom)?;
+        }
+        renumber(packet, &self.own, &self.other);
+        Ok(())
+    }
+}
+
+/// The data of a UDP packet that is no fragment, as far as it is in the first frame.
+pub fn datagram(packet: &Packet) -> Option<&[u8]> {
+    let layers = Layers::find(packet)?;
+    let is_whole = layers.payload.protocol == Protocol::UDP && layers.payload.fragment == 0;
+    let octets = packet.data().get(layers.transport()..).filter(|_| is_whole)?;
+    octets.get(..layers.payload.len).unwrap_or(octets).get(udp::LEN..)
+}
 
 /// Where the data of a TCP packet is.
 #[derive(Clone, Copy)]

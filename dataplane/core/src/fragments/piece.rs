@@ -31,7 +31,7 @@ impl Key {
     pub(super) const NONE: Key = Key {
         src: 0,
         dst: 0,
-        origin: Origin { ingress: Ingress::port(PortId::NONE), scope: 0 },
+        origin: Origin { ingress: Ingress::port(PortId::NONE), scope: [0; 2] },
         id: 0,
         family: Family::V4,
         protocol: 0,

@@ -15,7 +15,7 @@ const SMALL: Settings = Settings {
     least_v6: 400,
     age: Duration::from_secs(15),
 };
-const HERE: Origin = Origin { ingress: Ingress::port(PortId(1)), scope: 7 };
+const HERE: Origin = Origin { ingress: Ingress::port(PortId(1)), scope: [7, 0] };
 const NOW: Duration = Duration::from_secs(100);
 
 fn put(
@@ -207,7 +207,7 @@ proptest! {
                 Step::Put(port, id, start, len, is_last) => {
                     let range = (start * 400, (start + len) * 400);
                     let packet = crafted::packet(&mut cache, &fragment(&SIMPLE, &[], range, !is_last, id), 90);
-                    let origin = Origin { ingress: Ingress::port(PortId(port)), scope: 0 };
+                    let origin = Origin { ingress: Ingress::port(PortId(port)), scope: [0; 2] };
                     given += 1;
                     let found = match fragments.put(packet, (), origin, Duration::from_secs(model.second)) {
                         Outcome::Held => Expected::Held,
@@ -279,7 +279,8 @@ fn fragments_from_different_places_are_of_different_packets() {
     let mut cache = frames();
     let mut fragments = Fragments::new(SMALL);
     let pieces = cut(&SIMPLE, &[7; 1000], &[480]);
-    let others = [HERE, Origin { scope: 8, ..HERE }, Origin { ingress: Ingress::vtep(VtepId(1)), ..HERE }];
+    let others =
+        [HERE, Origin { scope: [7, 1], ..HERE }, Origin { ingress: Ingress::vtep(VtepId(1)), ..HERE }];
     for (index, origin) in others.into_iter().enumerate() {
         let packet = crafted::packet(&mut cache, &pieces[0], 90);
         assert!(matches!(fragments.put(packet, index, origin, NOW), Outcome::Held));

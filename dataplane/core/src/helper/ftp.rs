@@ -14,9 +14,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::ops::Range;
 
 use arrayvec::ArrayVec;
-use weft_conntrack::{Direction, Family};
+use weft_conntrack::{Direction, Family, is_behind};
 
-use super::sequence::is_behind;
 use super::{Control, Expectation};
 
 /// So many octets of a packet's data are looked at.
@@ -255,7 +254,7 @@ impl Reader<'_> {
 ///
 /// As the kernel's helper, it starts with the first data that ends a line: a side's very first line is not known to be one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Lines([[Option<u32>; 2]; 2]);
+pub struct Lines(pub [[Option<u32>; 2]; 2]);
 
 impl Lines {
     /// Whether data numbered `seq` (by its sender) starts a line; takes note of where the next one does.

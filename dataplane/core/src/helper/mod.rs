@@ -2,7 +2,7 @@
 //!
 //! A helper reads a packet of the *control connection* and says which connection is to be expected ([`Expectation`]). All
 //! of it is pure: octets and tuples in, values out. [`ftp`] and [`tftp`] read; what a translation has to change in the
-//! packet's text, [`crate::edit::stream`] changes; that later packets are numbered otherwise, [`sequence`] remembers.
+//! packet's text, [`crate::edit::stream`] changes; that later packets are numbered otherwise, [`weft_conntrack::Skew`] remembers.
 //!
 //! In this order, for each packet of a control connection: it is translated; its data is read, numbered as its sender has it; what
 //! is announced is expected, and a text that the peer has to see otherwise replaced, which the direction's skew takes note
@@ -12,7 +12,6 @@
 //! to somebody else; and what is not understood is not expected.
 
 pub mod ftp;
-pub mod sequence;
 pub mod tftp;
 
 use weft_conntrack::{Direction, Expected, Link, Side, Translation, Tuple};

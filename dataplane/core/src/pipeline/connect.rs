@@ -6,7 +6,8 @@
 //! take the same path share a program.
 
 use weft_conntrack::{
-    Before, Choice, Commit, Helper, Link, Masked, Nat, Refusal, Request, Side, State, Tracked, Translation,
+    Before, Choice, Commit, Facts, Helper, Link, Masked, Nat, Refusal, Request, Side, State, Tracked,
+    Translation,
 };
 use weft_flow::action::{Ct, CtHelper, CtZone, NatAddresses, NatChoice, NatKind};
 use weft_flow::fields::WORDS;
@@ -14,8 +15,9 @@ use weft_flow::{Action, Field, Fields, Subfield, Term};
 use weft_wire::{DropReason, Protocol};
 
 use super::trace::{Event, Tracer};
-use super::{Here, How, Walk};
+use super::{Datagram, Here, How, Occasion, Walk};
 use crate::connection;
+use crate::edit::nat::Once;
 use crate::tables::TableId;
 use crate::verdict::{Op, UNKNOWN};
 
@@ -88,12 +90,15 @@ const UNKNOWN_WORD: [u8; SLOTS] = {
     words
 };
 
-impl<T: Tracer> Walk<'_, T> {
+impl<'a, T: Tracer> Walk<'a, T> {
     /// `ct(..)`
     pub(super) fn connect(&mut self, here: &Here<'_>, ct: &Ct) -> Result<(), DropReason> {
-        let tracked = self.track(ct)?;
+        let (mut tracked, facts, before) = self.track(ct)?;
         if let Some(translation) = tracked.translation {
             self.translate(&translation, tracked.connection);
+        }
+        if let Some(facts) = facts.filter(|_| tracked.helper.is_some()) {
+            self.assist(&mut tracked, &facts, before)?;
         }
         let result = match ct.table {
             Some(table) => self.go_on_tracked(here, TableId::from(table), &tracked),
@@ -119,18 +124,20 @@ impl<T: Tracer> Walk<'_, T> {
     }
 
     /// Asks for the packet's connection, and notes that the verdict depends on the answer.
-    fn track(&mut self, ct: &Ct) -> Result<Tracked, DropReason> {
+    fn track(&mut self, ct: &Ct) -> Result<(Tracked, Option<Facts>, Option<Before>), DropReason> {
         let (mark, label) = self.marks(&ct.exec);
         let zone = match ct.zone {
             CtZone::Number(zone) => zone,
             CtZone::Field(field) => field.get(&self.fields) as u16,
         };
-        let Some(mut facts) = connection::facts(&self.fields, self.occasion.packet) else {
+        let Some(mut facts) = self.facts(zone)? else {
             let tracked = no_connection(zone);
-            self.verdict.fleeting |= connection::is_fragment(&self.fields);
             self.tracer.event(Event::Tracked { facts: None, tracked: &tracked });
-            return Ok(tracked);
+            return Ok((tracked, None, None));
         };
+        // It quotes what earlier translations have made of that.
+        facts.inner = facts.inner.map(|quoted| self.quoted.unwrap_or(quoted));
+        self.quoted = facts.inner;
         if self.occasion.packet.is_none() && facts.tuple.protocol == Protocol::TCP.0 {
             let (connections, second) = (self.occasion.connections, self.occasion.second);
             facts.tcp = Some(connection::described(connections, zone, &facts, &self.fields, second));
@@ -146,7 +153,7 @@ impl<T: Tracer> Walk<'_, T> {
             }),
         });
         let before = self.before.filter(|before| before.zone == zone);
-        let tracked = self.occasion.connections.track(&Request {
+        let tracked = self.ask(&Request {
             zone,
             facts: &facts,
             before,
@@ -161,8 +168,52 @@ impl<T: Tracer> Walk<'_, T> {
         match tracked.refused {
             // Untranslated it would leave from an address that is not to be seen there.
             Some(Refusal::NatExhausted) => Err(DropReason::NatExhausted),
-            _ => Ok(tracked),
+            // Its answers would go to another.
+            Some(Refusal::Clash) => Err(DropReason::ConnectionClash),
+            _ => Ok((tracked, Some(facts), before)),
         }
+    }
+
+    /// What the tracker is told of the packet; `None` if it can have no connection. The error ends the walk of a fragment that has
+    /// to wait for the others: it is its drop's reason if nobody keeps it.
+    fn facts(&mut self, zone: u16) -> Result<Option<Facts>, DropReason> {
+        let Occasion { packet, whole, effects, .. } = self.occasion;
+        if !connection::is_fragment(&self.fields) {
+            return Ok(connection::facts(&self.fields, packet));
+        }
+        self.verdict.fleeting = true;
+        match (whole, packet) {
+            (Some(whole), _) => Ok(connection::facts_of_fragment(&self.fields, &whole.facts)),
+            (None, Some(_)) if effects => {
+                let (key, zone) = (&self.occasion.key.0, u64::from(zone));
+                // The tunnel that it came in by, and its outermost tag.
+                self.verdict.waits = Some([key[2], key[1] << 48 | zone]);
+                Err(DropReason::FragmentExpired)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Asks the tracker; for a fragment only if its packet hasn't been asked for yet.
+    fn ask(&mut self, request: &Request<'_>) -> Tracked {
+        let connections = self.occasion.connections;
+        let Some(whole) = self.whole() else { return connections.track(request) };
+        let at = self.answered;
+        self.answered += 1;
+        let mut answers = whole.answers.borrow_mut();
+        if let Some(known) = answers.get(at).filter(|known| known.zone == request.zone) {
+            return *known;
+        }
+        // The first to ask, or one that went another way.
+        let tracked = connections.track(request);
+        answers.truncate(at);
+        answers.push(tracked);
+        tracked
+    }
+
+    /// The packet that this one is a fragment of.
+    pub(super) fn whole(&self) -> Option<&'a Datagram> {
+        self.occasion.whole.filter(|_| connection::is_fragment(&self.fields))
     }
 
     /// Which bits of mark and label `exec(..)` sets.
@@ -228,7 +279,7 @@ impl<T: Tracer> Walk<'_, T> {
                 && links.get(usize::from(number)).is_none_or(|&link| connections.translation(link).is_none())
             {
                 self.verdict.fleeting = true;
-                *op = Op::TranslateTo(Box::new(*translation));
+                *op = Op::TranslateTo(Box::new(Once { translation: *translation, whole: None }));
             }
         }
     }
@@ -237,7 +288,9 @@ impl<T: Tracer> Walk<'_, T> {
     fn translate(&mut self, translation: &Translation, connection: Link) {
         self.flush();
         let number = self.verdict.links.iter().position(|&link| link == connection);
-        let by_link = number.filter(|_| !translation.related && connection.is_connection());
+        let whole = self.whole().map(|whole| whole.len);
+        let lasts = whole.is_none() && !translation.related && connection.is_connection();
+        let by_link = number.filter(|_| lasts);
         self.verdict.ops.push(match by_link {
             Some(number) => {
                 if let Some(place) = self.translations.get_mut(number) {
@@ -245,10 +298,11 @@ impl<T: Tracer> Walk<'_, T> {
                 }
                 Op::Translate(number as u8)
             }
-            None => Op::TranslateTo(Box::new(*translation)),
+            None => Op::TranslateTo(Box::new(Once { translation: *translation, whole })),
         });
         if translation.related {
             connection::set_related(&mut self.fields, translation);
+            self.quoted = self.quoted.map(|quoted| connection::translated_quote(quoted, translation));
         } else {
             connection::set_packet(&mut self.fields, &translation.tuple);
         }

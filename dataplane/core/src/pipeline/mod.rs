@@ -10,9 +10,10 @@
 //! * `execute`: actions, one after the other; `write`: what they do to fields and headers;
 //! * `output`: ports, patch ports, tunnels, controllers; `normal`: VLAN and FDB switching;
 //! * `policy`: weft's own tables, before and behind the user's;
-//! * `connect`: connections; [`group`]: groups, and the choices that hashes make; `learn`: rules that packets make;
+//! * `connect`: connections; `assist`: helpers; [`group`]: groups, and the choices that hashes make; `learn`: rules that packets make;
 //! * `mpls`: labels, and what is behind them; [`trace`]: who listens.
 
+mod assist;
 mod connect;
 pub(crate) mod execute;
 pub mod group;
@@ -24,16 +25,18 @@ pub(crate) mod policy;
 pub mod trace;
 mod write;
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Duration;
 
-use weft_conntrack::{Before, Connections, Translation};
+use weft_conntrack::{Before, Connections, Facts, Tracked, Translation, Tuple};
 use weft_flow::action::Own;
 use weft_flow::{Action, Field, Fields, FlowKey, KeyMask, Subfield, Term};
 use weft_io::Packet;
 use weft_wire::{DropReason, OfPort};
 
 use crate::cache::LINKS;
+use crate::fragments::Whole;
 use crate::key::{Ingress, VtepId};
 use crate::snapshot::{Bridge, BridgeId, Port, Snapshot};
 use crate::tables::{FlowTables, Miss, Rule, TableId, Tables};
@@ -63,6 +66,8 @@ pub struct Occasion<'a> {
     /// The packet itself, without the headers of a tunnel that it came in by, which has what no key has; `None` if it is only
     /// described. A walk that looks behind its labels leaves a [`fleeting`](Verdict::fleeting) verdict.
     pub packet: Option<&'a Packet>,
+    /// Of a fragment: its whole packet, if all of that is there.
+    pub whole: Option<&'a Datagram>,
     /// The connections that there are.
     pub connections: &'a Connections,
     /// The time, in seconds, for the FDB and connections.
@@ -71,6 +76,25 @@ pub struct Occasion<'a> {
     pub now: Duration,
     /// Whether the walk may teach the FDB, make rules and change connections: a trace may not.
     pub effects: bool,
+}
+
+/// A packet that has come in fragments, all of which are there. Each of them walks; what the tracker is asked on the way it is asked
+/// for the first, and its answers serve them all.
+#[derive(Debug)]
+pub struct Datagram {
+    /// What the tracker is told of it.
+    facts: Facts,
+    /// How many octets IP carries.
+    len: usize,
+    /// In the order in which a walk asks.
+    answers: RefCell<Vec<Tracked>>,
+}
+
+impl Datagram {
+    /// The one that has been put together.
+    pub fn new(whole: &Whole) -> Self {
+        Datagram { facts: whole.facts, len: whole.len, answers: RefCell::default() }
+    }
 }
 
 /// Runs the pipeline; what it learns is there at once.
@@ -93,6 +117,9 @@ pub fn walk<T: Tracer>(occasion: Occasion<'_>, verdict: &mut Verdict, tracer: &m
         tags: 0,
         grown: 0,
         before: None,
+        quoted: None,
+        answered: 0,
+        reworded: false,
         unknown: Unknown::default(),
         translations: [None; LINKS],
         state: None,
@@ -136,6 +163,12 @@ struct Walk<'a, T> {
     grown: i16,
     /// What the last `ct` has said of the packet.
     before: Option<Before>,
+    /// What the ICMP error that the packet is quotes by now.
+    quoted: Option<Tuple>,
+    /// How many answers of its [`Datagram`] the walk has had.
+    answered: usize,
+    /// A helper has changed the packet's text.
+    reworded: bool,
     /// Bits of fields that a connection decides, and not the path.
     unknown: Unknown,
     /// How the connections of the verdict's links translate the packet, where they do.
@@ -395,10 +428,11 @@ impl<'a, T: Tracer> Walk<'a, T> {
     }
 
     /// What goes wrong in a bucket or behind a patch port ends the walk there, and what has left has left, as in Open
-    /// vSwitch. Limits are everybody's: who meets one has gone round in circles, and the whole walk is undone.
+    /// vSwitch. A packet that waits does so as a whole. Limits are everybody's: who meets one has gone round in circles, and the whole walk is undone.
     fn contained(&mut self, result: Result<(), DropReason>) -> Result<(), DropReason> {
         use DropReason::{RecursionTooDeep, StackTooDeep, TooManyResubmits};
         match result {
+            Err(reason) if self.verdict.waits.is_some() => Err(reason),
             Err(reason) if !matches!(reason, RecursionTooDeep | TooManyResubmits | StackTooDeep) => {
                 self.refuse(reason);
                 Ok(())

@@ -16,7 +16,7 @@ pub mod subject;
 pub mod watch;
 
 pub use place::{Decided, DropLog, Place, Tallied};
-pub use scan::{DroppedFlows, Found, SentFlows};
+pub use scan::{DroppedFlows, Found, Output, SentFlows};
 pub use subject::{Pattern, Subject};
 pub use watch::Sample;
 

@@ -3,6 +3,7 @@
 //! A scan looks at [`PIECE`] buckets a round, so that packets don't wait for it: all three caches take some 400 rounds. It
 //! finds flows that packets still find; those that it has passed when they come are for the next question.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use arrayvec::ArrayVec;
@@ -60,13 +61,24 @@ pub struct DroppedFlows {
     pub sum: FlowSum,
 }
 
+/// Where packets leave.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Output {
+    /// The port.
+    pub port: PortId,
+    /// The key, if it is a tunnel.
+    pub key: Option<u32>,
+    /// The other end, if it is a tunnel that leaves it to the flow.
+    pub remote: Option<Ipv4Addr>,
+}
+
 /// Flows whose packets leave by the same ports.
 #[derive(Clone, Debug)]
 pub struct SentFlows {
     /// The port or tunnel that they came in by.
     pub port: PortId,
-    /// Where they leave: the first ports, with a tunnel's key.
-    pub outputs: ArrayVec<(PortId, Option<u32>), OUTPUTS>,
+    /// Where they leave: the first ports.
+    pub outputs: ArrayVec<Output, OUTPUTS>,
     /// Further ports.
     pub further: usize,
     /// How many.
@@ -131,7 +143,7 @@ impl Found {
 #[derive(Clone, PartialEq, Eq, Hash)]
 enum Kind {
     Dropped(PortId, DropReason, bool, Option<(BridgeId, TableId)>, usize),
-    Sent(PortId, ArrayVec<(PortId, Option<u32>), OUTPUTS>),
+    Sent(PortId, ArrayVec<Output, OUTPUTS>),
 }
 
 /// A scan under way. See the module's text.
@@ -228,7 +240,8 @@ impl Scan {
             self.found.left_out += u64::from(!put(rows, list, (kind, row), |row| row.sum.add(&sum)));
         }
         if leaves {
-            let mut emits = verdict.emits().map(|emit| (emit.port, emit.key));
+            let mut emits =
+                verdict.emits().map(|emit| Output { port: emit.port, key: emit.key, remote: emit.remote });
             let outputs: ArrayVec<_, OUTPUTS> = emits.by_ref().take(OUTPUTS).collect();
             let further = emits.count();
             let kind = Kind::Sent(port, outputs.clone());

@@ -12,9 +12,11 @@ use weft_core::edit::{self, Edit, Edits};
 use weft_core::encap::Template;
 use weft_core::epoch::Epochs;
 use weft_core::fdb::Fdb;
+use weft_core::fragments::{Fragments, Origin, Outcome, Settings};
 use weft_core::held::HELD_FOR;
 use weft_core::key::{FlowKey, Ingress, PortId};
 use weft_core::parse;
+use weft_core::pipeline::Datagram;
 use weft_core::pipeline::trace::Silent;
 use weft_core::pipeline::{Occasion, walk};
 use weft_core::publish::{Published, Publisher};
@@ -60,9 +62,21 @@ pub struct Oracle {
     workers: usize,
     pub now: Duration,
     held: Vec<Waiting>,
+    /// Fragments that wait, by worker: their keys, the port that they came in by, who answers for their drops.
+    fragments: Vec<Fragments<(FlowKey, PortId, PortId)>>,
     remarks: Remarks,
     pub totals: BTreeMap<PortId, PortTotals>,
     pub sent: BTreeMap<PortId, Vec<Vec<u8>>>,
+}
+
+impl Drop for Oracle {
+    fn drop(&mut self) {
+        for waiting in &mut self.fragments {
+            while let Some((packet, _)) = waiting.drain() {
+                self.frames.free(packet);
+            }
+        }
+    }
 }
 
 impl Oracle {
@@ -80,6 +94,7 @@ impl Oracle {
             workers,
             now,
             held: Vec::new(),
+            fragments: (0..workers).map(|_| Fragments::new(Settings::default())).collect(),
             remarks: Remarks::default(),
             totals: BTreeMap::new(),
             sent: BTreeMap::new(),
@@ -177,6 +192,11 @@ impl Oracle {
     /// Time has gone on: packets that waited too long are dropped.
     pub fn expire(&mut self) {
         self.connections.expire(self.second(), usize::MAX);
+        for worker in 0..self.workers {
+            while let Some((packet, (_, port, ingress))) = self.fragments[worker].take_expired(self.now) {
+                self.drop_fragment(packet, (port, ingress), DropReason::FragmentExpired);
+            }
+        }
         let (late, held) =
             std::mem::take(&mut self.held).into_iter().partition(|waiting| waiting.deadline <= self.now);
         self.held = held;
@@ -220,11 +240,49 @@ impl Oracle {
     }
 
     fn switch(&mut self, port: PortId, key: &FlowKey, packet: &Packet) {
+        self.switch_as(port, key, packet, None);
+    }
+
+    /// A fragment waits; if its packet is whole by it, all of them go on.
+    fn wait(&mut self, key: FlowKey, (port, ingress): (PortId, PortId), scope: [u64; 2], packet: &Packet) {
+        let copy = self.frames.copy(packet).unwrap();
+        let origin = Origin { ingress: Ingress::of(&key), scope };
+        let worker = port.index() % self.workers;
+        match self.fragments[worker].put(copy, (key, port, ingress), origin, self.now) {
+            Outcome::Held => {}
+            Outcome::Refused(packet, (_, port, ingress), reason) => {
+                self.drop_fragment(packet, (port, ingress), reason);
+            }
+            Outcome::Whole(whole) => {
+                let datagram = Datagram::new(&whole);
+                while let Some((packet, (old, port, _))) = self.fragments[worker].take(&whole) {
+                    let mut key = parse::full(packet.data(), Ingress::of(&old)).unwrap();
+                    TUNNEL_WORDS.into_iter().for_each(|word| key.0[word] = old.0[word]);
+                    let key = self.with_length(key, &packet);
+                    self.switch_as(port, &key, &packet, Some(&datagram));
+                    self.frames.free(packet);
+                }
+            }
+        }
+    }
+
+    fn drop_fragment(&mut self, packet: Packet, (port, ingress): (PortId, PortId), reason: DropReason) {
+        if port != ingress {
+            let totals = self.totals.entry(ingress).or_default();
+            totals.rx_packets += 1;
+            totals.rx_bytes += packet.total_len() as u64;
+        }
+        self.frames.free(packet);
+        self.drop(ingress, reason);
+    }
+
+    fn switch_as(&mut self, port: PortId, key: &FlowKey, packet: &Packet, whole: Option<&Datagram>) {
         let mut verdict = Verdict::default();
         let occasion = Occasion {
             snapshot: &self.snapshot,
             key,
             packet: Some(packet),
+            whole,
             connections: &self.connections,
             second: self.second(),
             now: self.now,
@@ -232,6 +290,9 @@ impl Oracle {
         };
         walk(occasion, &mut verdict, &mut Silent);
         let ingress = verdict.tunnel.unwrap_or(port);
+        if let Some(scope) = verdict.waits {
+            return self.wait(*key, (port, ingress), scope, packet);
+        }
         if let Some(tunnel) = verdict.tunnel {
             let totals = self.totals.entry(tunnel).or_default();
             totals.rx_packets += 1;
@@ -313,28 +374,29 @@ impl Oracle {
 
     /// Does one step to a packet, by itself.
     fn step(&mut self, verdict: &Verdict, op: &Op, packet: &mut Packet) -> Result<(), DropReason> {
-        let edit = match op {
-            Op::Set(terms) => Edit::Set(verdict.terms(*terms).into()),
-            Op::PopVlan => Edit::PopVlan,
-            Op::PushVlan { tpid, tci } => Edit::PushVlan { tpid: EtherType(*tpid), tci: *tci },
-            Op::PopMpls { ethertype } => Edit::PopMpls { ether_type: EtherType(*ethertype) },
-            Op::PushMpls { ethertype, lse } => {
-                Edit::PushMpls { ether_type: EtherType(*ethertype), entry: *lse }
-            }
+        match op {
             Op::Meter(meter) => return self.admit(&meter.0, packet),
+            Op::Translate(_) | Op::TranslateTo(_) | Op::Rewrite(_) => {
+                self.as_the_connection_says(verdict, op, packet);
+            }
+            _ => {}
+        }
+        match edit_of(verdict, op) {
+            Some(edit) => edit::apply(&Edits::new(&[edit]), packet, &mut self.frames),
+            None => Ok(()),
+        }
+    }
+
+    fn as_the_connection_says(&self, verdict: &Verdict, op: &Op, packet: &mut Packet) {
+        match op {
             Op::Translate(number) => {
                 let link = verdict.links[usize::from(*number)];
-                let translation = self.connections.translation(link).unwrap();
-                edit::translate(&translation, packet).unwrap();
-                return Ok(());
+                edit::nat::translate(packet, &self.connections.translation(link).unwrap()).unwrap();
             }
-            Op::TranslateTo(translation) => {
-                edit::translate(translation, packet).unwrap();
-                return Ok(());
-            }
-            Op::PacketIn(_) | Op::Sample { .. } | Op::Output(_) | Op::Clone(_) => return Ok(()),
-        };
-        edit::apply(&Edits::new(&[edit]), packet, &mut self.frames)
+            Op::TranslateTo(once) => once.apply(packet).unwrap(),
+            Op::Rewrite(rewrite) => rewrite.apply(packet).unwrap(),
+            _ => {}
+        }
     }
 
     fn admit(&mut self, meter: &Meter, packet: &mut Packet) -> Result<(), DropReason> {
@@ -388,5 +450,19 @@ impl Oracle {
 
     fn drop(&mut self, port: PortId, reason: DropReason) {
         self.totals.entry(port).or_default().drops.add(reason, 1);
+    }
+}
+
+/// What changes a header.
+fn edit_of(verdict: &Verdict, op: &Op) -> Option<Edit> {
+    match op {
+        Op::Set(terms) => Some(Edit::Set(verdict.terms(*terms).into())),
+        Op::PopVlan => Some(Edit::PopVlan),
+        Op::PushVlan { tpid, tci } => Some(Edit::PushVlan { tpid: EtherType(*tpid), tci: *tci }),
+        Op::PopMpls { ethertype } => Some(Edit::PopMpls { ether_type: EtherType(*ethertype) }),
+        Op::PushMpls { ethertype, lse } => {
+            Some(Edit::PushMpls { ether_type: EtherType(*ethertype), entry: *lse })
+        }
+        _ => None,
     }
 }

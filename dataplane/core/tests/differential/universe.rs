@@ -171,7 +171,28 @@ pub fn open_ports() -> Vec<PortSpec> {
 
 /// A packet of one of few connections.
 pub fn tracked_frame(dice: &mut Dice) -> Vec<u8> {
-    ip(dice.pick(&[mac(1), mac(2)]), dice.pick(&[mac(1), mac(2), mac(3)]), dice)
+    let (source, destination) = (dice.pick(&[mac(1), mac(2)]), dice.pick(&[mac(1), mac(2), mac(3)]));
+    if dice.percent(8) { fragment(source, destination, dice) } else { ip(source, destination, dice) }
+}
+
+/// One of the three fragments of one of few packets.
+fn fragment(source: Mac, destination: Mac, dice: &mut Dice) -> Vec<u8> {
+    const SIZE: usize = 1200;
+    let (a, b) = dice.pick(&[(1, 2), (2, 1)]);
+    let ports = if a == 1 { (1000, 53) } else { (53, 1000) };
+    let ip = Ip { source: [10, 0, 0, a], destination: [10, 0, 0, b], protocol: 17, tos: 0, ports };
+    let whole = ip_frame(source, destination, ip, 3000);
+    let number = dice.below(3);
+    let piece = whole[34..].chunks(SIZE).nth(number).unwrap();
+    let mut frame = [&whole[..34], piece].concat();
+    let more = if number == 2 { 0 } else { 0x2000 };
+    frame[16..18].copy_from_slice(&(20 + piece.len() as u16).to_be_bytes());
+    frame[18..20].copy_from_slice(&[0, dice.pick(&[1, 2])]);
+    frame[20..22].copy_from_slice(&(more | (number * SIZE / 8) as u16).to_be_bytes());
+    frame[24..26].fill(0);
+    let sum = weft_wire::checksum::checksum(&frame[14..34]);
+    frame[24..26].copy_from_slice(&sum.to_be_bytes());
+    frame
 }
 
 /// A frame as a station sends it, or garbage.
@@ -238,10 +259,11 @@ fn ip(source: Mac, destination: Mac, dice: &mut Dice) -> Vec<u8> {
         tos: dice.pick(&[0, 1, 2, 3, 0x20]),
         ports,
     };
-    let payload = if dice.percent(3) { 1600 } else { 20 };
+    let payload = if dice.percent(3) { 1600 } else { 28 };
     let mut frame = ip_frame(source, destination, ip, payload);
     match ip.protocol {
         6 => segment(&mut frame[34..], dice),
+        1 if dice.percent(40) => error(&mut frame[34..70], &ip, dice),
         1 => echo(&mut frame[34..42], back, dice),
         _ => {}
     }
@@ -261,7 +283,20 @@ fn segment(header: &mut [u8], dice: &mut Dice) {
     header[13] = dice.pick(&[2, 0x12, 0x10, 0x10, 0x10, 0x10, 0x18, 0x11, 4, 0]);
 }
 
-/// An echo request, its reply, or an error about a packet of 10.0.0.1.
+/// An error about a packet of whom it goes to.
+fn error(message: &mut [u8], ip: &Ip, dice: &mut Dice) {
+    message[..8].copy_from_slice(&dice.pick(&[[3, 4, 0, 0, 0, 0, 5, 0], [11, 0, 0, 0, 0, 0, 0, 0]]));
+    let quoted = Ip {
+        source: ip.destination,
+        destination: [10, 0, 0, dice.pick(&[1, 2])],
+        protocol: dice.pick(&[6, 17]),
+        tos: 0,
+        ports: (dice.pick(&[1000, 1001]), dice.pick(&[53, 80])),
+    };
+    message[8..36].copy_from_slice(&ip_frame(mac(1), mac(2), quoted, 0)[14..42]);
+}
+
+/// An echo request or its reply.
 fn echo(header: &mut [u8], back: bool, dice: &mut Dice) {
     header[0] = if back { 0 } else { 8 };
     header[1] = 0;

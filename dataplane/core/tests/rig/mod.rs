@@ -438,7 +438,7 @@ impl Drop for Rig {
         }
         self.run();
         self.check_counters();
-        self.wait(10);
+        self.wait(20);
         assert_eq!(self.held(), 0, "packets wait for ever");
         self.check_counters();
         self.workers.clear();

@@ -98,6 +98,7 @@ impl Lab {
             connections: self.datapath.connections(),
             second: 1,
             now: Duration::from_secs(1),
+            whole: None,
             effects: true,
         };
         let mut verdict = Verdict::default();

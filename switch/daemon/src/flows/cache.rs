@@ -84,7 +84,8 @@ fn step(op: &Op, flow: &FlowInfo, ports: &PortsById<'_>, names: &Names) -> Strin
         Op::PushMpls { ethertype, lse } => format!("push_mpls({ethertype:#06x},lse={lse:#010x})"),
         // Which connection's, the flow's packets say.
         Op::Translate(number) => format!("nat(connection {number})"),
-        Op::TranslateTo(translation) => format!("nat({})", translation.tuple),
+        Op::TranslateTo(once) => format!("nat({})", once.translation.tuple),
+        Op::Rewrite(_) => "alg".to_owned(),
         Op::Output(emit) => output(emit, ports),
         Op::Clone(steps) => format!("clone(next {steps})"),
         Op::Meter(meter) => format!("meter({})", meter.0.spec.id),

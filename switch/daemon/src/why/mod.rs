@@ -20,7 +20,7 @@ use weft_config::control::{Code, DropPlace, Refusal, WhyOutput, WhyReport, WhyRe
 use weft_core::datapath::DatapathError;
 use weft_core::key::PortId;
 use weft_core::snapshot::{BridgeId, Path, TunnelSpec};
-use weft_core::why::{Found, Place, SentFlows, Subject, Tallied};
+use weft_core::why::{Found, Output, Place, SentFlows, Subject, Tallied};
 use weft_wire::DropReason;
 
 use crate::acl::Owners;
@@ -156,7 +156,7 @@ impl Switch {
         let second = self.second();
         let sent = |flows: &SentFlows| WhySent {
             port: called.port(flows.port),
-            outputs: flows.outputs.iter().map(|&(port, key)| self.output(port, key, called)).collect(),
+            outputs: flows.outputs.iter().map(|output| self.output(output, called)).collect(),
             further: flows.further as u64,
             flow: self.flow_text(flows.port, (&flows.sum.key, &flows.sum.mask), called),
             flows: flows.sum.flows,
@@ -167,20 +167,19 @@ impl Switch {
         flows.iter().map(sent).collect()
     }
 
-    fn output(&self, port: PortId, key: Option<u32>, called: &Called<'_>) -> WhyOutput {
-        let spec = self.datapath.model().ports.iter().find(|spec| spec.id == port);
-        let tunnel = spec.and_then(|spec| spec.tunnel());
-        let wrapped = |(tunnel, key): (&TunnelSpec, u32)| WhyTunnel {
-            kind: tunnel.kind,
-            remote: tunnel.remote,
-            key,
-            problem: match tunnel.path {
+    fn output(&self, output: &Output, called: &Called<'_>) -> WhyOutput {
+        let snapshot = self.datapath.shared().published.load();
+        let tunnel = snapshot.port(output.port).and_then(|port| port.spec.tunnel());
+        let wrapped = |(tunnel, key): (&TunnelSpec, u32)| {
+            let (remote, path) = snapshot.way(tunnel, output.remote)?;
+            let problem = match path {
                 Path::Ready { .. } => None,
                 Path::Resolving => Some("waits for the next hop's address".to_owned()),
                 Path::NoRoute => Some("no route".to_owned()),
-            },
+            };
+            Some(WhyTunnel { kind: tunnel.kind, remote, key, problem })
         };
-        WhyOutput { port: called.port(port), tunnel: tunnel.zip(key).map(wrapped) }
+        WhyOutput { port: called.port(output.port), tunnel: tunnel.zip(output.key).and_then(wrapped) }
     }
 
     /// What rules have dropped, the most first.

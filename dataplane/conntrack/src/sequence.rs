@@ -6,7 +6,7 @@
 //! first time. As the kernel's (net/netfilter/nf_conntrack_seqadj.c); Open vSwitch has one number for both directions.
 
 /// By how much the sequence numbers of one direction differ.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Skew {
     /// The sender's number of the packet whose length was changed last.
     at: u32,
@@ -44,7 +44,7 @@ impl Skew {
 }
 
 /// Whether a sequence number comes behind another (RFC 9293, section 3.4).
-pub(super) const fn is_behind(seq: u32, other: u32) -> bool {
+pub const fn is_behind(seq: u32, other: u32) -> bool {
     (other.wrapping_sub(seq) as i32) < 0
 }
 

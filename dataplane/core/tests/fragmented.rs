@@ -1,0 +1,200 @@
+//! Packets in fragments through a policy with connections: each fragment gets what its whole packet gets.
+
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+mod rig;
+
+use rig::frames::{Ip, ip_frame, mac};
+use rig::{Rig, access};
+use weft_flow::message::FlowCommand;
+use weft_flow::text::{NoNames, parse_flow};
+use weft_wire::DropReason;
+use weft_wire::checksum::checksum;
+
+/// A bridge with these rules; port 0 is inside (`in_port=1`), port 1 outside.
+fn switch(rules: &[&str]) -> Rig {
+    let mut rig = Rig::with_bridge(1);
+    rig.add_device(0, access(0));
+    rig.add_device(1, access(0));
+    rig.publish();
+    let rules: Vec<_> =
+        rules.iter().map(|rule| parse_flow(rule, FlowCommand::Add, &NoNames).unwrap()).collect();
+    rig.replace_rules(0, &rules);
+    rig
+}
+
+/// From inside all is allowed, from outside what belongs to a connection. No rule in front of `ct` sees ports.
+const FIREWALL: [&str; 5] = [
+    "table=0,ip,actions=ct(table=1,zone=5)",
+    "table=1,priority=8,in_port=1,ct_state=+new+trk,ip,actions=ct(commit,zone=5),output:2",
+    "table=1,priority=7,in_port=1,ct_state=+est+trk,actions=output:2",
+    "table=1,priority=6,in_port=2,ct_state=+est+trk,actions=output:1",
+    "table=1,priority=0,actions=drop",
+];
+
+/// A whole packet with right checksums, from station 1 to 2 or back.
+fn whole(out: bool, ip: Ip, payload: usize) -> Vec<u8> {
+    let mut frame = if out {
+        ip_frame(mac(1), mac(2), ip, payload)
+    } else {
+        let turned =
+            Ip { source: ip.destination, destination: ip.source, ports: (ip.ports.1, ip.ports.0), ..ip };
+        ip_frame(mac(2), mac(1), turned, payload)
+    };
+    let at = if ip.protocol == 1 { 36 } else { 40 };
+    if ip.protocol == 1 {
+        let kind = if out { 8 } else { 0 };
+        frame[34..42].copy_from_slice(&[kind, 0, 0, 0, 0, 77, 0, 1]);
+    }
+    let sum = transport_sum(&frame);
+    frame[at..at + 2].copy_from_slice(&sum.to_be_bytes());
+    frame
+}
+
+fn transport_sum(frame: &[u8]) -> u16 {
+    if frame[23] == 1 {
+        return checksum(&frame[34..]);
+    }
+    let len = (frame.len() - 34) as u16;
+    checksum(&[&frame[26..34], &[0, frame[23]], &len.to_be_bytes(), &frame[34..]].concat())
+}
+
+/// Cuts a packet into fragments of `size` octets of payload.
+fn cut(frame: &[u8], size: usize, id: u16) -> Vec<Vec<u8>> {
+    let pieces = frame[34..].chunks(size).enumerate();
+    let last = frame[34..].len().div_ceil(size) - 1;
+    let cut = pieces.map(|(number, piece)| {
+        let mut fragment = [&frame[..34], piece].concat();
+        let more = if number == last { 0 } else { 0x2000 };
+        fragment[16..18].copy_from_slice(&(20 + piece.len() as u16).to_be_bytes());
+        fragment[18..20].copy_from_slice(&id.to_be_bytes());
+        fragment[20..22].copy_from_slice(&(more | (number * size / 8) as u16).to_be_bytes());
+        fragment[24..26].fill(0);
+        let sum = checksum(&fragment[14..34]);
+        fragment[24..26].copy_from_slice(&sum.to_be_bytes());
+        fragment
+    });
+    cut.collect()
+}
+
+/// Puts fragments together, with right IP headers.
+fn joined(fragments: &[Vec<u8>]) -> Vec<u8> {
+    let mut fragments = fragments.to_vec();
+    fragments.sort_by_key(|fragment| u16::from_be_bytes([fragment[20], fragment[21]]) & 0x1fff);
+    let mut frame = fragments[0][..34].to_vec();
+    for fragment in &fragments {
+        assert_eq!(checksum(&fragment[14..34]), 0);
+        assert_eq!(fragment[26..34], fragments[0][26..34]);
+        frame.extend(&fragment[34..]);
+    }
+    frame
+}
+
+/// Sends fragments in this order: the ports and octets of what leaves, and how many wait before the last one.
+fn send(rig: &mut Rig, port: u16, fragments: &[Vec<u8>], order: &[usize]) -> (Vec<(u16, Vec<u8>)>, u64) {
+    let (mut sent, mut held) = (Vec::new(), 0);
+    for (at, &number) in order.iter().enumerate() {
+        held = if at + 1 == order.len() { rig.held() } else { 0 };
+        sent.extend(rig.exchange(port, fragments[number].clone()));
+    }
+    (sent, held)
+}
+
+const UDP: Ip =
+    Ip { source: [10, 0, 0, 1], destination: [10, 0, 0, 2], protocol: 17, tos: 0, ports: (1000, 2000) };
+
+#[test]
+fn fragments_pass_a_stateful_policy_in_both_directions_once_all_are_there() {
+    for ip in [UDP, Ip { protocol: 1, ports: (0, 0), ..UDP }] {
+        let mut rig = switch(&FIREWALL);
+        let stranger = cut(&whole(false, ip, 4000), 1480, 9);
+        let (sent, _) = send(&mut rig, 1, &stranger, &[0, 1, 2]);
+        assert!(sent.is_empty(), "no connection yet");
+        assert_eq!(rig.drops(1), [(DropReason::RuleDrop, 3)]);
+        for (id, order) in [(1, [0, 1, 2]), (2, [2, 0, 1]), (3, [1, 2, 0])] {
+            for out in [true, false] {
+                let fragments = cut(&whole(out, ip, 4000), 1480, id);
+                let (sent, held) = send(&mut rig, u16::from(!out), &fragments, &order);
+                assert_eq!(held, 2, "the last one lets them go");
+                let expected: Vec<_> =
+                    order.iter().map(|&at| (u16::from(out), fragments[at].clone())).collect();
+                assert_eq!(sent, expected, "{out} {order:?}: {:?}", rig.drops(u16::from(!out)));
+                assert_eq!(rig.held(), 0);
+            }
+        }
+        assert_eq!(rig.datapath.connections().statistics().connections, 1);
+        assert_eq!(rig.datapath.connections().statistics().created, 1);
+    }
+}
+
+#[test]
+fn fragments_and_whole_packets_are_of_one_connection() {
+    let mut rig = switch(&FIREWALL);
+    assert_eq!(rig.reaches(0, whole(true, UDP, 20)), [1]);
+    let fragments = cut(&whole(false, UDP, 4000), 1480, 1);
+    assert_eq!(send(&mut rig, 1, &fragments, &[0, 1, 2]).0.len(), 3);
+    let other = cut(&whole(false, Ip { ports: (1001, 2000), ..UDP }, 4000), 1480, 2);
+    assert!(send(&mut rig, 1, &other, &[0, 1, 2]).0.is_empty(), "another port's");
+}
+
+#[test]
+fn translated_fragments_are_a_right_packet_and_its_answer_comes_back() {
+    let mut rig = switch(&[
+        "table=0,priority=2,in_port=1,ip,actions=ct(commit,table=1,zone=1,nat(src=192.0.2.1:4000))",
+        "table=0,priority=1,in_port=2,ip,actions=ct(table=1,zone=1,nat)",
+        "table=1,priority=9,in_port=1,ct_state=+snat,ip,nw_src=192.0.2.1,actions=output:2",
+        "table=1,priority=8,in_port=2,ct_state=+est+rpl,ip,nw_dst=10.0.0.1,actions=output:1",
+        "table=1,priority=7,actions=drop",
+    ]);
+    for (id, order) in [(1, [0, 1, 2]), (2, [2, 1, 0])] {
+        let own = whole(true, UDP, 4000);
+        let (sent, _) = send(&mut rig, 0, &cut(&own, 1480, id), &order);
+        assert_eq!(sent.len(), 3, "{:?}", rig.drops(0));
+        let seen = joined(&sent.into_iter().map(|(_, fragment)| fragment).collect::<Vec<_>>());
+        assert_eq!((&seen[26..30], &seen[34..36]), (&[192, 0, 2, 1][..], &4000_u16.to_be_bytes()[..]));
+        assert_eq!(transport_sum(&seen), 0);
+        assert_eq!(seen[42..], own[42..]);
+        let answer = whole(false, Ip { source: [192, 0, 2, 1], ports: (4000, 2000), ..UDP }, 4000);
+        let (sent, _) = send(&mut rig, 1, &cut(&answer, 1480, id), &order);
+        assert_eq!(sent.len(), 3, "{:?}", rig.drops(1));
+        let seen = joined(&sent.into_iter().map(|(_, fragment)| fragment).collect::<Vec<_>>());
+        assert_eq!((&seen[30..34], &seen[36..38]), (&[10, 0, 0, 1][..], &1000_u16.to_be_bytes()[..]));
+        assert_eq!(transport_sum(&seen), 0);
+    }
+}
+
+#[test]
+fn what_leaves_in_front_of_ct_leaves_once() {
+    let mut rig = switch(&["table=0,ip,actions=output:2,ct(table=1,zone=5)", "table=1,actions=output:2"]);
+    let fragments = cut(&whole(true, UDP, 2000), 1480, 1);
+    assert!(rig.exchange(0, fragments[0].clone()).is_empty());
+    assert_eq!(rig.exchange(0, fragments[1].clone()).len(), 4);
+}
+
+#[test]
+fn fragments_that_lack_others_or_contradict_them_are_counted_drops() {
+    let mut rig = switch(&FIREWALL);
+    let fragments = cut(&whole(true, UDP, 4000), 1480, 1);
+    rig.send(0, fragments[0].clone());
+    rig.send(0, fragments[0].clone());
+    rig.send(0, cut(&whole(true, UDP, 4000), 800, 2)[0].clone());
+    rig.run();
+    assert_eq!(rig.drops(0), [(DropReason::FragmentOverlap, 1), (DropReason::FragmentTooSmall, 1)]);
+    assert_eq!(rig.held(), 1);
+    rig.wait(16);
+    assert_eq!(rig.held(), 0);
+    assert!(rig.drops(0).contains(&(DropReason::FragmentExpired, 1)));
+    rig.check_counters();
+}
+
+#[test]
+fn a_rule_in_front_of_ct_drops_fragments_as_ever() {
+    let mut rig = switch(&[
+        "table=0,priority=9,ip,nw_src=10.0.0.9,actions=drop",
+        "table=0,priority=1,ip,actions=ct(table=1,zone=5)",
+        "table=1,actions=output:2",
+    ]);
+    let fragments = cut(&whole(true, Ip { source: [10, 0, 0, 9], ..UDP }, 4000), 1480, 1);
+    assert!(send(&mut rig, 0, &fragments, &[0, 1, 2]).0.is_empty());
+    assert_eq!((rig.drops(0), rig.held()), (vec![(DropReason::RuleDrop, 3)], 0));
+}
