@@ -1,7 +1,7 @@
 //! Samples of dropped packets: one of each kind, while somebody asks.
 //!
 //! Bounded in every way: [`WATCHES`] questions at a time, [`SAMPLES`] packets each until the next answer, [`KEPT`] octets a
-//! packet, and [`LOOKS`] packets a round that are looked at for whether they concern the subject. A watch ends by itself
+//! packet, and `LOOKS` packets a round that are looked at for whether they concern the subject. A watch ends by itself
 //! when nobody has asked again for some seconds.
 
 use std::sync::Arc;
