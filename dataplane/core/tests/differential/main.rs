@@ -355,7 +355,7 @@ fn the_universe_reaches_what_it_is_meant_to_reach() {
 fn connections_come_to_something() {
     let (mut all, mut hits) = (Statistics::default(), 0);
     let (mut translated, mut established) = (0, 0);
-    for seed in 0..60 {
+    for seed in 0..90 {
         let mut dice = Dice(seed);
         let mut pair = Pair::new(2, true, &mut dice);
         for _ in 0..80 {
