@@ -31,7 +31,7 @@ fn a_packet_meets_the_rules_that_it_meets_in_stock_open_vswitch() -> Result {
         assert_eq!(peer.complaints(), [""; 0]);
     }
     println!("{count} packets met {rules} rules, and the same ones");
-    assert!(count > 1000 && rules > 7000, "{count} packets, {rules} rules");
+    assert!(count > 900 && rules > 6000, "{count} packets, {rules} rules");
     Ok(())
 }
 
@@ -42,7 +42,8 @@ fn packets(node: &str) -> Vec<(&'static str, String)> {
         if node == "c1" { (here, there, "0a4e0002") } else { (there, here, "0a4e0001") };
     let mut packets = Vec::new();
     for from in here {
-        for to in here.iter().chain(there) {
+        // To itself: weft says that it is dropped, as it is. Open vSwitch's trace learns no address, and so floods it.
+        for to in here.iter().chain(there).filter(|to| to.mac != from.mac) {
             let Vm { port, mac, address, .. } = from;
             packets.push((
                 "br-int",
@@ -64,7 +65,8 @@ fn packets(node: &str) -> Vec<(&'static str, String)> {
                 ));
             }
         }
-        for tag in ["", ",dl_vlan=146", ",dl_vlan=147", ",dl_vlan=4095"] {
+        let tags = ["", ",dl_vlan=146", ",dl_vlan=147", ",dl_vlan=4095"];
+        for tag in tags.into_iter().filter(|_| from.mac != F2.mac) {
             packets.push(("br-phy", format!("in_port=ul0,udp,dl_src={},dl_dst={}{tag}", F2.mac, from.mac)));
         }
     }
