@@ -85,20 +85,21 @@ impl KeyHash {
         let mut hash = SECRET[0];
         let mut pairs = key.chunks_exact(2);
         for pair in &mut pairs {
-            hash = fold(pair[0] ^ hash, pair[1] ^ SECRET[1]);
+            hash = folded_product(pair[0] ^ hash, pair[1] ^ SECRET[1]);
         }
         for &last in pairs.remainder() {
             // Most narrow keys have no tunnel: a 0 costs nothing but this comparison.
             if last != 0 || W > crate::key::NARROW {
-                hash = fold(last ^ hash, SECRET[1]);
+                hash = folded_product(last ^ hash, SECRET[1]);
             }
         }
         KeyHash(hash)
     }
 }
 
+/// The two halves of the product, together: a hash's step.
 #[inline(always)]
-fn fold(a: u64, b: u64) -> u64 {
+pub(crate) fn folded_product(a: u64, b: u64) -> u64 {
     let product = u128::from(a) * u128::from(b);
     product as u64 ^ (product >> 64) as u64
 }

@@ -3,24 +3,24 @@
 //! What one bridge does to a packet, the next one often takes back: Neutron's tables put a local VLAN's tag on what comes
 //! by a tunnel, and the port of a VM takes it off. The walk can't know that, because copies may leave in between.
 
-use crate::verdict::{Op, Verdict};
+use crate::verdict::{Emit, Op, Verdict};
 use crate::vlan::TagRewrite;
 
 /// The word whose low 16 bits are the outermost tag.
 const TAG: (u8, u64) = (1, 0xffff);
 
-/// The verdict's steps, without those that come to nothing: what is done behind the last copy that leaves, a copy where the
-/// packet itself is no longer needed, and a tag that is put on and taken off.
-pub fn folded(verdict: &Verdict) -> Vec<Op> {
-    let needed = verdict.ops.iter().rposition(leaves).map_or(0, |last| last + 1);
-    let mut ops = verdict.ops.get(..needed).unwrap_or_default().to_vec();
+/// A verdict's steps, or those of a copy, without those that come to nothing: what is done behind the last copy that leaves,
+/// a copy where the packet itself is no longer needed, and a tag that is put on and taken off.
+pub fn folded(verdict: &Verdict, ops: &[Op]) -> Vec<Op> {
+    let needed = ops.iter().rposition(leaves).map_or(0, |last| last + 1);
+    let mut ops = ops.get(..needed).unwrap_or_default().to_vec();
     unwrap_last_copy(&mut ops);
     cancel_last_tag(&mut ops, verdict);
     ops
 }
 
 /// Whether somebody gets to see the packet by this step.
-pub fn leaves(op: &Op) -> bool {
+fn leaves(op: &Op) -> bool {
     matches!(op, Op::Output(_) | Op::PacketIn(_) | Op::Meter(_) | Op::Sample { .. })
 }
 
@@ -36,39 +36,37 @@ fn unwrap_last_copy(ops: &mut Vec<Op>) {
     }
 }
 
-/// A tag that is put on for an output that takes it off, behind which nobody needs the packet.
+/// A tag that is put on for an output that takes it off, behind which nobody needs the packet. Not if the output cuts the
+/// packet: the tag counts until then.
 fn cancel_last_tag(ops: &mut Vec<Op>, verdict: &Verdict) {
-    let is_set = |op: &&Op| matches!(op, Op::Set(_));
     let Some((Op::Output(emit), before)) = ops.split_last() else { return };
-    let sets = before.iter().rev().take_while(is_set).count();
+    let sets = before.iter().rev().take_while(|op| matches!(op, Op::Set(_))).count();
     let Some(push) = before.len().checked_sub(sets + 1) else { return };
-    if emit.tag != TagRewrite::Pop || !matches!(before.get(push), Some(Op::PushVlan { .. })) {
+    let comes_and_goes = emit.tag == TagRewrite::Pop && matches!(before.get(push), Some(Op::PushVlan { .. }));
+    if !comes_and_goes || emit.max_len > 0 || is_in_copy(before, push) {
         return;
     }
-    if is_in_copy(before, push) {
-        return;
-    }
-    let of_tag = |op: &Op| match op {
-        Op::Set(range) => {
-            verdict.terms(*range).iter().any(|term| term.word == TAG.0 && term.mask & TAG.1 != 0)
+    let mut kept = Vec::new();
+    for op in before.iter().skip(push + 1) {
+        match changes(op, verdict) {
+            // Of the tag and of something else, in one range of terms: that stays as it is.
+            (true, true) => return,
+            (true, false) => {}
+            (false, _) => kept.push(op.clone()),
         }
-        _ => false,
-    };
-    let only_of_tag = |op: &Op| match op {
-        Op::Set(range) => {
-            verdict.terms(*range).iter().all(|term| term.word == TAG.0 && term.mask & !TAG.1 == 0)
-        }
-        _ => false,
-    };
-    // A change that is of the tag and of something else is one range of terms: then it stays as it is.
-    if before.iter().skip(push + 1).any(|op| of_tag(op) && !only_of_tag(op)) {
-        return;
     }
-    let emit = crate::verdict::Emit { tag: TagRewrite::Keep, ..*emit };
-    let kept: Vec<Op> = before.iter().skip(push + 1).filter(|op| !only_of_tag(op)).cloned().collect();
+    let emit = Emit { tag: TagRewrite::Keep, ..*emit };
     ops.truncate(push);
     ops.extend(kept);
     ops.push(Op::Output(emit));
+}
+
+/// Whether a step changes fields of the outermost tag, and whether others.
+fn changes(op: &Op, verdict: &Verdict) -> (bool, bool) {
+    let Op::Set(range) = op else { return (false, false) };
+    let terms = verdict.terms(*range);
+    let of_tag = terms.iter().any(|term| term.word == TAG.0 && term.mask & TAG.1 != 0);
+    (of_tag, terms.iter().any(|term| term.word != TAG.0 || term.mask & !TAG.1 != 0))
 }
 
 /// Whether a copy that begins before that step goes beyond it.
@@ -85,7 +83,7 @@ mod tests {
 
     use super::*;
     use crate::key::PortId;
-    use crate::verdict::{Emit, Terms};
+    use crate::verdict::Terms;
 
     const PUSH: Op = Op::PushVlan { tpid: 0x8100, tci: 0 };
     const SET_TAG: Op = Op::Set(Terms { start: 0, end: 1 });
@@ -99,7 +97,7 @@ mod tests {
     fn fold(ops: &[Op]) -> Vec<Op> {
         let tag = Term { word: 1, mask: 0xfff, value: 1 };
         let mac = Term { word: 1, mask: !0xffff, value: 2 << 16 };
-        folded(&Verdict { ops: ops.to_vec(), terms: vec![tag, mac], ..Verdict::default() })
+        folded(&Verdict { terms: vec![tag, mac], ..Verdict::default() }, ops)
     }
 
     #[test]
@@ -122,6 +120,8 @@ mod tests {
         ] {
             assert_eq!(fold(&ops), ops);
         }
+        let cut = Op::Output(Emit { port: PortId(2), tag: Pop, key: None, remote: None, max_len: 60 });
+        assert_eq!(fold(&[PUSH, cut.clone()]), [PUSH, cut], "the tag is among the octets that are kept");
         // A copy that the packet is not needed behind.
         assert_eq!(fold(&[PUSH, Op::Clone(1), out(Keep), Op::PopVlan]), [PUSH, out(Keep)]);
     }

@@ -17,13 +17,14 @@ use std::sync::Arc;
 use hashbrown::HashTable;
 use weft_wire::{DropReason, EtherType};
 
+use crate::cache::folded_product;
 use crate::doubt::Doubts;
 use crate::edit::nat::Once;
 use crate::edit::stream::Rewrite;
 use crate::edit::{Edit, Edits};
 use crate::encap::Template;
 use crate::epoch::Epochs;
-use crate::fold::{folded, leaves};
+use crate::fold::folded;
 use crate::key::{KeyMask, PortId};
 use crate::snapshot::Snapshot;
 use crate::tables::{Meter, Rule};
@@ -264,13 +265,13 @@ impl Programs {
     fn hash_of(&self, verdict: &Verdict) -> u64 {
         let mut hash = self.hasher.hash_one((&verdict.ops, verdict.drop, verdict.tunnel));
         for rule in &verdict.rules {
-            hash = fold(hash, Arc::as_ptr(rule) as usize as u64);
+            hash = mix(hash, Arc::as_ptr(rule) as usize as u64);
         }
         for term in &verdict.terms {
-            hash = fold(hash, term.value ^ term.mask.rotate_left(u32::from(term.word)));
+            hash = mix(hash, term.value ^ term.mask.rotate_left(u32::from(term.word)));
         }
         for dep in verdict.deps.iter().chain(&verdict.further) {
-            hash = fold(hash, u64::from(dep.cell.0) << 32 | u64::from(dep.epoch));
+            hash = mix(hash, u64::from(dep.cell.0) << 32 | u64::from(dep.epoch));
         }
         hash
     }
@@ -394,7 +395,6 @@ impl Program {
             && own.terms == verdict.terms
             && own.looks == verdict.looks
             && own.deps == verdict.deps
-            && own.groups == verdict.groups
             && own.further == verdict.further
             && own.young == verdict.young
             && own.patches == verdict.patches
@@ -411,7 +411,7 @@ impl Program {
 
     fn compile(verdict: &Verdict, snapshot: &Snapshot, (hash, published): (u64, u64)) -> (Program, Hot) {
         let mut steps = Vec::new();
-        compile(verdict, snapshot, &folded(verdict), &mut steps);
+        compile(verdict, snapshot, &verdict.ops, &mut steps);
         let ends = match verdict.ops.iter().any(|op| matches!(op, Op::PacketIn(_))) {
             true => DropReason::ToController,
             false => verdict.drop.unwrap_or(DropReason::NoDestination),
@@ -463,33 +463,25 @@ impl Program {
     }
 }
 
-/// Mixes a number into a hash (a folded multiplication).
+/// Mixes a number into a hash.
 #[inline(always)]
-fn fold(hash: u64, number: u64) -> u64 {
-    let product = u128::from(hash ^ number) * u128::from(0x9e37_79b9_7f4a_7c15_u64);
-    (product as u64 ^ (product >> 64) as u64).rotate_left(23)
+fn mix(hash: u64, number: u64) -> u64 {
+    folded_product(hash ^ number, 0x9e37_79b9_7f4a_7c15).rotate_left(23)
 }
 
 fn compile(verdict: &Verdict, snapshot: &Snapshot, ops: &[Op], steps: &mut Vec<Step>) {
-    // What is done behind the last output is done for nobody.
-    let ops = ops.get(..ops.iter().rposition(leaves).map_or(0, |last| last + 1)).unwrap_or_default();
+    let ops = folded(verdict, ops);
     let mut at = 0;
     while let Some(op) = ops.get(at) {
         at += 1;
         match op {
             Op::Clone(count) => {
-                // What nobody gets to see at its end is cut off already.
-                let inside = ops.get(at..ops.len().min(at + *count as usize)).unwrap_or_default();
+                let inside = ops.get(at..at + *count as usize).unwrap_or_default();
                 at += inside.len();
-                if at == ops.len() {
-                    // Nobody needs the packet any more: no copy.
-                    compile(verdict, snapshot, inside, steps);
-                } else {
-                    let start = steps.len();
-                    steps.push(Step::Clone(0));
-                    compile(verdict, snapshot, inside, steps);
-                    steps[start] = Step::Clone((steps.len() - start - 1) as u32);
-                }
+                let start = steps.len();
+                steps.push(Step::Clone(0));
+                compile(verdict, snapshot, inside, steps);
+                steps[start] = Step::Clone((steps.len() - start - 1) as u32);
             }
             Op::Output(emit) if emit.max_len > 0 => {
                 let cut = Edit::Truncate(u16::try_from(emit.max_len).unwrap_or(u16::MAX));
