@@ -48,8 +48,6 @@ pub struct Dep {
 impl Dep {
     /// The dependency that always holds.
     pub const NONE: Dep = Dep { cell: Cell::NEVER, epoch: 0 };
-    /// The dependency that never holds: for a decision that is to be taken again with the next packet.
-    pub const NEVER: Dep = Dep { cell: Cell::NEVER, epoch: 1 };
 }
 
 /// All cells of the process. See the module's text.

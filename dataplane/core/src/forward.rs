@@ -306,11 +306,7 @@ impl Forwarder {
     #[inline(never)]
     fn compare(&mut self, id: ProgramId, (compared, latest): (&mut u32, u32), key: &[u64]) -> bool {
         let Some(&word) = key.first() else { return false };
-        let mask = match Ingress::of_word(word).decode() {
-            Ok(port) => self.snapshot.port(port).map(|port| &port.mask),
-            Err(vtep) => self.snapshot.vtep(vtep).map(|vtep| &vtep.mask),
-        };
-        let Some(mask) = mask else { return false };
+        let Some(mask) = self.snapshot.mask(Ingress::of_word(word)) else { return false };
         let clear = self.programs.clears(id, *compared, (key, mask));
         if clear {
             *compared = latest;

@@ -7,6 +7,7 @@ use weft_flow::Term;
 use weft_wire::DropReason;
 
 use crate::cache::{Cache, Flow};
+use crate::flows::widened;
 use crate::forward::Forwarder;
 use crate::key::{FlowKey, Ingress, KeyMask, PortId, Width};
 use crate::program::Shape;
@@ -57,8 +58,7 @@ fn flow_info<const W: usize, const L: usize>(
     flow: &Flow<W, L>,
     (port, width): (PortId, Width),
 ) -> Option<FlowInfo> {
-    let mut key = FlowKey::default();
-    key.0.iter_mut().zip(&flow.key).for_each(|(place, word)| *place = *word);
+    let key = widened(&flow.key);
     let tunnel = forward.programs.hot(flow.program)?.tunnel;
     if Ingress::of(&key) != Ingress::port(port) && tunnel != port {
         return None;
@@ -99,16 +99,9 @@ pub fn standing<const W: usize, const L: usize>(
 
 /// Which bits of packets that come in there count, and how wide the keys of their flows are.
 pub fn mask_of(snapshot: &Snapshot, ingress: Ingress) -> (KeyMask, Width) {
-    match ingress.decode() {
-        Ok(port) => {
-            let mask = snapshot.port(port).map(|port| port.mask).unwrap_or_default();
-            (mask, mask.width())
-        }
-        Err(vtep) => {
-            let mask = snapshot.vtep(vtep).map(|vtep| vtep.mask).unwrap_or_default();
-            (mask, tunnel_width(snapshot))
-        }
-    }
+    let mask = snapshot.mask(ingress).copied().unwrap_or_default();
+    let is_port = ingress.decode().is_ok();
+    (mask, if is_port { mask.width() } else { tunnel_width(snapshot) })
 }
 
 /// All packets from tunnels are kept in one cache, for what the widest mask of them needs.

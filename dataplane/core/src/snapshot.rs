@@ -12,7 +12,7 @@ use weft_wire::{Mac, OfPort, TunnelKind, Vid};
 
 use crate::epoch::Dep;
 use crate::fdb::Fdb;
-use crate::key::{KeyMask, PortId, VtepId};
+use crate::key::{Ingress, KeyMask, PortId, VtepId};
 use crate::tables::FlowTables;
 use crate::vlan::{PriorityTags, VlanMode, VlanSet};
 
@@ -282,6 +282,14 @@ impl Snapshot {
     #[inline]
     pub fn bridge(&self, id: BridgeId) -> Option<&Arc<Bridge>> {
         self.bridges.get(id.0 as usize)?.as_ref()
+    }
+
+    /// Which bits of packets that come in there count.
+    pub fn mask(&self, ingress: Ingress) -> Option<&KeyMask> {
+        match ingress.decode() {
+            Ok(port) => self.port(port).map(|port| &port.mask),
+            Err(vtep) => self.vtep(vtep).map(|vtep| &vtep.mask),
+        }
     }
 
     /// How many of the lengths that packets are compared with a packet of `octets` exceeds.

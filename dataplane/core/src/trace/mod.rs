@@ -312,10 +312,16 @@ pub fn run(query: Query<'_>) -> std::io::Result<Trace> {
             let mut frames = octets.map(|octets| octets.pool.cache());
             let packet =
                 octets.zip(frames.as_mut()).and_then(|(octets, frames)| packet(octets.frame, frames));
-            let packet_seen = packet.as_ref();
-            let (whole, effects) = (None, false);
-            let occasion =
-                Occasion { snapshot, key, packet: packet_seen, whole, connections, second, now, effects };
+            let occasion = Occasion {
+                snapshot,
+                key,
+                packet: packet.as_ref(),
+                whole: None,
+                connections,
+                second,
+                now,
+                effects: false,
+            };
             let mut recorder = Recorder::new(snapshot, key);
             let mut verdict = Verdict::default();
             pipeline::walk(occasion, &mut verdict, &mut recorder);

@@ -14,6 +14,7 @@ use weft_wire::DropReason;
 
 use super::{Question, Sample, Subject};
 use crate::cache::{Cache, Flow};
+use crate::flows::widened;
 use crate::forward::Forwarder;
 use crate::key::{Ingress, PortId, Width};
 use crate::listing::{mask_of, standing};
@@ -210,8 +211,7 @@ impl Scan {
         forward: &mut Forwarder,
         width: Width,
     ) {
-        let mut key = FlowKey::default();
-        key.0.iter_mut().zip(&flow.key).for_each(|(place, word)| *place = *word);
+        let key = widened(&flow.key);
         let Some(program) = forward.programs.get(flow.program) else { return };
         let by = Ingress::of(&key).decode().ok();
         let port = program.verdict.ingress.or(by).unwrap_or(PortId::NONE);
