@@ -107,7 +107,7 @@ proptest! {
         octets in prop::collection::vec(any::<u8>(), 0..120), form in tcp_forms(), lead in 0..120usize, span: (u8, u8), at: prop::sample::Index, with: u8,
     ) {
         let like = frame(&form, &[0; 60]);
-        let lead = lead.min(octets.len());
+        let lead = lead.min(octets.len()).min(like.len());
         let mut octets = [&like[..lead], &octets[lead..]].concat();
         if !octets.is_empty() {
             let at = at.index(octets.len());
