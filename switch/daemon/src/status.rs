@@ -99,7 +99,11 @@ impl Switch {
     /// Makes the switch what the operation wants it to be; an operation that changes nothing finds it so.
     fn change(&mut self, op: &Op) -> Result<Reply, Refusal> {
         let next = op.next_config(&self.config).unwrap_or_else(|| Ok(self.config.clone()))?;
-        Ok(Reply::Applied { differences: self.reconcile(next, OnAbsence::Refuse)? })
+        let by = match op {
+            Op::Apply { changes } => Some(&changes[..]),
+            _ => None,
+        };
+        Ok(Reply::Applied { differences: self.reconcile(next, by, OnAbsence::Refuse)? })
     }
 
     fn bridge(&self, name: Option<&PortName>) -> Result<Vec<&Bridge>, Refusal> {
