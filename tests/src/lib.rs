@@ -13,12 +13,14 @@
 //! * [`weftd`], [`accounts`]: the switch under test, and whether its counters account for every packet.
 //! * [`probe`]: streams that count every packet, and what the kernel knows of a process.
 //! * [`node`]: compute nodes under weft on one underlay, with their VMs; scenarios with one and with two workers.
+//! * [`edge`]: a VM behind a switch that translates, a router, a server beyond; both families.
 //! * [`neutron`]: two nodes as Neutron wires them, under its recorded rules.
 //! * [`vlan`]: the VLAN truth table.
 
 pub mod accounts;
 pub mod capture;
 pub mod cmd;
+pub mod edge;
 pub mod lab;
 pub mod netns;
 pub mod neutron;
