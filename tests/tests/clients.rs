@@ -54,14 +54,8 @@ fn fetch(lab: &Lab, from: &Netns, url: &str, options: &[&str]) -> Result {
 fn clean(edge: &Edge, (from, to): (&Netns, &str), options: &str) -> Result {
     let result = ping(from, to, 3, options)?;
     let weft = &edge.node.weft;
-    let drops = weft.sh("stats drops")?;
-    assert!(
-        result.is_clean(),
-        "{to} {options}: {result:?}
-{}
-{drops}",
-        weft.accounts()?
-    );
+    let said = [weft.sh("stats drops")?, weft.sh("conntrack list")?].concat();
+    assert!(result.is_clean(), "{to} {options}: {result:?}: {}{said}", weft.accounts()?);
     Ok(())
 }
 
