@@ -9,6 +9,7 @@
 //! * [`netns`], [`traffic`], [`capture`]: namespaces, veth pairs and hosts; ping, arping, iperf3; tcpdump and tshark.
 //! * [`recorder`]: every frame that a device receives, with its tags.
 //! * [`pcap`]: capture files.
+//! * [`servers`]: servers for real clients.
 //! * [`vxlan`], [`ovs`], [`qemu`]: the kernel's vxlan device, stock Open vSwitch, a QEMU guest.
 //! * [`weftd`], [`accounts`]: the switch under test, and whether its counters account for every packet.
 //! * [`probe`]: streams that count every packet, and what the kernel knows of a process.
@@ -31,6 +32,7 @@ pub mod probe;
 pub mod process;
 pub mod qemu;
 pub mod recorder;
+pub mod servers;
 pub mod traffic;
 pub mod unixctl;
 pub mod vlan;

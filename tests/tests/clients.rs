@@ -5,7 +5,7 @@ use std::time::Duration;
 use weft_tests::cmd::SHORT;
 use weft_tests::edge::{Edge, FAMILIES, Family, V4, V6, needs};
 use weft_tests::probe::python;
-use weft_tests::{Lab, Netns, Process, Result, ping, scenarios, wait_for, wait_for_listener};
+use weft_tests::{Lab, Netns, Process, Result, ping, scenarios, servers, wait_for, wait_for_listener};
 
 scenarios! {
     pings_and_web_pages_come_translated needs needs(&["curl"]);
@@ -16,37 +16,13 @@ scenarios! {
     tftp_answers_from_ports_of_their_own_are_expected needs needs(&["curl", "dnsmasq"]);
 }
 
-/// A namespace's `program`, of Python, which runs until it is dropped; ready once it listens on TCP port `port`.
-fn serve(lab: &Lab, ns: &Netns, program: &str, port: u16) -> Result<Process> {
-    let server = ns.spawn(lab, &format!("server-{port}"), &["/usr/bin/python3", "-u", "-c", program])?;
-    wait_for_listener(ns, port)?;
-    Ok(server)
-}
-
-/// A web server in the lab's folder `web`, which has the file `page` of half a megabyte.
-fn web_server(lab: &Lab, ns: &Netns, port: u16) -> Result<Process> {
-    let folder = lab.path("web");
-    std::fs::create_dir_all(&folder)?;
-    std::fs::write(folder.join("page"), page())?;
-    let (folder, number) = (folder.display().to_string(), port.to_string());
-    let words = ["-m", "http.server", "--bind", "::", "--directory", &folder, &number];
-    let argv = [&["/usr/bin/python3"][..], &words].concat();
-    let server = ns.spawn(lab, &format!("web-{port}"), &argv)?;
-    wait_for_listener(ns, port)?;
-    Ok(server)
-}
-
-fn page() -> Vec<u8> {
-    (0..1u32 << 19).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect()
-}
-
 /// Has curl fetch a URL into a file, which must then be the page.
 fn fetch(lab: &Lab, from: &Netns, url: &str, options: &[&str]) -> Result {
     let file = lab.path("fetched").display().to_string();
     let argv = [&["curl", "-sSg", "--max-time", "20", "-o", &file][..], options, &[url]].concat();
     let output = from.run(&argv, SHORT)?;
     assert!(output.success(), "{url}: {output:?}");
-    assert!(std::fs::read(&file)? == page(), "{url}: not the page");
+    assert!(std::fs::read(&file)? == servers::content(), "{url}: not the page");
     Ok(())
 }
 
@@ -62,8 +38,8 @@ fn clean(edge: &Edge, (from, to): (&Netns, &str), options: &str) -> Result {
 fn pings_and_web_pages_come_translated(lab: &Lab, workers: u32) -> Result {
     let edge = Edge::new(lab, workers)?;
     let (inside, far) = (edge.inside.ns(), &edge.far);
-    let _far = web_server(lab, far, 80)?;
-    let _inside = web_server(lab, inside, 8080)?;
+    let _far = servers::web(lab, far, 80)?;
+    let _inside = servers::web(lab, inside, 8080)?;
     for family in FAMILIES {
         let Family { inside: own, public, service, far: server, .. } = family;
         for (from, to) in [(inside, server), (far, service)] {
@@ -129,7 +105,7 @@ asyncio.run(main())
 
 fn a_thousand_parallel_connections_are_one_entry_each(lab: &Lab, workers: u32) -> Result {
     let edge = Edge::new(lab, workers)?;
-    let _server = serve(lab, &edge.far, ECHO, 7)?;
+    let _server = servers::python(lab, &edge.far, ECHO, 7)?;
     let again = lab.path("again");
     for (family, count) in [(V4, 1000), (V6, 200)] {
         let (number, file) = (count.to_string(), again.display().to_string());
@@ -179,7 +155,7 @@ while True:
 fn fragments_of_pings_and_datagrams_pass_whole(lab: &Lab, workers: u32) -> Result {
     let edge = Edge::new(lab, workers)?;
     let (inside, far) = (edge.inside.ns(), &edge.far);
-    let _far = serve(lab, far, UDP_ECHO, 7)?;
+    let _far = servers::python(lab, far, UDP_ECHO, 7)?;
     for family in FAMILIES {
         for size in [5000, 60000] {
             clean(&edge, (inside, family.far), &format!("-s {size}"))?;
@@ -253,12 +229,9 @@ fn upload(lab: &Lab, (from, to): (&Netns, &Netns), family: Family, address: &str
     Ok(server.log().trim().parse()?)
 }
 
-/// dnsmasq, which has a TFTP server, and nothing else of it: files of the folder `web`.
+/// dnsmasq, which has a TFTP server, and nothing else of it: files of [`servers::pages`].
 fn tftp_server(lab: &Lab, ns: &Netns) -> Result<Process> {
-    let folder = lab.path("web");
-    std::fs::create_dir_all(&folder)?;
-    std::fs::write(folder.join("page"), page())?;
-    let root = format!("--tftp-root={}", folder.display());
+    let root = format!("--tftp-root={}", servers::pages(lab)?);
     let argv = ["dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--user=root"];
     let argv = [&argv[..], &["--log-facility=-", "--enable-tftp", &root]].concat();
     let mut server = ns.spawn(lab, "dnsmasq-tftp", &argv)?;

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use weft_tests::cmd::SHORT;
 use weft_tests::edge::{Edge, Family, V4, V6, needs};
-use weft_tests::{Lab, Netns, Process, Result, scenarios, wait_for, wait_for_listener};
+use weft_tests::{Lab, Netns, Process, Result, scenarios, servers, wait_for, wait_for_listener};
 
 scenarios! {
     a_translated_client_has_its_data_connections needs needs(&["curl", "vsftpd"]);
@@ -59,12 +59,7 @@ impl Mode {
     }
 }
 
-/// The half of a megabyte that is fetched and stored.
-fn file() -> Vec<u8> {
-    (0..1u32 << 19).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect()
-}
-
-/// vsftpd on port 21 of both families, for everybody. Its root has `file`, and `pub`, which takes files; it writes down what is
+/// vsftpd on port 21 of both families, for everybody. Its root has `file`, of [`servers::content`], and `pub`, which takes files; it writes down what is
 /// said.
 fn ftp_server(lab: &Lab, ns: &Netns) -> Result<Process> {
     let open = |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode));
@@ -72,7 +67,7 @@ fn ftp_server(lab: &Lab, ns: &Netns) -> Result<Process> {
     for folder in [&empty, &inbox] {
         std::fs::create_dir_all(folder)?;
     }
-    std::fs::write(root.join("file"), file())?;
+    std::fs::write(root.join("file"), servers::content())?;
     open(lab.dir(), 0o755)?;
     open(&inbox, 0o777)?;
     let settings = format!(
@@ -107,8 +102,8 @@ fn session(lab: &Lab, from: &Netns, host: &str, mode: Mode, name: &str) -> Resul
         assert!(output.success(), "{mode:?} {url}: {output:?}");
         said += &output.stderr;
     }
-    assert!(std::fs::read(&fetched)? == file(), "{mode:?}: not what was to be fetched");
-    assert!(std::fs::read(&stored)? == file(), "{mode:?}: not what was to be stored");
+    assert!(std::fs::read(&fetched)? == servers::content(), "{mode:?}: not what was to be fetched");
+    assert!(std::fs::read(&stored)? == servers::content(), "{mode:?}: not what was to be stored");
     Ok(said)
 }
 
