@@ -173,6 +173,13 @@ impl Config {
         Ok(next)
     }
 
+    /// Applies changes that were found to be right when they were made, as [`Config::apply`] did then.
+    pub(crate) fn follow(&mut self, changes: &[Change]) -> Result<(), ChangeError> {
+        changes.iter().try_for_each(|change| self.apply_one(change))?;
+        self.assign_ofports()?;
+        self.acl.assign_ids()
+    }
+
     /// This configuration with a number for every port: a port that says none keeps the one that it has in
     /// `current`, if the same bridge has it there, and gets a free one otherwise.
     pub fn complete(&self, current: &Config) -> Result<Config, ChangeError> {
