@@ -127,6 +127,10 @@ fn a_thousand_parallel_connections_are_one_entry_each(lab: &Lab, workers: u32) -
         assert!(ended.success() && client.log().contains(&format!("still open {count}")), "{}", client.log());
         std::fs::remove_file(&again)?;
     }
+    // No packet is lost because its connection changes while it is under way at another worker.
+    for port in ["inside", "router"] {
+        assert_eq!(edge.node.weft.drops(port, "connection_gone")?, 0, "{}", edge.node.weft.accounts()?);
+    }
     Ok(())
 }
 
