@@ -64,7 +64,7 @@ fn pings_and_web_pages_come_translated(lab: &Lab, workers: u32) -> Result {
     // Nobody reaches the VM but as the service that it is; what it has not begun doesn't come.
     let (refused, seen) = (edge.node.weft.drops("router", "table_miss")?, inside.counter("Icmp", "InEchos")?);
     assert_eq!(ping(far, V4.public, 2, "")?.received, 0);
-    assert_eq!(edge.node.weft.drops("router", "table_miss")?, refused + 2);
+    assert!(edge.node.weft.drops("router", "table_miss")? >= refused + 2);
     assert_eq!(inside.counter("Icmp", "InEchos")?, seen);
     Ok(())
 }
@@ -126,6 +126,10 @@ fn a_thousand_parallel_connections_are_one_entry_each(lab: &Lab, workers: u32) -
         let ended = client.wait(SHORT)?;
         assert!(ended.success() && client.log().contains(&format!("still open {count}")), "{}", client.log());
         std::fs::remove_file(&again)?;
+    }
+    // No packet is lost because its connection changes while it is under way at another worker.
+    for port in ["inside", "router"] {
+        assert_eq!(edge.node.weft.drops(port, "connection_gone")?, 0, "{}", edge.node.weft.accounts()?);
     }
     Ok(())
 }
@@ -201,16 +205,16 @@ fn a_smaller_mtu_on_the_path_is_found_through_the_translation(lab: &Lab, workers
     router.ip("route add 2001:db8:2::2 dev far0 mtu 1300")?;
     for family in FAMILIES {
         let (far, megabyte) = (family.far, 1 << 20);
-        assert!(!inside.ip(&format!("route get {far}"))?.contains("mtu"), "not known yet");
-        let address = family.url(far);
-        let arrived = upload(lab, (inside, &edge.far), family, &address, megabyte)?;
-        assert_eq!(arrived, u64::from(megabyte));
-        let route = inside.ip(&format!("route get {far}"))?;
-        assert!(route.contains("mtu 1300"), "{route}");
-        // Who may not cut his packets is told as well.
-        let too_big = if family == V4 { "-M do -s 1400" } else { "-M do -s 1400 -6" };
-        assert_eq!(ping(inside, far, 1, too_big)?.received, 0);
+        let found = || -> Result<bool> { Ok(inside.ip(&format!("route get {far}"))?.contains("mtu 1300")) };
+        assert!(!found()?);
+        // What the router can't send on is an echo request, and then a segment of TCP.
+        assert_eq!(ping(inside, far, 1, "-M do -s 1400")?.received, 0);
+        assert!(found()?, "{}", inside.ip(&format!("route get {far}"))?);
         clean(&edge, (inside, far), "-M do -s 1200")?;
+        inside.ip(&format!("{} route flush cache", family.flag))?;
+        assert!(!found()?);
+        let arrived = upload(lab, (inside, &edge.far), family, &family.url(far), megabyte)?;
+        assert!(arrived == u64::from(megabyte) && found()?, "{arrived}");
     }
     Ok(())
 }
@@ -252,12 +256,14 @@ fn tftp_answers_from_ports_of_their_own_are_expected(lab: &Lab, workers: u32) ->
         assert!(asked.ends_with("helper=tftp"), "{asked}");
         // The server's answers are a connection of the server's, whose parent is the request.
         let sent = edge.connections(&format!("proto=udp src={far} dst={public}"))?;
-        let [sent] = &sent[..] else { panic!("one answer: {sent:?}") };
-        assert!(sent.contains(&format!("reply=(src={inside},dst={far},")), "{sent}");
-        assert!(sent.contains(&format!("parent=(src={inside},dst={far},")), "{sent}");
+        assert!(!sent.is_empty());
+        for line in sent {
+            assert!(line.contains(&format!("reply=(src={inside},dst={far},")), "{line}");
+            assert!(line.contains(&format!("parent=(src={inside},dst={far},")), "{line}");
+        }
     }
     // Without a request nothing of the kind comes in.
-    let stray = "import socket,sys; s=socket.socket(); s=socket.socket(type=socket.SOCK_DGRAM); \
+    let stray = "import socket,sys; s=socket.socket(type=socket.SOCK_DGRAM); \
                  s.bind(('', 6969)); [s.sendto(b'x', (sys.argv[1], 40000 + i)) for i in range(5)]";
     let before = edge.node.weft.counter("inside", "tx_packets")?;
     python(&edge.far, stray, &[V4.public], SHORT)?;
