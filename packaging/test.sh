@@ -5,6 +5,8 @@
 # by itself, when all others are through; the summary names each that passed then: failed first, passed when run again: NAME.
 # Other tests that fail are not run again, and neither is anything when something does not compile or a test program dies.
 #
+# Random tests play the same cases each time; PROPTEST_RNG_SEED=NUMBER plays others.
+#
 # Ends with one line that counts each test once: N passed, N failed, N skipped. A skipped test is one that lacks what it needs;
 # each is listed with its reason. As root nothing but the kernel's own limits should skip anything. The exit code is 0 when
 # nothing has failed, or each test that failed was a scenario that passed when run again.
@@ -13,7 +15,7 @@ cd "$(dirname "$0")/.." || exit 1
 
 log=$(mktemp)
 WEFT_SKIPS=$(mktemp)
-export WEFT_SKIPS
+export WEFT_SKIPS PROPTEST_RNG_SEED=${PROPTEST_RNG_SEED:-1}
 trap 'rm -f "$log" "$log.again" "$WEFT_SKIPS"' EXIT
 
 # The programs of scenarios, each with the folder that it runs in.

@@ -318,23 +318,50 @@ fn bad_groups_are_refused_in_one_line(lab: &Lab, workers: u32) -> Result {
     node.weft.sh("acl group add web")?;
     for (line, expected) in [
         ("acl rule add web ingress protocol=tcp ports=90-80", "the first is above the last"),
-        ("acl rule add web ingress protocol=icmp ports=80", "can never match"),
-        ("acl rule add web ingress remote=2001:db8::/32", "2001:db8::/32 is no ipv4 network"),
+        ("acl rule add web ingress protocol=tcp ports=70000", "70000 is out of range: 0 to 65535"),
+        ("acl rule add web ingress protocol=tpc", "'tpc' is not a protocol"),
+        ("acl rule add web ingress protocol=icmp icmp=8/256", "256 is out of range: 0 to 255"),
+        ("acl rule add web ingress ports=80", "can never match: protocol any has no ports"),
+        ("acl rule add web ingress protocol=icmp ports=80", "can never match: protocol icmp has no ports"),
+        ("acl rule add web ingress protocol=tcp icmp=8", "can never match: protocol tcp has no ICMP type"),
+        ("acl rule add web ingress protocol=icmpv6", "can never match: there is no protocol icmpv6 in ipv4"),
+        (
+            "acl rule add web ingress remote=2001:db8::/32",
+            "can never match: 2001:db8::/32 is no ipv4 network",
+        ),
+        ("acl rule add web ingress remote=10.0.0.1/24", "bits beyond its length are set"),
         ("acl rule add web ingress remote=nobody", "there is no group 'nobody'"),
         ("acl rule add nobody ingress", "there is no group 'nobody'"),
         ("acl rule add web sideways", "ingress (to the port) or egress (from the port)"),
         ("acl rule del web 7", "group web has no rule 7"),
         ("acl member add web 10.0.0.1/24", "bits beyond its length are set"),
         ("acl member del web 10.0.0.1", "group web has no member 10.0.0.1 of its own"),
+        ("acl group add web", "there is a group 'web' already"),
+        ("acl group add 10.0.0.1", "is not the name of a group"),
+        ("acl group del nobody", "there is no group 'nobody'"),
         ("acl bind one web nobody", "there is no group 'nobody'"),
+        ("acl bind one web web", "'web' is not listed once: it is there twice"),
+        ("acl bind nobody web", "there is no port 'nobody'"),
         ("acl show nobody", "there is no group or port 'nobody'"),
     ] {
         let refused = node.weft.refused(line)?;
         assert!(refused.contains(expected), "{line}: {refused}");
     }
     node.weft.sh("acl bind one web")?;
-    let used = node.weft.refused("acl group del web")?;
-    assert!(used.contains("there is no group 'web'"), "{used}");
+    node.weft.sh("acl rule add web ingress remote=web")?;
+    let twice = node.weft.refused("acl rule add web ingress remote=web")?;
+    assert!(twice.contains("rule 1 of the group says the same"), "{twice}");
+    // What is in use stays, and who uses it is said.
+    let used = |by: &str| -> Result {
+        let refused = node.weft.refused("acl group del web")?;
+        assert_eq!(refused, format!("weftctl: group web can't go: {by} names it"));
+        Ok(())
+    };
+    used("bridge[br0].port[one].acl")?;
     node.weft.sh("acl bind one")?;
+    node.weft.sh("acl group add others")?;
+    node.weft.sh("acl rule add others egress remote=web")?;
+    used("acl.group[others].rule[1].remote")?;
+    node.weft.sh("acl group del others")?;
     node.weft.sh("acl group del web").map(drop)
 }

@@ -20,7 +20,7 @@ pub fn folded(verdict: &Verdict, ops: &[Op]) -> Vec<Op> {
 }
 
 /// Whether somebody gets to see the packet by this step.
-fn leaves(op: &Op) -> bool {
+pub fn leaves(op: &Op) -> bool {
     matches!(op, Op::Output(_) | Op::PacketIn(_) | Op::Meter(_) | Op::Sample { .. })
 }
 

@@ -52,6 +52,18 @@ fn an_exit_in_a_clone_ends_the_list_around_it_and_the_action_set() {
 }
 
 #[test]
+fn what_is_done_to_a_copy_is_not_taken_for_done_to_the_packet() {
+    let rules = ["actions=push_vlan:0x8100,clone(output:2,push_vlan:0x8100),pop_vlan,output:3"];
+    let mut rig = switch(&[], [&rules, &[]]);
+    for _ in 0..2 {
+        let sent = rig.exchange(0, frame(mac(1), mac(2)));
+        let lengths: Vec<_> = sent.iter().map(|(port, octets)| (*port, octets.len())).collect();
+        let plain = frame(mac(1), mac(2)).len();
+        assert_eq!(lengths, [(1, plain + 4), (2, plain)]);
+    }
+}
+
+#[test]
 fn an_exit_keeps_the_action_set_from_being_carried_out() {
     let rules =
         ["actions=output:2,resubmit(,1),write_actions(output:3),goto_table:1", "table=1,actions=exit"];

@@ -124,7 +124,6 @@ pub fn walk<T: Tracer>(occasion: Occasion<'_>, verdict: &mut Verdict, tracer: &m
         translations: [None; LINKS],
         state: None,
         outcome: None,
-        copy_start: None,
     };
     if let Err(reason) = walk.run() {
         walk.tracer.event(Event::Error(reason));
@@ -173,8 +172,6 @@ struct Walk<'a, T> {
     unknown: Unknown,
     /// How the connections of the verdict's links translate the packet, where they do.
     translations: [Option<Translation>; LINKS],
-    /// Where the copy that is being changed begins, among the steps.
-    copy_start: Option<usize>,
     /// The range that says what `fields` are, if they haven't changed since it was written down.
     state: Option<Terms>,
     /// What weft's own tables have said of the packet.
@@ -298,17 +295,17 @@ impl<'a, T: Tracer> Walk<'a, T> {
             self.set_in_port(own_port);
             return Ok(());
         };
-        self.tracer.event(Event::Lookup { table, rule: hit.as_deref(), fields: &self.fields });
+        self.tracer.event(Event::Lookup { table, rule: hit.map(|rule| &**rule), fields: &self.fields });
         // What was only for the look-up: the rule's actions don't see it.
         self.set_in_port(own_port);
         self.set_conjunction(conjunction);
         let Some(rule) = hit else { return self.miss(here, table, how.missed) };
-        self.verdict.rules.push(Arc::clone(&rule));
-        self.execute(here, By { table, rule: Some(&rule) }, &rule.actions)
+        self.verdict.rules.push(Arc::clone(rule));
+        self.execute(here, By { table, rule: Some(rule) }, &rule.actions)
     }
 
     /// The rule that the packet hits in a table, which is noted; `None` if it has no original direction to be looked up by.
-    fn find(&mut self, here: &Here<'_>, table: TableId, original: bool) -> Option<Option<Arc<Rule>>> {
+    fn find<'h>(&mut self, here: &Here<'h>, table: TableId, original: bool) -> Option<Option<&'h Arc<Rule>>> {
         let own = if original { Some((self.fields, self.unknown)) } else { None };
         if original {
             self.swap_tuples()?;
@@ -320,7 +317,7 @@ impl<'a, T: Tracer> Walk<'a, T> {
         if conjoined != conjunction {
             self.state = None;
         }
-        let (rule, priority, conjunctive) = (hit.rule.cloned(), hit.matters_from(), hit.conjunctive);
+        let (rule, priority, conjunctive) = (hit.rule, hit.matters_from(), hit.conjunctive);
         let state = self.state_terms();
         self.verdict.looks.push(Look { bridge: here.visited, table, priority, conjunctive, state });
         self.show_ports(ports);

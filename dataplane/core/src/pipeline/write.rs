@@ -10,6 +10,7 @@ use weft_wire::Tci;
 
 use super::Walk;
 use super::trace::Tracer;
+use crate::fold::leaves;
 use crate::verdict::{Op, Terms};
 
 /// Octets of a tag, and of a label.
@@ -38,7 +39,6 @@ const HEADER: [u64; KEY_WORDS] = {
 #[derive(Clone, Copy)]
 pub(super) struct Copied {
     start: usize,
-    outer: Option<usize>,
 }
 
 impl<T: Tracer> Walk<'_, T> {
@@ -130,7 +130,8 @@ impl<T: Tracer> Walk<'_, T> {
         self.grows(-TAG_LEN);
         self.pending.0[TAG_WORD] &= !TAG;
         match self.verdict.ops.last() {
-            Some(Op::PushVlan { .. }) if self.copies_are_behind() => {
+            // This packet's own: a copy ends with what leaves.
+            Some(Op::PushVlan { .. }) => {
                 self.verdict.ops.pop();
             }
             _ => self.verdict.ops.push(Op::PopVlan),
@@ -206,37 +207,28 @@ impl<T: Tracer> Walk<'_, T> {
         }
     }
 
-    /// Whether the last step was made for the packet as it is now, and nobody has had a copy since.
-    fn copies_are_behind(&self) -> bool {
-        !matches!(self.verdict.ops.last(), Some(Op::Output(_) | Op::PacketIn(_) | Op::Clone(_)))
-            && self.copy_start.is_none_or(|start| start + 1 < self.verdict.ops.len())
-    }
-
     /// Steps from here to [`Walk::end_copy`] are done to a copy.
     pub(super) fn begin_copy(&mut self) -> Copied {
         let start = self.verdict.ops.len();
-        let outer = self.copy_start.replace(start);
         self.verdict.ops.push(Op::Clone(0));
-        Copied { start, outer }
+        Copied { start }
     }
 
-    /// See [`Walk::begin_copy`]. A copy that isn't changed needs not be one.
-    pub(super) fn end_copy(&mut self, Copied { start, outer }: Copied) {
-        self.copy_start = outer;
+    /// See [`Walk::begin_copy`]. What is done to a copy behind the last time that it leaves is left out; and one that isn't
+    /// changed needs not be one.
+    pub(super) fn end_copy(&mut self, Copied { start }: Copied) {
         let inside = self.verdict.ops.get(start + 1..).unwrap_or_default();
         let changes =
             |op: &Op| !matches!(op, Op::Output(_) | Op::PacketIn(_) | Op::Sample { .. } | Op::Clone(_));
-        let leaves =
-            |op: &Op| matches!(op, Op::Output(_) | Op::PacketIn(_) | Op::Meter(_) | Op::Sample { .. });
-        if !inside.iter().any(leaves) {
-            self.verdict.ops.truncate(start);
-        } else if inside.iter().any(changes) {
-            let steps = inside.len() as u32;
-            if let Some(op) = self.verdict.ops.get_mut(start) {
-                *op = Op::Clone(steps);
-            }
-        } else {
-            self.verdict.ops.remove(start);
+        let Some(last) = inside.iter().rposition(leaves) else {
+            return self.verdict.ops.truncate(start);
+        };
+        let inside = inside.get(..=last).unwrap_or_default();
+        let (steps, is_changed) = (inside.len(), inside.iter().any(changes));
+        self.verdict.ops.truncate(start + 1 + steps);
+        match self.verdict.ops.get_mut(start) {
+            Some(op) if is_changed => *op = Op::Clone(steps as u32),
+            _ => drop(self.verdict.ops.remove(start)),
         }
     }
 }

@@ -67,12 +67,14 @@ impl Pair {
         self.oracle.publish(&self.rig.model);
     }
 
-    /// Up to six frames in one burst from one port.
+    /// Up to six frames from one port, in one burst. One by one where rules learn: packets of cached flows repeat what they
+    /// teach when they are counted, so that of two that teach otherwise within a burst any may be the last.
     fn frames(&mut self, dice: &mut Dice) {
         let is_in = |port: &u16| self.rig.model.ports.iter().any(|spec| spec.id.0 == *port);
         let uplinks = [UPLINK; 4].into_iter().filter(|_| !self.tracking);
         let ports: Vec<u16> = (0..universe::DEVICES).chain(uplinks).filter(is_in).collect();
         let port = dice.pick(&ports);
+        let teaches = self.rig.model.bridges.iter().any(|bridge| rules::teach(&bridge.flows));
         for _ in 0..1 + dice.below(6) {
             let frame = match (self.tracking, port) {
                 (true, _) => universe::tracked_frame(dice),
@@ -82,6 +84,9 @@ impl Pair {
             self.send(port, frame.clone());
             self.lately.truncate(LATELY - 1);
             self.lately.push_front((port, frame));
+            if teaches {
+                self.rig.run();
+            }
         }
         self.rig.run();
     }

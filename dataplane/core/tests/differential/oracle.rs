@@ -177,7 +177,11 @@ impl Oracle {
             return self.drop(waiting.ingress, DropReason::PortRemoved);
         };
         let snapshot = Arc::clone(&self.snapshot);
-        let way = snapshot.way(tunnel, waiting.towards.remote).unwrap();
+        let Some(way) = snapshot.way(tunnel, waiting.towards.remote) else {
+            // The tunnel had an end when the packet was held, and leaves it to the flow now.
+            let reason = if port.spec.up { DropReason::TunnelNoRoute } else { DropReason::TxPortDown };
+            return self.drop(waiting.ingress, reason);
+        };
         match way.1 {
             Path::Resolving => self.held.push(waiting),
             _ if !port.spec.up => self.drop(waiting.ingress, DropReason::TxPortDown),

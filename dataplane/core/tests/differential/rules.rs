@@ -154,6 +154,14 @@ fn rules(dice: &mut Dice) -> Vec<FlowMod> {
     rules
 }
 
+/// Whether rules or buckets learn, at whatever depth.
+pub fn teach(tables: &FlowTables) -> bool {
+    let root = tables.load();
+    let learns = |actions: &[Action]| format!("{actions:?}").contains("Learn(");
+    root.tables().flat_map(|table| table.rules()).any(|rule| learns(&rule.actions))
+        || root.groups().flat_map(|group| &group.spec().buckets).any(|bucket| learns(&bucket.actions))
+}
+
 /// Some rules come, or come anew; some go; or a group changes.
 pub fn changes(dice: &mut Dice) -> Vec<Change> {
     let mut changes = Vec::new();

@@ -11,26 +11,28 @@
 //! Each worker has its own arena, and is the only one to touch it.
 
 use std::collections::VecDeque;
-use std::hash::BuildHasher;
 use std::sync::Arc;
 
 use hashbrown::HashTable;
-use weft_wire::{DropReason, EtherType};
+use weft_wire::DropReason;
 
-use crate::cache::folded_product;
 use crate::doubt::Doubts;
+use crate::edit::Edits;
 use crate::edit::nat::Once;
 use crate::edit::stream::Rewrite;
-use crate::edit::{Edit, Edits};
 use crate::encap::Template;
 use crate::epoch::Epochs;
-use crate::fold::folded;
 use crate::key::{KeyMask, PortId};
 use crate::snapshot::Snapshot;
-use crate::tables::{Meter, Rule};
+use crate::tables::Meter;
 use crate::validity;
 use crate::verdict::{Emit, Op, PacketIn, Verdict};
 use crate::vlan::TagRewrite;
+
+mod compile;
+mod path;
+
+use path::{Alike, Known, Path, is_same_deep};
 
 /// How the burst loop treats a program, decided once when it is made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -87,6 +89,8 @@ pub struct Hot {
     /// Packets and octets since they were last added to rules.
     packets: u64,
     bytes: u64,
+    /// Flows that have it.
+    users: u32,
 }
 
 const _: () = assert!(size_of::<Hot>() == 64);
@@ -101,6 +105,7 @@ impl Hot {
         checked: 0,
         packets: 0,
         bytes: 0,
+        users: 0,
     };
 
     /// Whether it may cease to stand within the burst that goes by this publication.
@@ -115,7 +120,6 @@ impl Hot {
 pub struct Program {
     /// Why the packet itself ends here if no step takes it.
     pub ends: DropReason,
-    users: u32,
     /// Among those without users that are kept for a while.
     lingers: bool,
     /// Something that it rests on is no more.
@@ -138,6 +142,10 @@ pub struct Programs {
     /// One for each slot.
     hot: Vec<Hot>,
     slots: Vec<Option<Program>>,
+    /// The path of each.
+    paths: Vec<Known>,
+    /// That of the verdict whose program is looked for.
+    path: Path,
     free: Vec<ProgramId>,
     index: HashTable<ProgramId>,
     hasher: foldhash::fast::RandomState,
@@ -197,7 +205,7 @@ impl Programs {
         if hot.checked != published {
             program.over = program.over
                 || !program.verdict.deps.iter().all(|&dep| epochs.holds(dep))
-                || !validity::bring_up_to_date(&mut program.verdict, &mut program.doubts);
+                || !program.bring_up_to_date();
             if program.over {
                 return false;
             }
@@ -230,50 +238,62 @@ impl Programs {
 
     /// The program for `verdict`, made if there is none; its user count goes up.
     pub fn intern(&mut self, verdict: &Verdict, snapshot: &Snapshot, published: u64) -> ProgramId {
-        let hash = self.hash_of(verdict);
-        let slots = &mut self.slots;
-        let same = |&id: &ProgramId| {
-            slots.get_mut(id as usize).and_then(Option::as_mut).is_some_and(|program| program.is_of(verdict))
-        };
-        if let Some(&id) = self.index.find(hash, same) {
-            if let (Some(Some(program)), Some(hot)) =
-                (slots.get_mut(id as usize), self.hot.get_mut(id as usize))
-            {
-                program.users += 1;
-                // The walk has just found it again, by the snapshot of this burst: that stands until the next one, even
-                // if its epochs are moving on at this moment.
-                (hot.checked, hot.doubt) = (published, program.doubts.latest());
-            }
-            return id;
+        self.path.describe(verdict, &self.hasher);
+        let hash = self.path.hash(&self.hasher);
+        let id = self.known(hash, verdict).unwrap_or_else(|| self.make(hash, verdict, snapshot));
+        if let Some(hot) = self.hot.get_mut(id as usize) {
+            hot.users += 1;
+            // The walk has just found it again, by the snapshot of this burst: that stands until the next one, even if its
+            // epochs are moving on at this moment.
+            hot.checked = published;
         }
-        let (program, hot) = Program::compile(verdict, snapshot, (hash, published));
-        let id = self.free.pop().unwrap_or_else(|| {
-            slots.push(None);
-            self.hot.push(Hot::FREE);
-            (slots.len() - 1) as ProgramId
-        });
-        (slots[id as usize], self.hot[id as usize]) = (Some(program), hot);
-        let hash_of = |&id: &ProgramId| {
-            slots.get(id as usize).and_then(Option::as_ref).map_or(0, |program| program.hash)
-        };
-        self.index.insert_unique(hash, id, hash_of);
         id
     }
 
-    /// Of the path: what most programs differ by. Terms are part of it, so that programs which differ by what registers or
-    /// marks hold don't fall on one place.
-    fn hash_of(&self, verdict: &Verdict) -> u64 {
-        let mut hash = self.hasher.hash_one((&verdict.ops, verdict.drop, verdict.tunnel));
-        for rule in &verdict.rules {
-            hash = mix(hash, Arc::as_ptr(rule) as usize as u64);
-        }
-        for term in &verdict.terms {
-            hash = mix(hash, term.value ^ term.mask.rotate_left(u32::from(term.word)));
-        }
-        for dep in verdict.deps.iter().chain(&verdict.further) {
-            hash = mix(hash, u64::from(dep.cell.0) << 32 | u64::from(dep.epoch));
-        }
-        hash
+    /// The program that does what `verdict` says and rests on the same. One that an older version of the tables gave is
+    /// brought up to date first, if the changes since don't concern it.
+    fn known(&mut self, hash: u64, verdict: &Verdict) -> Option<ProgramId> {
+        let Programs { index, paths, path, slots, hot, doubtful, .. } = self;
+        let mut is_same = |&id: &ProgramId| {
+            let at = id as usize;
+            let (Some(known), Some(slot)) = (paths.get_mut(at), slots.get_mut(at)) else { return false };
+            // The program itself is far away: most of the time its words are all that is looked at.
+            match known.compare(path, || slot.as_ref().is_some_and(|own| is_same_deep(&own.verdict, verdict)))
+            {
+                Alike::Not => false,
+                Alike::Same => true,
+                Alike::ButVersions => {
+                    let Some(program) = slot else { return false };
+                    if !program.bring_up_to_date() {
+                        return false;
+                    }
+                    known.renew(&program.verdict.visited);
+                    let latest = program.doubts.latest();
+                    *doubtful |= latest != 0;
+                    hot.get_mut(at).into_iter().for_each(|hot| hot.doubt = latest);
+                    known.is_up_to_date(path)
+                }
+            }
+        };
+        index.find(hash, &mut is_same).copied()
+    }
+
+    fn make(&mut self, hash: u64, verdict: &Verdict, snapshot: &Snapshot) -> ProgramId {
+        let (program, hot) = Program::compile(verdict, snapshot, hash);
+        let Programs { index, paths, path, slots, hot: hots, free, .. } = self;
+        let id = free.pop().unwrap_or_else(|| {
+            slots.push(None);
+            paths.push(Known::default());
+            hots.push(Hot::FREE);
+            (slots.len() - 1) as ProgramId
+        });
+        let at = id as usize;
+        (slots[at], hots[at], paths[at]) = (Some(program), hot, path.known());
+        let hash_of = |&id: &ProgramId| {
+            slots.get(id as usize).and_then(Option::as_ref).map_or(0, |program| program.hash)
+        };
+        index.insert_unique(hash, id, hash_of);
+        id
     }
 
     /// Counts packets of the program.
@@ -313,9 +333,13 @@ impl Programs {
 
     /// A flow no longer uses the program. What those have counted that go is shown.
     pub fn release(&mut self, id: ProgramId, take: impl FnMut(Tally<'_>)) {
+        let Some(hot) = self.hot.get_mut(id as usize) else { return };
+        hot.users = hot.users.saturating_sub(1);
+        if hot.users > 0 {
+            return;
+        }
         let Some(program) = self.get_mut(id) else { return };
-        program.users -= 1;
-        if program.users > 0 || std::mem::replace(&mut program.lingers, true) {
+        if std::mem::replace(&mut program.lingers, true) {
             return;
         }
         self.lingering.push_back(id);
@@ -328,9 +352,12 @@ impl Programs {
     pub fn forget(&mut self, programs: usize, mut take: impl FnMut(Tally<'_>)) {
         for _ in 0..programs.min(self.lingering.len()) {
             let Some(id) = self.lingering.pop_front() else { return };
-            let Some(program) = self.get_mut(id) else { continue };
+            let at = id as usize;
+            let (Some(Some(program)), Some(hot)) = (self.slots.get_mut(at), self.hot.get(at)) else {
+                continue;
+            };
             program.lingers = false;
-            if program.users > 0 {
+            if hot.users > 0 {
                 continue;
             }
             let hash = program.hash;
@@ -338,7 +365,7 @@ impl Programs {
             if let Ok(entry) = self.index.find_entry(hash, |&other| other == id) {
                 entry.remove();
             }
-            (self.slots[id as usize], self.hot[id as usize]) = (None, Hot::FREE);
+            (self.slots[at], self.hot[at], self.paths[at]) = (None, Hot::FREE, Known::default());
             self.free.push(id);
         }
     }
@@ -370,48 +397,13 @@ impl Programs {
 }
 
 impl Program {
-    /// Whether it does what `verdict` says and rests on the same. One that an older version of the tables gave is brought
-    /// up to date first, if the changes since don't concern it.
-    fn is_of(&mut self, verdict: &Verdict) -> bool {
-        let own = &self.verdict;
-        let same_rules = own.rules.len() == verdict.rules.len()
-            && own.rules.iter().zip(&verdict.rules).all(|(one, two): (&Arc<Rule>, _)| Arc::ptr_eq(one, two));
-        let same_buckets = own.buckets.len() == verdict.buckets.len()
-            && own
-                .buckets
-                .iter()
-                .zip(&verdict.buckets)
-                .all(|(one, two)| one.bucket == two.bucket && Arc::ptr_eq(&one.group, &two.group));
-        let same_tables = own.visited.len() == verdict.visited.len()
-            && own
-                .visited
-                .iter()
-                .zip(&verdict.visited)
-                .all(|(one, two)| Arc::ptr_eq(&one.tables, &two.tables));
-        let same = same_rules
-            && same_buckets
-            && same_tables
-            && own.ops == verdict.ops
-            && own.terms == verdict.terms
-            && own.looks == verdict.looks
-            && own.deps == verdict.deps
-            && own.further == verdict.further
-            && own.young == verdict.young
-            && own.patches == verdict.patches
-            && own.groups == verdict.groups
-            && own.learned == verdict.learned
-            && (own.drop, own.tunnel) == (verdict.drop, verdict.tunnel);
-        let same_versions = |one: &Verdict| {
-            one.visited.iter().zip(&verdict.visited).all(|(one, two)| one.version == two.version)
-        };
-        same && (same_versions(&self.verdict)
-            || validity::bring_up_to_date(&mut self.verdict, &mut self.doubts)
-                && same_versions(&self.verdict))
+    /// Holds changes of rules against it. Whether it stands, for every flow that its doubts don't tell apart.
+    fn bring_up_to_date(&mut self) -> bool {
+        validity::bring_up_to_date(&mut self.verdict, &mut self.doubts)
     }
 
-    fn compile(verdict: &Verdict, snapshot: &Snapshot, (hash, published): (u64, u64)) -> (Program, Hot) {
-        let mut steps = Vec::new();
-        compile(verdict, snapshot, &verdict.ops, &mut steps);
+    fn compile(verdict: &Verdict, snapshot: &Snapshot, hash: u64) -> (Program, Hot) {
+        let steps = compile::steps(verdict, snapshot);
         let ends = match verdict.ops.iter().any(|op| matches!(op, Op::PacketIn(_))) {
             true => DropReason::ToController,
             false => verdict.drop.unwrap_or(DropReason::NoDestination),
@@ -429,17 +421,15 @@ impl Program {
             shape,
             tunnel: verdict.tunnel.unwrap_or(PortId::NONE),
             fleeting: !verdict.further.is_empty(),
-            checked: published,
             ..Hot::FREE
         };
         let program = Program {
             ends,
-            users: 1,
             lingers: false,
             over: false,
             hash,
             doubts: Doubts::default(),
-            steps: steps.into(),
+            steps,
             verdict: verdict.clone(),
         };
         (program, hot)
@@ -461,82 +451,4 @@ impl Program {
             _ => Some(self.ends),
         }
     }
-}
-
-/// Mixes a number into a hash.
-#[inline(always)]
-fn mix(hash: u64, number: u64) -> u64 {
-    folded_product(hash ^ number, 0x9e37_79b9_7f4a_7c15).rotate_left(23)
-}
-
-fn compile(verdict: &Verdict, snapshot: &Snapshot, ops: &[Op], steps: &mut Vec<Step>) {
-    let ops = folded(verdict, ops);
-    let mut at = 0;
-    while let Some(op) = ops.get(at) {
-        at += 1;
-        match op {
-            Op::Clone(count) => {
-                let inside = ops.get(at..at + *count as usize).unwrap_or_default();
-                at += inside.len();
-                let start = steps.len();
-                steps.push(Step::Clone(0));
-                compile(verdict, snapshot, inside, steps);
-                steps[start] = Step::Clone((steps.len() - start - 1) as u32);
-            }
-            Op::Output(emit) if emit.max_len > 0 => {
-                let cut = Edit::Truncate(u16::try_from(emit.max_len).unwrap_or(u16::MAX));
-                if at < ops.len() {
-                    steps.push(Step::Clone(2));
-                }
-                steps.push(Step::Edit(Edits::new(&[cut])));
-                steps.push(Step::Output(Emit { max_len: 0, ..*emit }, template(snapshot, emit)));
-            }
-            Op::Output(emit) => steps.push(Step::Output(*emit, template(snapshot, emit))),
-            Op::Meter(meter) => steps.push(Step::Meter(Arc::clone(&meter.0))),
-            Op::PacketIn(packet_in) => steps.push(Step::PacketIn(Arc::clone(&packet_in.0))),
-            Op::Sample { probability, collector_set_id } => {
-                steps.push(Step::Sample(*probability, *collector_set_id));
-            }
-            Op::Translate(link) => steps.push(Step::Translate(*link)),
-            Op::TranslateTo(translation) => steps.push(Step::TranslateTo(translation.clone())),
-            Op::Rewrite(rewrite) => steps.push(Step::Rewrite(rewrite.clone())),
-            Op::Set(_) | Op::PopVlan | Op::PushVlan { .. } | Op::PopMpls { .. } | Op::PushMpls { .. } => {
-                let run = ops.iter().skip(at).take_while(|op| is_edit(op)).count();
-                let edits = ops.get(at - 1..at + run).unwrap_or_default();
-                steps.push(Step::Edit(edits_of(verdict, edits)));
-                at += run;
-            }
-        }
-    }
-}
-
-fn is_edit(op: &Op) -> bool {
-    matches!(op, Op::Set(_) | Op::PopVlan | Op::PushVlan { .. } | Op::PopMpls { .. } | Op::PushMpls { .. })
-}
-
-fn template(snapshot: &Snapshot, emit: &Emit) -> Option<Template> {
-    let tunnel = snapshot.port(emit.port)?.spec.tunnel()?;
-    Template::towards(tunnel, emit.key?, snapshot.way(tunnel, emit.remote)?)
-}
-
-/// A run of edits, merged.
-fn edits_of(verdict: &Verdict, ops: &[Op]) -> Edits {
-    let edit = |op: &Op| match *op {
-        Op::Set(terms) => Some(Edit::Set(verdict.terms(terms).into())),
-        Op::PopVlan => Some(Edit::PopVlan),
-        Op::PushVlan { tpid, tci } => Some(Edit::PushVlan { tpid: EtherType(tpid), tci }),
-        Op::PopMpls { ethertype } => Some(Edit::PopMpls { ether_type: EtherType(ethertype) }),
-        Op::PushMpls { ethertype, lse } => {
-            Some(Edit::PushMpls { ether_type: EtherType(ethertype), entry: lse })
-        }
-        Op::Output(_)
-        | Op::Clone(_)
-        | Op::Meter(_)
-        | Op::PacketIn(_)
-        | Op::Sample { .. }
-        | Op::Translate(_)
-        | Op::TranslateTo(_)
-        | Op::Rewrite(_) => None,
-    };
-    Edits::new(&ops.iter().filter_map(edit).collect::<Vec<Edit>>())
 }
