@@ -4,10 +4,8 @@
 
 mod rig;
 
+use rig::Rig;
 use rig::frames::{Ip, ip_frame, mac};
-use rig::{Rig, access};
-use weft_flow::message::FlowCommand;
-use weft_flow::text::{NoNames, parse_flow};
 use weft_wire::checksum::checksum;
 
 type Address = [u8; 4];
@@ -30,10 +28,6 @@ const CASES: [Case; 3] = [
 
 /// The client is behind port 0 (`in_port=1`), and may open control connections; else there is what is established or related.
 fn switch(case: Case) -> Rig {
-    let mut rig = Rig::with_bridge(1);
-    rig.add_device(0, access(0));
-    rig.add_device(1, access(0));
-    rig.publish();
     let allow = |what: &str, helper: &str| {
         format!(
             "table=1,priority=8,in_port=1,ct_state=+new-rel,{what},actions=ct(commit,zone=1,alg={helper}{},table=2)",
@@ -51,10 +45,7 @@ fn switch(case: Case) -> Rig {
         "table=2,in_port=1,actions=output:2",
         "table=2,in_port=2,actions=output:1",
     ];
-    let rules: Vec<_> =
-        rules.iter().map(|rule| parse_flow(rule, FlowCommand::Add, &NoNames).unwrap()).collect();
-    rig.replace_rules(0, &rules);
-    rig
+    Rig::two_stations(&rules)
 }
 
 /// A packet with right checksums; TCP if there are numbers.

@@ -4,24 +4,10 @@
 
 mod rig;
 
+use rig::Rig;
 use rig::frames::{Ip, ip_frame, mac};
-use rig::{Rig, access};
-use weft_flow::message::FlowCommand;
-use weft_flow::text::{NoNames, parse_flow};
 use weft_wire::DropReason;
 use weft_wire::checksum::checksum;
-
-/// A bridge with these rules; port 0 is inside (`in_port=1`), port 1 outside.
-fn switch(rules: &[&str]) -> Rig {
-    let mut rig = Rig::with_bridge(1);
-    rig.add_device(0, access(0));
-    rig.add_device(1, access(0));
-    rig.publish();
-    let rules: Vec<_> =
-        rules.iter().map(|rule| parse_flow(rule, FlowCommand::Add, &NoNames).unwrap()).collect();
-    rig.replace_rules(0, &rules);
-    rig
-}
 
 /// From inside all is allowed, from outside what belongs to a connection. No rule in front of `ct` sees ports.
 const FIREWALL: [&str; 5] = [
@@ -106,7 +92,7 @@ const UDP: Ip =
 #[test]
 fn fragments_pass_a_stateful_policy_in_both_directions_once_all_are_there() {
     for ip in [UDP, Ip { protocol: 1, ports: (0, 0), ..UDP }] {
-        let mut rig = switch(&FIREWALL);
+        let mut rig = Rig::two_stations(&FIREWALL);
         let stranger = cut(&whole(false, ip, 4000), 1480, 9);
         let (sent, _) = send(&mut rig, 1, &stranger, &[0, 1, 2]);
         assert!(sent.is_empty(), "no connection yet");
@@ -129,7 +115,7 @@ fn fragments_pass_a_stateful_policy_in_both_directions_once_all_are_there() {
 
 #[test]
 fn fragments_and_whole_packets_are_of_one_connection() {
-    let mut rig = switch(&FIREWALL);
+    let mut rig = Rig::two_stations(&FIREWALL);
     assert_eq!(rig.reaches(0, whole(true, UDP, 20)), [1]);
     let fragments = cut(&whole(false, UDP, 4000), 1480, 1);
     assert_eq!(send(&mut rig, 1, &fragments, &[0, 1, 2]).0.len(), 3);
@@ -139,7 +125,7 @@ fn fragments_and_whole_packets_are_of_one_connection() {
 
 #[test]
 fn translated_fragments_are_a_right_packet_and_its_answer_comes_back() {
-    let mut rig = switch(&[
+    let mut rig = Rig::two_stations(&[
         "table=0,priority=2,in_port=1,ip,actions=ct(commit,table=1,zone=1,nat(src=192.0.2.1:4000))",
         "table=0,priority=1,in_port=2,ip,actions=ct(table=1,zone=1,nat)",
         "table=1,priority=9,in_port=1,ct_state=+snat,ip,nw_src=192.0.2.1,actions=output:2",
@@ -165,7 +151,8 @@ fn translated_fragments_are_a_right_packet_and_its_answer_comes_back() {
 
 #[test]
 fn what_leaves_in_front_of_ct_leaves_once() {
-    let mut rig = switch(&["table=0,ip,actions=output:2,ct(table=1,zone=5)", "table=1,actions=output:2"]);
+    let mut rig =
+        Rig::two_stations(&["table=0,ip,actions=output:2,ct(table=1,zone=5)", "table=1,actions=output:2"]);
     let fragments = cut(&whole(true, UDP, 2000), 1480, 1);
     assert!(rig.exchange(0, fragments[0].clone()).is_empty());
     assert_eq!(rig.exchange(0, fragments[1].clone()).len(), 4);
@@ -173,7 +160,7 @@ fn what_leaves_in_front_of_ct_leaves_once() {
 
 #[test]
 fn fragments_that_lack_others_or_contradict_them_are_counted_drops() {
-    let mut rig = switch(&FIREWALL);
+    let mut rig = Rig::two_stations(&FIREWALL);
     let fragments = cut(&whole(true, UDP, 4000), 1480, 1);
     rig.send(0, fragments[0].clone());
     rig.send(0, fragments[0].clone());
@@ -189,7 +176,7 @@ fn fragments_that_lack_others_or_contradict_them_are_counted_drops() {
 
 #[test]
 fn a_rule_in_front_of_ct_drops_fragments_as_ever() {
-    let mut rig = switch(&[
+    let mut rig = Rig::two_stations(&[
         "table=0,priority=9,ip,nw_src=10.0.0.9,actions=drop",
         "table=0,priority=1,ip,actions=ct(table=1,zone=5)",
         "table=1,actions=output:2",

@@ -4,24 +4,10 @@
 
 mod rig;
 
+use rig::Rig;
 use rig::frames::{Ip, ip_frame, mac};
-use rig::{Rig, access};
-use weft_flow::message::FlowCommand;
-use weft_flow::text::{NoNames, parse_flow};
 use weft_wire::DropReason;
 use weft_wire::checksum::checksum;
-
-/// A bridge with these rules; port 0 is inside (`in_port=1`), port 1 outside.
-fn switch(rules: &[&str]) -> Rig {
-    let mut rig = Rig::with_bridge(1);
-    rig.add_device(0, access(0));
-    rig.add_device(1, access(0));
-    rig.publish();
-    let rules: Vec<_> =
-        rules.iter().map(|rule| parse_flow(rule, FlowCommand::Add, &NoNames).unwrap()).collect();
-    rig.replace_rules(0, &rules);
-    rig
-}
 
 /// Inside is seen as 192.0.2.1, port 4000.
 const SNAT: [&str; 5] = [
@@ -45,7 +31,7 @@ fn error(kind: u8, code: u8, to: [u8; 4], quoted: &[u8]) -> Vec<u8> {
 
 #[test]
 fn errors_about_a_translated_packet_come_back_to_its_sender_as_he_knows_it() {
-    let mut rig = switch(&SNAT);
+    let mut rig = Rig::two_stations(&SNAT);
     let own = ip_frame(mac(1), mac(2), Ip::default(), 20);
     let sent = rig.exchange(0, own.clone());
     let seen = &sent[0].1;
@@ -69,7 +55,7 @@ fn errors_about_a_translated_packet_come_back_to_its_sender_as_he_knows_it() {
 
 #[test]
 fn an_error_is_translated_zone_by_zone() {
-    let mut rig = switch(&[
+    let mut rig = Rig::two_stations(&[
         "table=0,priority=2,in_port=1,ip,actions=ct(commit,table=1,zone=1,nat(src=192.0.2.1:4000))",
         "table=1,in_port=1,ip,actions=ct(commit,table=2,zone=2,nat(src=198.51.100.1:5000))",
         "table=2,in_port=1,ip,actions=output:2",
@@ -87,7 +73,7 @@ fn an_error_is_translated_zone_by_zone() {
 
 #[test]
 fn a_connection_whose_answers_are_anothers_is_a_counted_drop() {
-    let mut rig = switch(&[
+    let mut rig = Rig::two_stations(&[
         "priority=2,ip,nw_src=10.0.0.1,actions=ct(commit,table=1,zone=1,nat(src=192.0.2.1:4000))",
         "priority=1,ip,actions=ct(commit,table=1,zone=1)",
         "table=1,actions=output:2",
