@@ -83,3 +83,30 @@ fn a_connection_whose_answers_are_anothers_is_a_counted_drop() {
     assert!(rig.reaches(0, ip_frame(mac(1), mac(2), same, 20)).is_empty());
     assert_eq!(rig.drops(0), [(DropReason::ConnectionClash, 1)]);
 }
+
+#[test]
+fn an_error_about_a_packet_of_another_protocol_is_related_however_short_that_was() {
+    let mut rig = Rig::two_stations(&[
+        "table=0,ip,actions=ct(commit,table=1,zone=1)",
+        "table=1,ct_state=+rel,actions=output:1",
+        "table=1,ct_state=+new,actions=output:2",
+    ]);
+    // GRE, ESP, SCTP, and no protocol at all.
+    for protocol in [47, 50, 132, 0] {
+        let ip = Ip { protocol, ..Ip::default() };
+        assert_eq!(rig.reaches(0, ip_frame(mac(1), mac(2), ip, 0)), [1]);
+        for octets in [0, 3, 8] {
+            let quoted = ip_frame(mac(1), mac(2), ip, 0);
+            let about = error(3, 2, ip.source, &quoted);
+            let mut short = about[..62 + octets].to_vec();
+            short[16..18].copy_from_slice(&(48 + octets as u16).to_be_bytes());
+            short[24..26].fill(0);
+            let sum = checksum(&short[14..34]);
+            short[24..26].copy_from_slice(&sum.to_be_bytes());
+            assert_eq!(rig.reaches(1, short), [0], "{protocol} {octets}");
+        }
+    }
+    // About a protocol of which nobody has sent anything.
+    let other = ip_frame(mac(1), mac(2), Ip { protocol: 99, ..Ip::default() }, 0);
+    assert!(rig.exchange(1, error(3, 2, [10, 0, 0, 1], &other)).is_empty());
+}
