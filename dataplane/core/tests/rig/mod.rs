@@ -10,6 +10,7 @@
 pub mod craft;
 pub mod dice;
 pub mod frames;
+pub mod octets;
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
