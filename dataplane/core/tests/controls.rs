@@ -230,3 +230,38 @@ fn tftp_answers_come_from_any_port_of_the_server() {
         assert!(through(&mut rig, false, stranger).is_none(), "the expectation is used up");
     }
 }
+
+#[test]
+fn an_announcement_in_pieces_or_of_no_port_opens_nothing() {
+    for case in CASES {
+        for line in [
+            ["PORT 10,0,0,", "1,4,1\r\n"],
+            ["POR", "T 10,0,0,1,4,1\r\n"],
+            ["NOOP PORT 10,0,0,1,4,1\r\n", "PORT 10,0,0,1,4"],
+        ] {
+            let mut rig = switch(case);
+            let mut talk = Talk::begin(&mut rig, case);
+            for piece in line {
+                talk.say(&mut rig, (0, 0x18), [piece, piece]).unwrap();
+            }
+            assert_eq!(rig.datapath.connections().statistics().expectations, 0, "{line:?}");
+            let data = packet((SERVER, 20), (case.client, 1025), Some((2, 5, 0)), b"");
+            assert!(through(&mut rig, false, data).is_none());
+        }
+        for line in ["PORT 10,0,0,1,0,0\r\n", "PORT 10,0,0,1,256,1\r\n", "EPRT |2|::1|1025|\r\n"] {
+            let mut rig = switch(case);
+            let mut talk = Talk::begin(&mut rig, case);
+            assert!(talk.say(&mut rig, (0, 0x18), [line, line]).is_none(), "{line}");
+            assert_eq!(rig.datapath.connections().statistics().expectations, 0, "{line}");
+        }
+    }
+}
+
+#[test]
+fn what_is_no_request_makes_no_answer_expected() {
+    for text in [&b"\0\x03boot\0octet\0"[..], b"\0\x01boot", b"\0\x01", b""] {
+        let mut rig = switch(CASES[0]);
+        through(&mut rig, true, packet((CLIENT, 5000), (SERVER, 69), None, text)).unwrap();
+        assert_eq!(rig.datapath.connections().statistics().expectations, 0, "{text:?}");
+    }
+}
