@@ -58,7 +58,7 @@ fn nothing_from_outside_is_established_that_nobody_inside_has_begun() {
         // Any flags, numbers, windows, offsets and protocols, to all ports but the one.
         let mut frame =
             tcp(false, 1001 + dice.below(50) as u16, dice.roll() as u8, (number, dice.roll() as u32));
-        frame[46] = dice.roll() as u8 & 0xf0 | dice.pick(&[0, 0x50]);
+        frame[46] = (dice.roll() as u8 & 0xf0) | dice.pick(&[0, 0x50]);
         frame[48..50].copy_from_slice(&(dice.roll() as u16).to_be_bytes());
         frame[23] = dice.pick(&[6, 6, 6, 17, 1, 0, 132, dice.clone().roll() as u8]);
         frame[24..26].fill(0);
@@ -103,7 +103,7 @@ fn fragment(source: u8, id: u16, number: u16) -> Vec<u8> {
     let ip = Ip { source: [10, 0, 0, source], ..UDP };
     let mut frame = ip_frame(mac(source), mac(2), ip, 1200 - 8);
     frame[18..20].copy_from_slice(&id.to_be_bytes());
-    frame[20..22].copy_from_slice(&(0x2000 | number * 150).to_be_bytes());
+    frame[20..22].copy_from_slice(&(0x2000 | (number * 150)).to_be_bytes());
     frame[24..26].fill(0);
     let sum = checksum(&frame[14..34]);
     frame[24..26].copy_from_slice(&sum.to_be_bytes());

@@ -7,6 +7,8 @@ use crate::rig::dice::Dice;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Nat {
     Not,
+    /// To its own address, and another port only if there is a clash.
+    Zero,
     Source(u16),
     Destination(u16),
 }
@@ -87,8 +89,9 @@ pub fn outer(six: bool, zone: usize) -> u128 {
 
 impl Nat {
     fn random(dice: &mut Dice) -> Nat {
-        match dice.below(6) {
+        match dice.below(7) {
             0 | 1 => Nat::Not,
+            6 => Nat::Zero,
             2 => Nat::Source(0),
             3 => Nat::Source(dice.pick(&[5000, 5001, 100])),
             4 => Nat::Destination(0),
@@ -106,6 +109,7 @@ impl Nat {
         let bare = address.trim_matches(['[', ']']);
         match self {
             Nat::Not => String::new(),
+            Nat::Zero => format!(",nat(src={})", if six { "::" } else { "0.0.0.0" }),
             Nat::Source(0) => format!(",nat(src={bare})"),
             Nat::Source(port) => format!(",nat(src={address}:{port})"),
             Nat::Destination(0) => format!(",nat(dst={bare})"),
@@ -121,7 +125,7 @@ impl Nat {
     /// A packet's ends behind the translation.
     pub fn apply(self, zone: usize, mut ends: Ends, has_ports: bool) -> Ends {
         let (at, port) = match self {
-            Nat::Not => return ends,
+            Nat::Not | Nat::Zero => return ends,
             Nat::Source(port) => (0, port),
             Nat::Destination(port) => (1, port),
         };

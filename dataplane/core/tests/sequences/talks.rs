@@ -146,7 +146,7 @@ impl Talk {
         let port = 1025 + dice.below(200) as u16;
         // Open vSwitch changes a text only where its buffer has room for more: a dummy device's has none.
         let passive = match policy.nats[0] {
-            Nat::Not => dice.percent(50),
+            Nat::Not | Nat::Zero => dice.percent(50),
             nat => matches!(nat, Nat::Source(_)),
         };
         let line = match passive {
