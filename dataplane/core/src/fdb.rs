@@ -16,6 +16,8 @@
 //!
 //! When the table is full, a new address takes the place of an old one of the port that has the most, so that one
 //! port can't crowd out the others (Open vSwitch's fairness rule); the victim is the oldest of a few found by sampling.
+//! A port can be given a limit of its own: beyond it, addresses are not learned. What was decided without them depends on the
+//! table's *room*, a cell that moves when a port that has met its limit loses an entry.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -86,6 +88,8 @@ pub enum Learned {
     Pinned(Dep),
     /// It was not taken: the packet was switched by a snapshot that is older than what the table goes by.
     Outdated(Dep),
+    /// It was not taken: the port has learned as many as it may.
+    Refused(Dep),
 }
 
 impl Learned {
@@ -96,7 +100,8 @@ impl Learned {
             | Learned::New(dep)
             | Learned::Moved(_, dep)
             | Learned::Pinned(dep)
-            | Learned::Outdated(dep) => dep,
+            | Learned::Outdated(dep)
+            | Learned::Refused(dep) => dep,
         }
     }
 }
@@ -129,6 +134,23 @@ pub struct FdbStats {
     pub evicted: u64,
 }
 
+/// What a port has in a table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Share {
+    /// The port.
+    pub port: PortId,
+    /// Its entries, learned and static.
+    pub entries: u32,
+    /// Those that were learned.
+    pub learned: u32,
+    /// How many it may learn.
+    pub limit: Option<u32>,
+    /// How often an address was not learned because of that.
+    pub refused: u64,
+    /// Whether one was refused since room was made.
+    waits: bool,
+}
+
 /// Which entries a flush takes: those that match everything that is given.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Flush {
@@ -146,7 +168,7 @@ pub struct Fdb {
     slots: HugeTable<Slot>,
     buckets: usize,
     epochs: Arc<Epochs>,
-    /// Cells of the slots, then those of the buckets.
+    /// Cells of the slots, then those of the buckets, then that of the room.
     cells: Cell,
     secret: [u64; 2],
     limit: AtomicU32,
@@ -159,8 +181,8 @@ struct Writer {
     stats: FdbStats,
     /// The oldest snapshot by which addresses can be learned.
     oldest: u64,
-    /// Learned and static entries by port.
-    by_port: Vec<(PortId, u32)>,
+    /// What ports have, those that have anything or may not have all.
+    shares: Vec<Share>,
     random: u64,
 }
 
@@ -189,11 +211,11 @@ impl Fdb {
         }
         let buckets = (limit as usize * SPARE).div_ceil(WAYS).next_power_of_two();
         let slots = HugeTable::new(buckets * WAYS)?;
-        let cells = epochs.allocate(buckets * WAYS + buckets)?;
+        let cells = epochs.allocate(buckets * WAYS + buckets + 1)?;
         let writer = Writer {
             stats: FdbStats { limit, ..FdbStats::default() },
             oldest: 0,
-            by_port: Vec::new(),
+            shares: Vec::new(),
             random: secret[0] | 1,
         };
         Ok(Fdb {
@@ -215,6 +237,38 @@ impl Fdb {
     /// The counters.
     pub fn stats(&self) -> FdbStats {
         self.lock().stats
+    }
+
+    /// How many addresses a port may learn; it keeps those that it has. `None` is as many as there is room for.
+    pub fn set_port_limit(&self, port: PortId, limit: Option<u32>) {
+        let mut writer = self.lock();
+        let share = writer.share(port);
+        if share.limit != limit {
+            share.limit = limit;
+            self.make_room(share);
+        }
+        writer.forget_empty();
+    }
+
+    /// What ports have that have a limit or any entry.
+    pub fn shares(&self) -> Vec<Share> {
+        self.lock().shares.clone()
+    }
+
+    /// The port may learn again: whoever was refused is to ask again.
+    fn make_room(&self, share: &mut Share) {
+        if std::mem::take(&mut share.waits) {
+            self.epochs.advance(self.room_cell());
+        }
+    }
+
+    /// The address is not learned.
+    #[cold]
+    fn refuse(&self, writer: &mut Writer, port: PortId) -> Learned {
+        let share = writer.share(port);
+        share.refused += 1;
+        share.waits = true;
+        Learned::Refused(self.epochs.observe(self.room_cell()))
     }
 
     /// Where `mac` is in `vid`.
@@ -273,6 +327,9 @@ impl Fdb {
         if let Some(slot) = self.find(bucket, key) {
             return self.update(&mut writer, slot, (port, second, is_static));
         }
+        if !is_static && writer.share(port).is_full() {
+            return self.refuse(&mut writer, port);
+        }
         if writer.stats.entries >= self.limit() {
             self.evict_fairly(&mut writer);
         }
@@ -281,7 +338,7 @@ impl Fdb {
         let dep = self.write_slot(slot, key, value);
         self.epochs.stamp(dep.cell, second);
         self.epochs.advance(self.bucket_cell(bucket));
-        writer.count(port, 1);
+        writer.add(port, is_static);
         writer.stats.learned += u64::from(!is_static);
         Learned::New(dep)
     }
@@ -295,6 +352,9 @@ impl Fdb {
         if was_static && !make_static && old != port {
             return Learned::Pinned(self.epochs.observe(cell));
         }
+        if old != port && !make_static && writer.share(port).is_full() {
+            return self.refuse(writer, port);
+        }
         self.epochs.stamp(cell, second);
         if old == port && (was_static || !make_static) {
             return Learned::Known(self.epochs.observe(cell));
@@ -303,11 +363,11 @@ impl Fdb {
         let moves = (value >> 32).saturating_add(u64::from(moved)).min(u64::from(u32::MAX));
         let value = moves << 32 | u64::from(port.0) | if make_static { STATIC } else { 0 };
         let dep = self.write_slot(slot, self.slots[slot].key.load(Ordering::Relaxed), value);
+        self.take(writer, old, was_static);
+        writer.add(port, make_static);
         if !moved {
             return Learned::Known(dep);
         }
-        writer.count(old, -1);
-        writer.count(port, 1);
         writer.stats.moved += 1;
         Learned::Moved(old, dep)
     }
@@ -411,6 +471,10 @@ impl Fdb {
         self.cells.at(self.slots.len() + bucket)
     }
 
+    fn room_cell(&self) -> Cell {
+        self.bucket_cell(self.buckets)
+    }
+
     fn write_slot(&self, slot: usize, key: u64, value: u64) -> Dep {
         let place = &self.slots[slot];
         self.epochs.write(self.cells.at(slot), || {
@@ -420,9 +484,23 @@ impl Fdb {
     }
 
     fn clear(&self, writer: &mut Writer, slot: usize) {
-        let port = port_of(self.slots[slot].value.load(Ordering::Relaxed));
+        let value = self.slots[slot].value.load(Ordering::Relaxed);
         self.write_slot(slot, 0, 0);
-        writer.count(port, -1);
+        self.take(writer, port_of(value), value & STATIC != 0);
+    }
+
+    /// A port has one entry less.
+    fn take(&self, writer: &mut Writer, port: PortId, is_static: bool) {
+        writer.stats.entries = writer.stats.entries.saturating_sub(1);
+        let share = writer.share(port);
+        share.entries = share.entries.saturating_sub(1);
+        share.learned = share.learned.saturating_sub(u32::from(!is_static));
+        if !share.is_full() {
+            self.make_room(share);
+        }
+        if share.entries == 0 {
+            writer.forget_empty();
+        }
     }
 
     /// A free slot of the bucket, which is made if there is none: a learned entry goes before a static one, one of the
@@ -471,25 +549,42 @@ impl Fdb {
 
 impl Drop for Fdb {
     fn drop(&mut self) {
-        self.epochs.release(self.cells, self.slots.len() + self.buckets);
+        self.epochs.release(self.cells, self.slots.len() + self.buckets + 1);
+    }
+}
+
+impl Share {
+    fn is_full(&self) -> bool {
+        self.limit.is_some_and(|limit| self.learned >= limit)
     }
 }
 
 impl Writer {
     /// The port that has most entries.
     fn greediest(&self) -> Option<PortId> {
-        self.by_port.iter().max_by_key(|(_, count)| *count).map(|(port, _)| *port)
+        self.shares.iter().max_by_key(|share| share.entries).map(|share| share.port)
     }
 
-    fn count(&mut self, port: PortId, change: i32) {
-        self.stats.entries = self.stats.entries.saturating_add_signed(change);
-        match self.by_port.iter_mut().find(|(known, _)| *known == port) {
-            Some((_, count)) => *count = count.saturating_add_signed(change),
-            None => self.by_port.push((port, change.max(0) as u32)),
-        }
-        if change < 0 {
-            self.by_port.retain(|(_, count)| *count > 0);
-        }
+    /// What a port has; it has a share from now on.
+    fn share(&mut self, port: PortId) -> &mut Share {
+        let at = self.shares.iter().position(|share| share.port == port).unwrap_or_else(|| {
+            let none = Share { port, entries: 0, learned: 0, limit: None, refused: 0, waits: false };
+            self.shares.push(none);
+            self.shares.len() - 1
+        });
+        &mut self.shares[at]
+    }
+
+    /// A port has one entry more.
+    fn add(&mut self, port: PortId, is_static: bool) {
+        self.stats.entries = self.stats.entries.saturating_add(1);
+        let share = self.share(port);
+        share.entries = share.entries.saturating_add(1);
+        share.learned = share.learned.saturating_add(u32::from(!is_static));
+    }
+
+    fn forget_empty(&mut self) {
+        self.shares.retain(|share| share.entries > 0 || share.limit.is_some());
     }
 
     /// xorshift64: good enough to sample slots.
@@ -593,6 +688,37 @@ mod tests {
     }
 
     #[test]
+    fn a_port_at_its_limit_learns_nothing_until_it_has_room_again() {
+        let (epochs, fdb) = fdb(100);
+        let mac = |number| Mac([2, 0, 0, 0, 1, number]);
+        fdb.set_port_limit(PortId(1), Some(3));
+        fdb.insert_static(vid(1), A, PortId(1), 0);
+        let learned = |number| fdb.learn(vid(1), mac(number), PortId(1), number.into());
+        assert!((0..3).all(|number| matches!(learned(number), Learned::New(_))));
+        let Learned::Refused(dep) = learned(3) else { panic!("a fourth address is learned") };
+        fdb.learn(vid(1), B, PortId(2), 0);
+        assert!(
+            matches!(fdb.learn(vid(1), B, PortId(1), 1), Learned::Refused(_)),
+            "nor does it get another's"
+        );
+        assert!(matches!(learned(1), Learned::Known(_)));
+        assert!(epochs.holds(dep));
+        let share = fdb.shares().into_iter().find(|share| share.port == PortId(1)).unwrap();
+        assert_eq!((share.entries, share.learned, share.limit, share.refused), (4, 3, Some(3), 2));
+        assert!(fdb.remove(vid(1), mac(0)));
+        assert!(!epochs.holds(dep), "whoever was refused asks again");
+        assert!(matches!(learned(3), Learned::New(_)));
+        let Learned::Refused(dep) = learned(4) else { panic!("a fourth address is learned") };
+        fdb.set_port_limit(PortId(1), None);
+        assert!(!epochs.holds(dep));
+        assert!(matches!(learned(4), Learned::New(_)));
+        // Another one takes an address over: that is room, too.
+        fdb.set_port_limit(PortId(1), Some(1));
+        fdb.learn(vid(1), mac(4), PortId(2), 9);
+        assert!(matches!(learned(5), Learned::Refused(_)), "it keeps those that it has");
+    }
+
+    #[test]
     fn what_a_publication_has_flushed_is_not_learned_again_by_an_older_snapshot() {
         let (_, fdb) = fdb(100);
         let sight = |generation| Sight { port: PortId(1), second: 1, generation };
@@ -644,15 +770,25 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_table_agrees_with_a_plain_map(steps in proptest::collection::vec((0..5u8, 0..4u16, 0..20u8, 0..4u16), 1..300)) {
+        fn the_table_agrees_with_a_plain_map(
+            limit in proptest::option::of(1..10u32),
+            steps in proptest::collection::vec((0..5u8, 0..4u16, 0..20u8, 0..4u16), 1..300)
+        ) {
             let (_, fdb) = fdb(1000);
+            fdb.set_port_limit(PortId(3), limit);
             let mut oracle: HashMap<(u16, u8), u16> = HashMap::new();
             for (second, (step, number, mac, port)) in steps.into_iter().enumerate() {
                 let address = Mac([2, 0, 0, 0, 0, mac]);
                 match step {
                     0..3 => {
-                        fdb.learn(vid(number), address, PortId(port), second as u32);
-                        oracle.insert((number, mac), port);
+                        let learned = fdb.learn(vid(number), address, PortId(port), second as u32);
+                        let has = oracle.values().filter(|&&known| known == 3).count() as u32;
+                        let known = oracle.get(&(number, mac)) == Some(&port);
+                        let refused = port == 3 && !known && limit.is_some_and(|limit| has >= limit);
+                        prop_assert_eq!(matches!(learned, Learned::Refused(_)), refused);
+                        if !refused {
+                            oracle.insert((number, mac), port);
+                        }
                     }
                     3 => prop_assert_eq!(fdb.remove(vid(number), address), oracle.remove(&(number, mac)).is_some()),
                     _ => {
