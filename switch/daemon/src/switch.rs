@@ -52,6 +52,8 @@ pub struct Switch {
     pub(crate) flow_sessions: crate::flows::Sessions,
     /// When ports last dropped packets.
     pub(crate) recent: crate::why::Recent,
+    /// What the log has been told of limits.
+    pub(crate) limit_log: crate::limits::LimitLog,
     /// Port security and security groups, as the flow tables have them.
     pub(crate) acl: crate::acl::Acl,
 }
@@ -122,6 +124,7 @@ impl Switch {
             *sample = Sample { busy_nanos: busy, busy_percent: share.clamp(0.0, 100.0) };
         }
         self.follow_drops();
+        self.follow_limits(elapsed);
         self.expire_flows();
         self.forget_routes();
         self.check_devices();
