@@ -14,7 +14,7 @@ use weft_conntrack::Link;
 use weft_io::Packet;
 use weft_wire::DropReason;
 
-use crate::cache::{Cache, Flow, KeyHash, Place};
+use crate::cache::{Cache, Flow, Inserted, KeyHash, Place};
 use crate::forward::{Decision, Ended, Forwarder};
 use crate::intake::Intake;
 use crate::key::FlowKey;
@@ -84,6 +84,10 @@ impl<const W: usize, const L: usize> Flows<W, L> {
         {
             return self.at(place);
         }
+        if !forward.budget.grants(known.is_some()) {
+            forward.counters.worker.misses.add(1);
+            return Err(Ended::Dropped(DropReason::SlowPathLimit));
+        }
         let decision = forward.walk(&widened(key), packet, None)?;
         let place = match lasts::<L>(&decision) {
             true => self.place((hash, key), known, forward, intake),
@@ -128,9 +132,15 @@ impl<const W: usize, const L: usize> Flows<W, L> {
                 (place, self.cache.flow(place).map(|flow| flow.program))
             }
             None if intake.takes() => {
-                let (place, victim) = self.cache.insert(hash, key);
+                let port = forward.budget.serving();
+                let Inserted { place, victim, refused } =
+                    self.cache.insert((hash, key), (port, forward.second));
+                if refused {
+                    forward.counters.port(port).flows_refused.add(1);
+                }
+                counters.evicted.add(u64::from(victim.is_some()));
+                counters.uncached.add(u64::from(place == self.cache.spare()));
                 if victim.is_some() {
-                    counters.evicted.add(1);
                     intake.pushed_out();
                 }
                 (place, victim)

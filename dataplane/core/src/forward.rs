@@ -8,6 +8,7 @@ use weft_conntrack::Link;
 use weft_io::{FrameCache, Packet, PortQueue};
 use weft_wire::{DropCounts, DropReason};
 
+use crate::budget::Budget;
 use crate::cache::LINKS;
 use crate::counters::Counters;
 use crate::edit::remark::Remarks;
@@ -73,6 +74,8 @@ pub struct Forwarder {
     /// Which of `queues` is a port's.
     queue_of: Vec<u16>,
     outputs: Outputs,
+    /// What walks may take of this worker's time.
+    pub budget: Budget,
     /// Which new flows are cached, by the port whose queue they come by.
     intakes: Vec<Intake>,
     verdict: Verdict,
@@ -170,6 +173,7 @@ impl Forwarder {
             queues: Vec::new(),
             queue_of: vec![NOT_OURS; PortId::COUNT],
             outputs: Outputs::new(),
+            budget: Budget::default(),
             intakes: vec![Intake::default(); PortId::COUNT],
             verdict: Verdict::default(),
             current: Current::NONE,
@@ -240,6 +244,22 @@ impl Forwarder {
     /// Walks the pipeline for a packet of this key; for a fragment whose packet is `whole`, to the end. The error is that the packet
     /// waits, or a drop that must not be cached, because nothing would ever end it.
     pub fn walk(
+        &mut self,
+        key: &FlowKey,
+        packet: &Packet,
+        whole: Option<&Datagram>,
+    ) -> Result<Decision, Ended> {
+        let start = self.budget.start();
+        let decision = self.decide(key, packet, whole);
+        if let Some(start) = start {
+            let (port, nanos) = self.budget.charge(start);
+            self.counters.port(port).slow_nanos.add(nanos);
+        }
+        decision
+    }
+
+    #[inline]
+    fn decide(
         &mut self,
         key: &FlowKey,
         packet: &Packet,
