@@ -23,7 +23,8 @@ pub fn facts(fields: &Fields, packet: Option<&Packet>) -> Option<Facts> {
 
 /// The same of a fragment, whose whole packet is this; its addresses are what they are by now.
 pub fn facts_of_fragment(fields: &Fields, whole: &Facts) -> Option<Facts> {
-    let (family, src, dst) = addresses(fields).filter(|&(family, ..)| family == whole.tuple.family)?;
+    let found = fields.0.first_chunk().and_then(addresses);
+    let (family, src, dst) = found.filter(|&(family, ..)| family == whole.tuple.family)?;
     let tuple = facts::named(Tuple { src, dst, family, ..whole.tuple });
     let inner = whole.inner.map(facts::named);
     (tuple.is_trackable() || is_error(&tuple)).then_some(Facts { tuple, inner, valid: true, ..*whole })
@@ -37,9 +38,17 @@ pub fn is_fragment(fields: &Fields) -> bool {
 
 /// The tuple that these fields are. This runs for every new connection, so it reads words (`weft_flow::fields`).
 pub fn tuple(fields: &Fields) -> Option<Tuple> {
-    let words = &fields.0;
-    let (family, src, dst) = addresses(fields)?;
-    if is_fragment(fields) {
+    fields.0.first_chunk().and_then(tuple_of_words)
+}
+
+/// The words of a key that say which connection a packet belongs to.
+pub const WORDS: usize = 9;
+
+/// The tuple that a key with these words is of.
+#[inline]
+pub fn tuple_of_words(words: &[u64; WORDS]) -> Option<Tuple> {
+    let (family, src, dst) = addresses(words)?;
+    if words[3] & 3 != 0 {
         return None;
     }
     let protocol = (words[3] >> 24) as u8;
@@ -55,8 +64,7 @@ pub fn tuple(fields: &Fields) -> Option<Tuple> {
 
 /// Version, source and destination of an IP packet.
 #[inline]
-fn addresses(fields: &Fields) -> Option<(Family, u128, u128)> {
-    let words = &fields.0;
+fn addresses(words: &[u64; WORDS]) -> Option<(Family, u128, u128)> {
     let address = |at: usize| u128::from(words[at]) << 64 | u128::from(words[at + 1]);
     match EtherType((words[3] >> 48) as u16) {
         EtherType::IPV4 => Some((Family::V4, (words[5] as u32).into(), (words[7] as u32).into())),
