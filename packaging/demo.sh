@@ -185,10 +185,11 @@ reaches() {
 	fi
 }
 
-# no_answer WHAT VM ADDRESS: nobody may answer.
+# no_answer WHAT VM ADDRESS: nobody may answer. Options of ping may stand in front of the address.
 no_answer() {
 	local line
-	line=$(in_vm "$2" ping -n -q -i 0.2 -W 1 -c 3 "$3" 2>&1 | grep transmitted)
+	# shellcheck disable=SC2086
+	line=$(in_vm "$2" ping -n -q -i 0.2 -W 1 -c 3 $3 2>&1 | grep transmitted)
 	if [[ $line == *" 0 received"* ]]; then row ok "$1" "no answer"; else row FAIL "$1" "$line"; fi
 }
 
@@ -275,6 +276,61 @@ flow_tables() {
 	traced "weftctl trace says where the pings go now" 'forwarded to to-node2'
 }
 
+# told WHAT NODE PORT WORDS...: what `weftctl why` tells of the port while red1 pings red3; it has to have each of the words.
+told() {
+	local what=$1 node=$2 port=$3 text word missing='' pings
+	shift 3
+	in_vm red1 ping -n -q -i 0.1 10.0.0.3 >/dev/null 2>&1 &
+	pings=$!
+	text=$(ctl "$node" why "$port")
+	kill "$pings"
+	wait "$pings" 2>/dev/null
+	echo "$text"
+	for word in "$@"; do [[ $text == *"$word"* ]] || missing+=" '$word'"; done
+	if [[ -z $missing ]]; then row ok "$what" "$1"; else row FAIL "$what" "not told:$missing"; fi
+}
+
+# cut WHAT COMMAND...: forty pings from red1 to red3, during which a command ends what permits them.
+cut() {
+	local what=$1 pings got
+	shift
+	in_vm red1 ping -n -q -i 0.05 -W 1 -c 40 10.0.0.3 >"$RUN/pings" 2>&1 &
+	pings=$!
+	sleep 0.7
+	"$@"
+	wait "$pings"
+	got=$(sed -n 's/.* \([0-9]*\) received.*/\1/p' "$RUN/pings")
+	if [[ ${got:-0} -gt 0 && $got -lt 40 ]]; then
+		row ok "$what" "$got of 40 pings, then none"
+	else
+		row FAIL "$what" "${got:-none} of 40 pings"
+	fi
+}
+
+# A group that permits nothing yet, what is told of that, and what it permits then.
+security_groups() {
+	ctl node2 port set red3 'port_security=02:00:00:00:00:03 10.0.0.3'
+	ctl node2 acl group add servers
+	ctl node2 acl rule add servers egress
+	ctl node2 acl bind red3 servers
+	no_answer "red1 -> red3, whose group permits nothing to come" red1 10.0.0.3
+	told "weftctl why at node2 says who refuses the pings" node2 red3 acl_ingress 'ICMP echo request'
+	told "weftctl why at node1 says where they left" node1 red1 'by to-node2 (gre to 192.168.77.2, VNI 1010)'
+	ctl node2 acl rule add servers ingress protocol=icmp icmp=8
+	ctl node2 acl rule add servers ingress protocol=tcp ports=5201
+	reaches "red1 -> red3, permitted by a rule" red1 10.0.0.3
+	iperf "TCP red1 -> red3, port 5201 permitted by another" red1 red3 10.0.0.3
+	ctl node2 conntrack list src=10.0.0.1 dport=5201
+	ctl node2 acl show servers
+	cut "a ping that runs when its rule goes" ctl node2 acl rule del servers 2
+	in_vm red3 ip addr add 10.0.0.77/24 dev red3
+	no_answer "red3 with an address that is not its own" red3 '-I 10.0.0.77 10.0.0.1'
+	ctl node2 acl show red3
+	ctl node2 acl bind red3
+	ctl node2 port set red3 port_security=
+	reaches "red1 -> red3, unbound" red1 10.0.0.3
+}
+
 show_logs() {
 	local node
 	for node in "${NODES[@]}"; do
@@ -291,6 +347,8 @@ how_to_play() {
 		  $BIN/weftctl --socket $RUN/node1/weft.sock fdb show
 		  $BIN/weftctl --socket $RUN/node2/weft.sock stats drops
 		  $BIN/weftctl --socket $RUN/node1/weft.sock flow dump br0
+		  $BIN/weftctl --socket $RUN/node2/weft.sock acl show
+		  $BIN/weftctl --socket $RUN/node1/weft.sock why red1
 		  ip netns exec $DEMO-red1 ping 10.0.0.3
 		  ip netns exec $DEMO-blue1 ping 10.0.0.3
 		  $BIN/weftctl --socket $RUN/node1/weft.sock tunnel show to-node2
@@ -351,6 +409,9 @@ isolation
 
 say "Flow tables: a rule that is in the way"
 flow_tables
+
+say "Security groups: a port that is closed, is opened, and says why"
+security_groups
 
 say "What the nodes know"
 for node in "${NODES[@]}"; do

@@ -38,6 +38,11 @@ python3-minimal: sends raw frames, and records what devices receive
 socat: TCP between namespaces
 util-linux: setpriv, unshare
 gzip: the guest's initramfs
+curl: fetches pages, and files by FTP and TFTP
+vsftpd: the FTP server
+dnsmasq-base: TFTP, DHCP, DHCPv6 and router advertisements
+isc-dhcp-client: dhclient, for both families
+traceroute: both kinds of it
 "
 bench="
 openvswitch-switch-dpdk: the switch that weft is compared with

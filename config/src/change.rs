@@ -13,7 +13,7 @@ use crate::model::{Bridge, Config, StaticEntry, Vni};
 use crate::port::Port;
 use crate::source::one_line;
 use crate::tunnel::Tunnel;
-use crate::validate::Invalid;
+use crate::validate::{Invalid, KeyPath, Problem};
 use crate::value::scalar;
 
 /// New values by key, as text or as TOML has them; null or the empty string puts a key back to its default.
@@ -138,12 +138,24 @@ pub enum ChangeError {
     NoSuchRule { group: GroupName, id: u32 },
     #[error("group {group} has no member {member} of its own")]
     NoSuchMember { group: GroupName, member: Prefix },
+    #[error("group {group} can't go: {at} names it")]
+    GroupNamed { group: GroupName, at: KeyPath },
     #[error("no number is free: there are at most 65535 groups")]
     NoGroupId,
     #[error("group {0}: no number is free: a group has at most 65535 rules")]
     NoRuleId(GroupName),
     #[error(transparent)]
     Invalid(#[from] Invalid),
+}
+
+/// A group that goes while something names it is told as that.
+fn of_changes(invalid: Invalid, changes: &[Change]) -> ChangeError {
+    let goes =
+        |group| changes.iter().any(|change| matches!(change, Change::AclGroupDel { name } if name == group));
+    match invalid.problem {
+        Problem::NoSuchGroup { group } if goes(&group) => ChangeError::GroupNamed { group, at: invalid.at },
+        _ => invalid.into(),
+    }
 }
 
 impl Config {
@@ -155,10 +167,17 @@ impl Config {
         for change in changes {
             next.apply_one(change)?;
         }
-        next.validate()?;
+        next.validate().map_err(|invalid| of_changes(invalid, changes))?;
         next.assign_ofports()?;
         next.acl.assign_ids()?;
         Ok(next)
+    }
+
+    /// Applies changes that were found to be right when they were made, as [`Config::apply`] did then.
+    pub(crate) fn follow(&mut self, changes: &[Change]) -> Result<(), ChangeError> {
+        changes.iter().try_for_each(|change| self.apply_one(change))?;
+        self.assign_ofports()?;
+        self.acl.assign_ids()
     }
 
     /// This configuration with a number for every port: a port that says none keeps the one that it has in

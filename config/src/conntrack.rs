@@ -133,6 +133,9 @@ with_timeouts! {
         /// Connections of a zone.
         #[serde(default, deserialize_with = "optional", skip_serializing_if = "Option::is_none")]
         limit: Option<Limit>,
+        /// TCP segments outside of their windows are valid, too (the kernel's `nf_conntrack_tcp_be_liberal`).
+        #[serde(default, deserialize_with = "scalar", skip_serializing_if = "is_default")]
+        tcp_be_liberal: bool,
     } then {
         /// Zones that have settings of their own, by number.
         #[serde(rename = "zone", default, skip_serializing_if = "Vec::is_empty")]

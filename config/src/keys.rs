@@ -118,6 +118,7 @@ pub const TUNNEL: &[Key] = &[
 pub const CONNTRACK: &[Key] = &[
     key("max", "1 to 67108864", "4000000", "connections of the whole switch"),
     key("limit", "unlimited, or 1 to 67108864", "none", "connections of each zone"),
+    key("tcp_be_liberal", "true|false", "false", "TCP: segments outside of their windows are valid, too"),
     key(
         "tcp_syn_sent",
         "1 to 31536000",

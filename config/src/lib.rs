@@ -31,7 +31,7 @@ pub use diff::{Difference, diff};
 pub use model::{Bridge, Config, Idle, StaticEntry, Switch, VniMap, Workers};
 pub use port::{Backend, Port, PortType};
 pub use source::ConfigError;
-pub use store::{Store, StoreError};
+pub use store::{Flush, Store, StoreError};
 pub use tunnel::{KeyMode, Tos, Tunnel};
 pub use validate::{Invalid, KeyPath, Problem};
 pub use value::{Bounded, Netns, NumberSet, ValueError};

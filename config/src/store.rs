@@ -1,24 +1,34 @@
-//! The state file: the truth about a switch between two runs of it.
+//! The state: the truth about a switch between two runs of it.
 //!
 //! A [`Store`] owns a state folder by a lock (flock(2)) for as long as it lives; the kernel gives the lock back when the
-//! process ends, however it ends. The file is replaced, never written in place: write a temporary file, flush it to
-//! disk, rename it over the old one, flush the folder. Whenever the machine stops, the file is the old one or the new
-//! one. When [`Store::save`] has returned, it is the new one.
+//! process ends, however it ends. In it are the *state file* and its *journal* (`store/journal.rs`): changes since the file was
+//! written. The file is replaced, never written in place: write a temporary file, flush it to disk, rename it over the old one,
+//! flush the folder. Whenever the machine stops, the file is the old one or the new one. A change is a line appended to the
+//! journal, until that is long; then the file is written anew, and the journal begins again.
 //!
-//! The file is the TOML of the configuration with a last line that holds its checksum: a file that was cut short can
-//! still be correct TOML, and must not be taken for a switch with fewer ports.
+//! When [`Store::save`] or [`Store::keep`] has returned, the change survives this process, however it ends. It survives the
+//! machine as well, but for [`Flush::Soon`]: that says that it does as soon as the disk has followed.
+//!
+//! The file is the TOML of the configuration with its number in front and a last line that holds its checksum: a file that was
+//! cut short can still be correct TOML, and must not be taken for a switch with fewer ports.
+
+mod journal;
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::change::ChangeError;
+use crate::change::{Change, ChangeError};
 use crate::model::Config;
 use crate::source::ConfigError;
+use journal::{Base, Journal};
 
 /// The state file's name in its folder.
 pub const STATE_FILE: &str = "state.toml";
+/// The journal's name in its folder.
+pub const JOURNAL_FILE: &str = "state.journal";
+const NUMBER: &str = "# state ";
 const TEMPORARY: &str = "state.toml.new";
 const LOCK_FILE: &str = "lock";
 const HEADER: &str =
@@ -54,6 +64,14 @@ pub enum StoreError {
         /// What is wrong with it.
         why: &'static str,
     },
+    /// The journal is not one that a [`Store`] wrote.
+    #[error("{}: the journal is damaged: {why}; moved away, the switch is as the state file beside it says", .path.display())]
+    Journal {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
     /// The state file, or the file that seeds it, is not a configuration.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -66,10 +84,25 @@ fn holder(pid: &Option<u32>) -> String {
     pid.map_or(String::new(), |pid| format!(" (process {pid})"))
 }
 
+/// When a change has to be on the disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Flush {
+    /// Before anybody is told.
+    First,
+    /// As soon as the disk can. A machine that stops before that, for want of power, say, loses it.
+    Soon,
+}
+
 /// A state folder that is ours.
 #[derive(Debug)]
 pub struct Store {
     folder: PathBuf,
+    /// The state file that is there.
+    base: Base,
+    /// None before something is saved, or if it can't be had: then everything is saved whole.
+    journal: Option<Journal>,
+    /// What was found at the journal's end.
+    torn: usize,
     /// Closing it gives the lock back.
     _lock: File,
 }
@@ -98,7 +131,7 @@ impl Store {
         let written =
             lock.set_len(0).and_then(|()| lock.write_all(format!("{}\n", std::process::id()).as_bytes()));
         written.map_err(failed("write", &path))?;
-        Ok(Store { folder: folder.to_owned(), _lock: lock })
+        Ok(Store { folder: folder.to_owned(), base: Base::default(), journal: None, torn: 0, _lock: lock })
     }
 
     /// The state file's path.
@@ -106,8 +139,8 @@ impl Store {
         self.folder.join(STATE_FILE)
     }
 
-    /// What was saved last; `None` when nothing ever was. A file that can't be trusted is an error.
-    pub fn load(&self) -> Result<Option<Config>, StoreError> {
+    /// What was kept last; `None` when nothing ever was. A file that can't be trusted is an error.
+    pub fn load(&mut self) -> Result<Option<Config>, StoreError> {
         let path = self.path();
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
@@ -117,14 +150,38 @@ impl Store {
             }
             Err(error) => return Err(failed("read", &path)(error)),
         };
-        if let Err(why) = check(&text) {
-            return Err(StoreError::Damaged { path, why });
+        let sum = check(&text).map_err(|why| StoreError::Damaged { path: path.clone(), why })?;
+        self.base = Base { number: number_of(&text), sum };
+        let mut config = Config::from_toml(&text, &path.display().to_string())?;
+        self.go_on(&mut config)?;
+        Ok(Some(config))
+    }
+
+    /// Adds what the journal says.
+    fn go_on(&mut self, config: &mut Config) -> Result<(), StoreError> {
+        let path = self.folder.join(JOURNAL_FILE);
+        let octets = match fs::read(&path) {
+            Ok(octets) => octets,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(failed("read", &path)(error)),
+        };
+        let damaged =
+            |why: &dyn std::fmt::Display| StoreError::Journal { path: path.clone(), why: why.to_string() };
+        let found = journal::read(&octets, self.base).map_err(|why| damaged(&why))?;
+        self.torn = found.torn;
+        for changes in &found.transactions {
+            config.follow(changes).map_err(|error| damaged(&error))?;
         }
-        Ok(Some(Config::from_toml(&text, &path.display().to_string())?))
+        config.validate().map_err(|error| damaged(&error))
+    }
+
+    /// How many octets of a change that nobody was told of were found when the state was loaded.
+    pub fn torn(&self) -> usize {
+        self.torn
     }
 
     /// What was saved last; when nothing ever was, the `seed` (nothing at all without one), which is then saved.
-    pub fn load_or_seed(&self, seed: Option<&Path>) -> Result<Config, StoreError> {
+    pub fn load_or_seed(&mut self, seed: Option<&Path>) -> Result<Config, StoreError> {
         if let Some(config) = self.load()? {
             return Ok(config);
         }
@@ -140,13 +197,54 @@ impl Store {
         Ok(config)
     }
 
-    /// Keeps the configuration: when this returns without an error, it survives whatever stops the machine.
-    pub fn save(&self, config: &Config) -> Result<(), StoreError> {
+    /// Keeps the configuration whole: when this returns without an error, it survives whatever stops the machine.
+    pub fn save(&mut self, config: &Config) -> Result<(), StoreError> {
         let path = self.path();
         let temporary = self.folder.join(TEMPORARY);
-        write_through(&temporary, &render(config)).map_err(failed("write", &temporary))?;
+        let number = self.base.number + 1;
+        let (text, sum) = render(config, number);
+        write_through(&temporary, &text).map_err(failed("write", &temporary))?;
+        // Its name reaches the disk with the state file's.
+        let journal = self.journal.take().map_or_else(|| Journal::open(&self.folder.join(JOURNAL_FILE)), Ok);
         fs::rename(&temporary, &path).map_err(failed("replace", &path))?;
-        File::open(&self.folder).and_then(|folder| folder.sync_all()).map_err(failed("flush", &self.folder))
+        File::open(&self.folder)
+            .and_then(|folder| folder.sync_all())
+            .map_err(failed("flush", &self.folder))?;
+        self.base = Base { number, sum };
+        // Without a journal, the next change is saved whole as well.
+        self.journal = journal.and_then(|mut journal| journal.restart(self.base).map(|()| journal)).ok();
+        Ok(())
+    }
+
+    /// Keeps `changes`, which have made what was kept last into `next`.
+    pub fn keep(&mut self, changes: &[Change], next: &Config, flush: Flush) -> Result<(), StoreError> {
+        let line = journal::line(changes);
+        if let Some(journal) = self.journal.as_mut().filter(|journal| journal.takes(&line)) {
+            let before = journal.length();
+            let kept = journal.append(&line).and_then(|()| match flush {
+                Flush::First => journal.flush(),
+                Flush::Soon => {
+                    journal.flush_soon();
+                    Ok(())
+                }
+            });
+            match kept {
+                Ok(()) => return Ok(()),
+                Err(_) => journal.cut(before),
+            }
+        }
+        self.save(next)
+    }
+
+    /// Whether the disk has refused something that was to be on it soon: [`Store::settle`] is to try again.
+    pub fn is_behind(&self) -> bool {
+        self.journal.as_ref().is_some_and(Journal::has_failed)
+    }
+
+    /// Makes the state file all that there is: for whoever reads it, or another version of weft.
+    pub fn settle(&mut self, config: &Config) -> Result<(), StoreError> {
+        let is_settled = self.journal.as_ref().is_some_and(Journal::is_empty);
+        if is_settled { Ok(()) } else { self.save(config) }
     }
 }
 
@@ -167,24 +265,32 @@ fn write_through(path: &Path, text: &str) -> io::Result<()> {
     file.sync_all()
 }
 
-fn render(config: &Config) -> String {
-    let mut text = format!("{HEADER}{}", config.to_toml());
+/// The text of state file `number`, and its checksum.
+fn render(config: &Config, number: u64) -> (String, u32) {
+    let mut text = format!("{HEADER}{NUMBER}{number}\n{}", config.to_toml());
     if !text.ends_with('\n') {
         text.push('\n');
     }
     let sum = crc32(text.as_bytes());
-    format!("{text}{TRAILER}{sum:08x}\n")
+    (format!("{text}{TRAILER}{sum:08x}\n"), sum)
 }
 
-/// Checks the last line against the rest.
-fn check(text: &str) -> Result<(), &'static str> {
+/// The number in a state file; one that was written without is the first.
+fn number_of(text: &str) -> u64 {
+    let line =
+        text.lines().take_while(|line| line.starts_with('#')).find_map(|line| line.strip_prefix(NUMBER));
+    line.and_then(|number| number.parse().ok()).unwrap_or(0)
+}
+
+/// Checks the last line against the rest; the checksum.
+fn check(text: &str) -> Result<u32, &'static str> {
     let Some(start) = text.rfind(TRAILER).filter(|_| text.ends_with('\n')) else {
         return Err("its end is missing");
     };
     let (body, trailer) = text.split_at(start);
     let sum = trailer.trim_start_matches(TRAILER).trim_end_matches('\n');
     match u32::from_str_radix(sum, 16) {
-        Ok(sum) if sum == crc32(body.as_bytes()) => Ok(()),
+        Ok(sum) if sum == crc32(body.as_bytes()) => Ok(sum),
         _ => Err("its checksum is wrong"),
     }
 }

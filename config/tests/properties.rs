@@ -217,6 +217,7 @@ fn conntrack() -> impl Strategy<Value = Conntrack> {
         if all {
             text["limit"] = json!(limit);
             text["udp_first"] = json!(limit * 10);
+            text["tcp_be_liberal"] = json!(true);
         }
         serde_json::from_value(text).unwrap_or_else(|error| panic!("{error}"))
     })

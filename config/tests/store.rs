@@ -1,5 +1,7 @@
 //! The state file survives a process that is killed at any moment, and is never taken for what it is not.
 
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -7,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use weft_config::model::Bridge;
-use weft_config::{Bounded, Config, Store, StoreError};
+use weft_config::{Bounded, Change, Config, Flush, Store, StoreError};
 use weft_wire::PortName;
 
 /// A folder of its own for each test, gone at the end.
@@ -53,7 +55,7 @@ const CHILD: &str = "WEFT_STORE_TEST_FOLDER";
 #[test]
 fn child_that_saves_forever() -> Result<(), Box<dyn std::error::Error>> {
     let Ok(folder) = std::env::var(CHILD) else { return Ok(()) };
-    let store = Store::open(Path::new(&folder))?;
+    let mut store = Store::open(Path::new(&folder))?;
     let start = store.load()?.map_or(1, |config| number(&config));
     for next in start + 1.. {
         store.save(&numbered(next)?)?;
@@ -62,22 +64,54 @@ fn child_that_saves_forever() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-fn spawn(folder: &Folder) -> std::io::Result<Child> {
+/// The same with changes: members that join a group, from the one that is missing on.
+#[test]
+fn child_that_adds_members_forever() -> Result<(), Box<dyn std::error::Error>> {
+    let Ok(folder) = std::env::var(CHILD) else { return Ok(()) };
+    let mut store = Store::open(Path::new(&folder))?;
+    let mut config = match store.load()? {
+        Some(config) => config,
+        None => Config::default()
+            .apply(&[serde_json::from_str(r#"{"acl_group_add": {"group": {"name": "web"}}}"#)?])?,
+    };
+    store.save(&config)?;
+    for next in members(&config) as u32 + 1.. {
+        let changes = [joins(next)];
+        config = config.apply(&changes)?;
+        let flush = if next % 3 == 0 { Flush::First } else { Flush::Soon };
+        store.keep(&changes, &config, flush)?;
+        println!("\nsaved {next}");
+    }
+    Ok(())
+}
+
+fn joins(number: u32) -> Change {
+    let member = std::net::Ipv4Addr::from_bits(0x0a00_0000 + number);
+    let text = format!(r#"{{"acl_member_add": {{"group": "web", "member": "{member}"}}}}"#);
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// How many members the one group has: all up to that number.
+fn members(config: &Config) -> usize {
+    config.acl.groups.first().map_or(0, |group| group.members.len())
+}
+
+fn spawn(folder: &Folder, child: &str) -> std::io::Result<Child> {
     Command::new(std::env::current_exe()?)
-        .args(["--exact", "child_that_saves_forever", "--nocapture"])
+        .args(["--exact", child, "--nocapture"])
         .env(CHILD, &folder.0)
         .stdout(Stdio::piped())
         .spawn()
 }
 
-#[test]
-fn killing_a_writer_loses_nothing_that_was_acknowledged() {
-    let folder = Folder::new("kill");
+/// Kills the child at many moments; `found` looks at what is there afterwards.
+fn kill_again_and_again(name: &str, child: &str, found: impl Fn(&Config) -> u32) {
+    let folder = Folder::new(name);
     let deadline = Instant::now() + Duration::from_secs(20);
     let mut rounds = 0u32;
     let mut before = 0;
     while rounds < 10 || rounds < 40 && Instant::now() < deadline {
-        let mut child = spawn(&folder).unwrap();
+        let mut child = spawn(&folder, child).unwrap();
         let output = BufReader::new(child.stdout.take().unwrap());
         let mut lines = output
             .lines()
@@ -89,8 +123,8 @@ fn killing_a_writer_loses_nothing_that_was_acknowledged() {
         child.kill().unwrap();
         child.wait().unwrap();
         let acknowledged = lines.last().unwrap_or(first);
-        let store = Store::open(&folder.0).unwrap();
-        let found = number(&store.load().unwrap().unwrap());
+        let mut store = Store::open(&folder.0).unwrap();
+        let found = found(&store.load().unwrap().unwrap());
         assert!(
             found == acknowledged || found == acknowledged + 1,
             "acknowledged {acknowledged}, found {found}"
@@ -99,6 +133,104 @@ fn killing_a_writer_loses_nothing_that_was_acknowledged() {
         before = found;
         rounds += 1;
     }
+}
+
+#[test]
+fn killing_a_writer_loses_nothing_that_was_acknowledged() {
+    kill_again_and_again("kill", "child_that_saves_forever", number);
+}
+
+#[test]
+fn killing_who_appends_loses_nothing_that_was_acknowledged() {
+    kill_again_and_again("append", "child_that_adds_members_forever", |config| {
+        let group = &config.acl.groups[0];
+        let last = group.members.iter().next_back().map(ToString::to_string);
+        let number = members(config) as u32;
+        let expected = std::net::Ipv4Addr::from_bits(0x0a00_0000 + number).to_string();
+        assert_eq!(last, Some(expected), "none is missing in between");
+        number
+    });
+}
+
+#[test]
+fn changes_are_appended_until_the_journal_is_long_and_a_torn_one_is_left_out() {
+    let folder = Folder::new("journal");
+    let mut store = Store::open(&folder.0).unwrap();
+    let add: Change = serde_json::from_str(r#"{"acl_group_add": {"group": {"name": "web"}}}"#).unwrap();
+    let mut config = Config::default().apply(&[add]).unwrap();
+    store.save(&config).unwrap();
+    let journal = folder.0.join("state.journal");
+    let length = || fs::metadata(&journal).unwrap().len();
+    let (state, empty) = (fs::read(store.path()).unwrap(), length());
+    let mut longest = 0;
+    for next in 1..=2000 {
+        let changes = [joins(next)];
+        config = config.apply(&changes).unwrap();
+        store.keep(&changes, &config, Flush::Soon).unwrap();
+        assert!(next > 500 || fs::read(store.path()).unwrap() == state, "{next}: only appended");
+        longest = longest.max(length());
+    }
+    assert!(longest > 50_000 && longest <= 1 << 16, "{longest}");
+    assert_ne!(fs::read(store.path()).unwrap(), state);
+    assert!(store.load().unwrap().as_ref() == Some(&config));
+    assert_eq!(store.torn(), 0);
+    // Half of another one.
+    let whole = fs::read(&journal).unwrap();
+    fs::write(&journal, [&whole[..], b"01234567 [{\"acl_mem"].concat()).unwrap();
+    assert!(store.load().unwrap().as_ref() == Some(&config));
+    assert_eq!(store.torn(), 19);
+    // What goes on from another state file says nothing.
+    store.save(&Config::default()).unwrap();
+    fs::write(&journal, &whole).unwrap();
+    assert_eq!(store.load().unwrap(), Some(Config::default()));
+    // Equal to an earlier one, and yet another.
+    store.save(&config).unwrap();
+    fs::write(&journal, &whole).unwrap();
+    assert!(store.load().unwrap().as_ref() == Some(&config));
+    store.save(&config).unwrap();
+    // A damaged middle is no torn end.
+    let changes = [joins(3000), joins(3001)];
+    let next = config.apply(&changes).unwrap();
+    for change in &changes {
+        store.keep(std::slice::from_ref(change), &next, Flush::First).unwrap();
+    }
+    let mut bad = fs::read(&journal).unwrap();
+    bad[empty as usize + 20] ^= 1;
+    fs::write(&journal, bad).unwrap();
+    let error = store.load().map(drop).unwrap_err().to_string();
+    assert!(error.ends_with("the journal is damaged: a line in its middle is damaged; moved away, the switch is as the state file beside it says"), "{error}");
+}
+
+/// What a user waits for: a member more in a group of a thousand, beside fifty groups and a thousand ports. `--nocapture` shows
+/// it, and what replacing the state file takes.
+#[test]
+fn a_change_is_kept_much_faster_than_the_whole() {
+    let folder = Folder::new("speed");
+    let mut store = Store::open(&folder.0).unwrap();
+    let add: Change = serde_json::from_str(r#"{"acl_group_add": {"group": {"name": "web"}}}"#).unwrap();
+    let mut config = Config::default().apply(&[add]).unwrap();
+    config = config.apply(&(1..=1000).map(joins).collect::<Vec<_>>()).unwrap();
+    let median = |times: &mut Vec<Duration>| {
+        times.sort();
+        times[times.len() / 2]
+    };
+    let (mut appended, mut whole) = (Vec::new(), Vec::new());
+    for next in 1001..=1040 {
+        let changes = [joins(next)];
+        config = config.apply(&changes).unwrap();
+        let start = Instant::now();
+        store.save(&config).unwrap();
+        whole.push(start.elapsed());
+        let start = Instant::now();
+        store.keep(&changes, &config, Flush::Soon).unwrap();
+        appended.push(start.elapsed());
+    }
+    let (appended, whole) = (median(&mut appended), median(&mut whole));
+    println!("appended {appended:?}, whole {whole:?}");
+    assert!(
+        appended * 2 < whole && appended < Duration::from_millis(1),
+        "appended {appended:?}, whole {whole:?}"
+    );
 }
 
 #[test]
@@ -126,7 +258,7 @@ fn a_second_owner_is_refused_with_one_line() {
 #[test]
 fn a_damaged_file_is_an_error_wherever_it_is_cut_or_changed() {
     let folder = Folder::new("damage");
-    let store = Store::open(&folder.0).unwrap();
+    let mut store = Store::open(&folder.0).unwrap();
     assert!(store.load().unwrap().is_none());
     let mut config = numbered(7).unwrap();
     config.bridges.truncate(3);
@@ -151,7 +283,7 @@ fn a_damaged_file_is_an_error_wherever_it_is_cut_or_changed() {
 #[test]
 fn a_seed_is_used_once() {
     let folder = Folder::new("seed");
-    let store = Store::open(&folder.0).unwrap();
+    let mut store = Store::open(&folder.0).unwrap();
     let seed = folder.0.join("weft.toml");
     fs::write(&seed, "[[bridge]]\nname = 'br0'\n[[bridge.port]]\nname = 'vm1'\nvlan = 5000\n").unwrap();
     let error = store.load_or_seed(Some(&seed)).unwrap_err().to_string();

@@ -6,9 +6,9 @@ use std::fmt::Write;
 use clap::Subcommand;
 use serde_json::{Value as Json, json};
 use weft_config::Change;
-use weft_config::conntrack::{Conntrack, Limit, Zone, ZoneId};
+use weft_config::conntrack::{Conntrack, Limit, TIMEOUTS, Zone, ZoneId};
 use weft_config::control::{
-    ConnectionStatus, ConntrackCount, ConntrackFilter, ConntrackOp, ConntrackReply, Op, ZoneCount,
+    ConnectionStatus, ConntrackCount, ConntrackFilter, ConntrackOp, ConntrackReply, Op, Reply, ZoneCount,
     ZoneLimitStatus, ZoneTimeouts,
 };
 use weft_config::keys;
@@ -65,8 +65,8 @@ pub enum ConntrackCommand {
 }
 
 fn timeouts() -> String {
-    let keys = keys::CONNTRACK.iter().filter(|key| key.name != "max" && key.name != "limit");
-    let lines = keys.map(|key| format!("\n  {}={}\n      {}", key.name, key.legal, key.help));
+    let keys = timeouts_of(keys::CONNTRACK);
+    let lines = keys.iter().map(|key| format!("\n  {}={}\n      {}", key.name, key.legal, key.help));
     format!("Names:{}", lines.collect::<String>())
 }
 
@@ -74,7 +74,7 @@ fn timeouts() -> String {
 pub fn operation(command: &ConntrackCommand) -> Result<Op, UsageError> {
     Ok(match command {
         ConntrackCommand::List { filter: words, limit } => {
-            Op::Conntrack(ConntrackOp::List { filter: filter(words)?, limit: *limit })
+            Op::Conntrack(ConntrackOp::List { filter: filter(words)?, limit: *limit, from: 0 })
         }
         ConntrackCommand::Flush { filter: words } => {
             Op::Conntrack(ConntrackOp::Flush { filter: filter(words)? })
@@ -95,10 +95,9 @@ pub fn operation(command: &ConntrackCommand) -> Result<Op, UsageError> {
         }
         ConntrackCommand::Timeout { zone: Some(zone), set } if !set.is_empty() => {
             let id = zone_of(zone)?;
-            let (name, keys) = (zone, &keys::CONNTRACK[2..]);
             let set = match id {
-                None => settings::<Conntrack>("conntrack", name, set, keys)?,
-                Some(_) => settings::<Zone>("conntrack zone", name, set, &timeouts_of_zone())?,
+                None => settings::<Conntrack>("conntrack", zone, set, &timeouts_of(keys::CONNTRACK))?,
+                Some(_) => settings::<Zone>("conntrack zone", zone, set, &timeouts_of(keys::CONNTRACK_ZONE))?,
             };
             change(zone, set)?
         }
@@ -109,8 +108,9 @@ pub fn operation(command: &ConntrackCommand) -> Result<Op, UsageError> {
     })
 }
 
-fn timeouts_of_zone() -> Vec<keys::Key> {
-    keys::CONNTRACK_ZONE.iter().copied().filter(|key| key.name != "limit").collect()
+/// Those of the keys that are timeouts, and the zone's number.
+fn timeouts_of(keys: &[keys::Key]) -> Vec<keys::Key> {
+    keys.iter().copied().filter(|key| key.name == "id" || TIMEOUTS.contains(&key.name)).collect()
 }
 
 fn change(zone: &str, set: BTreeMap<String, Json>) -> Result<Op, UsageError> {
@@ -141,10 +141,20 @@ fn filter(words: &[String]) -> Result<ConntrackFilter, UsageError> {
     })
 }
 
+/// What asks for the rest of a long listing.
+pub fn goes_on(op: &Op, reply: &Reply) -> Option<Op> {
+    let Op::Conntrack(ConntrackOp::List { filter, limit, .. }) = op else { return None };
+    let Reply::Conntrack(ConntrackReply::Connections { connections, next: Some(next), .. }) = reply else {
+        return None;
+    };
+    let left = limit.saturating_sub(u32::try_from(connections.len()).unwrap_or(u32::MAX));
+    Some(Op::Conntrack(ConntrackOp::List { filter: filter.clone(), limit: left, from: *next }))
+}
+
 /// The text for the answer.
 pub fn render(command: &ConntrackCommand, reply: &ConntrackReply) -> String {
     match reply {
-        ConntrackReply::Connections { connections, more } => list(connections, *more),
+        ConntrackReply::Connections { connections, more, .. } => list(connections, *more),
         ConntrackReply::Flushed { connections } => format!("{connections} connections flushed\n"),
         ConntrackReply::Counted(count) => counted(count),
         ConntrackReply::Limits { max, default, zones } => {

@@ -111,14 +111,17 @@ fn run(args: Args) -> Result<(), Error> {
     let mut client = Client::connect(&args.socket)?;
     let mut output = String::new();
     for op in requests {
-        let (line, response) = client.ask(op)?;
-        let reply = accepted(&args, &line, response)?;
-        if args.json {
-            output.push_str(&line);
-        } else {
-            let gap = if output.is_empty() { "" } else { "\n" };
-            output.push_str(gap);
-            output.push_str(&text::render(&args.command, &reply));
+        let gap = if output.is_empty() || args.json { "" } else { "\n" };
+        output.push_str(gap);
+        let mut rest = Some(op);
+        while let Some(op) = rest {
+            let (line, response) = client.ask(op.clone())?;
+            let reply = accepted(&args, &line, response)?;
+            output.push_str(&if args.json { line } else { text::render(&args.command, &reply) });
+            rest = conntrack::goes_on(&op, &reply);
+            if rest.is_some() {
+                print(&std::mem::take(&mut output))?;
+            }
         }
     }
     print(&output)

@@ -13,6 +13,7 @@ A FLOW is a match, as rules have it; what it does not say is 0 (the time to live
   weftctl trace br-int in_port=vm1,tcp,dl_src=02:00:00:00:00:01,dl_dst=02:00:00:00:00:02,nw_dst=10.0.0.2,tp_dst=80
 For a packet from a tunnel, in_port is the tunnel port, the fields are the inner packet's, and tun_id is its key:
   weftctl trace br-tun in_port=vx1,tun_id=100,arp,dl_dst=ff:ff:ff:ff:ff:ff
+Rules with ct (security groups, too) take port 0 for invalid: say both tp_src and tp_dst of TCP and UDP.
 Nothing is learned, no rule is made, and nothing is counted.";
 
 /// `weftctl trace`
@@ -214,7 +215,8 @@ fn event(event: &TraceEvent) -> String {
 }
 
 fn hit(rule: &TraceRule) -> String {
-    let cookie = if rule.cookie == 0 { String::new() } else { format!("cookie {:#x}, ", rule.cookie) };
+    let name = rule.name.as_ref().map_or_else(String::new, |name| format!(" ({name})"));
+    let cookie = if rule.cookie == 0 { String::new() } else { format!("cookie {:#x}{name}, ", rule.cookie) };
     let matches = if rule.matches.is_empty() { "everything" } else { &rule.matches };
     format!("{cookie}priority {}, {matches}", rule.priority)
 }

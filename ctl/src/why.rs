@@ -5,8 +5,8 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use weft_config::control::{
-    Op, Outcome, Reply, Response, WhyDrop, WhyFound, WhyOutput, WhyReport, WhyRequest, WhyRule, WhySent,
-    to_line,
+    Op, Outcome, Reply, Response, WhyDrop, WhyFound, WhyGuard, WhyOutput, WhyReport, WhyRequest, WhyRule,
+    WhySent, to_line,
 };
 
 use crate::args::Args;
@@ -144,10 +144,22 @@ fn dropped(drop: &WhyDrop) -> String {
     };
     line("count", &count(drop.packets, drop.flows, drop.rate, drop.age_s));
     line("rule", &drop.rule.as_ref().map_or_else(String::new, rule));
+    line(
+        "groups",
+        &drop
+            .guard
+            .as_ref()
+            .map_or_else(String::new, |guard| format!("{}: no rule of theirs permits it", groups(guard))),
+    );
     line("flow", &drop.flow);
     line("sample", drop.sample.as_ref().map_or("", |sample| &sample.text));
     line("change", &drop.hint);
     text
+}
+
+/// The groups that a port is bound to.
+fn groups(guard: &WhyGuard) -> String {
+    format!("{} of port {}", guard.groups.join(", "), guard.port)
 }
 
 fn rule(rule: &WhyRule) -> String {
@@ -187,7 +199,11 @@ fn news(before: &WhyReport, now: &WhyReport) -> String {
         if packets == 0 && drop.sample.is_none() {
             continue;
         }
-        let place = drop.rule.as_ref().map_or_else(String::new, |looked| format!(" [{}]", rule(looked)));
+        let place = match (&drop.guard, &drop.rule) {
+            (Some(guard), _) => format!(" [no rule of {}]", groups(guard)),
+            (None, Some(looked)) => format!(" [{}]", rule(looked)),
+            (None, None) => String::new(),
+        };
         let what = drop.sample.as_ref().map_or(&drop.flow, |sample| &sample.text);
         let _ =
             writeln!(text, "+{packets} {} at {}, port {}{place}: {what}", drop.reason, drop.stage, drop.port);

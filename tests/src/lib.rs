@@ -9,16 +9,19 @@
 //! * [`netns`], [`traffic`], [`capture`]: namespaces, veth pairs and hosts; ping, arping, iperf3; tcpdump and tshark.
 //! * [`recorder`]: every frame that a device receives, with its tags.
 //! * [`pcap`]: capture files.
+//! * [`servers`]: servers for real clients.
 //! * [`vxlan`], [`ovs`], [`qemu`]: the kernel's vxlan device, stock Open vSwitch, a QEMU guest.
 //! * [`weftd`], [`accounts`]: the switch under test, and whether its counters account for every packet.
 //! * [`probe`]: streams that count every packet, and what the kernel knows of a process.
 //! * [`node`]: compute nodes under weft on one underlay, with their VMs; scenarios with one and with two workers.
+//! * [`edge`]: a VM behind a switch that translates, a router, a server beyond; both families.
 //! * [`neutron`]: two nodes as Neutron wires them, under its recorded rules.
 //! * [`vlan`]: the VLAN truth table.
 
 pub mod accounts;
 pub mod capture;
 pub mod cmd;
+pub mod edge;
 pub mod lab;
 pub mod netns;
 pub mod neutron;
@@ -29,6 +32,7 @@ pub mod probe;
 pub mod process;
 pub mod qemu;
 pub mod recorder;
+pub mod servers;
 pub mod traffic;
 pub mod unixctl;
 pub mod vlan;

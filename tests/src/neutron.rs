@@ -133,10 +133,19 @@ impl Cloud {
     /// Gives every bridge its recorded rules: [`switching`] of br-int's, all others but for what table 10 of br-tun has
     /// learned, for it is to learn that again.
     pub fn load_rules(&self, lab: &Lab) -> Result {
+        self.load(lab, |node, recorded| format!("{}{}", switching(recorded), node.anti_spoofing()))
+    }
+
+    /// The same with all of br-int's rules, the firewall's among them.
+    pub fn load_firewall(&self, lab: &Lab) -> Result {
+        self.load(lab, |_, recorded| recorded.to_owned())
+    }
+
+    fn load(&self, lab: &Lab, integration: impl Fn(&Compute, &str) -> String) -> Result {
         for (node, bridge) in self.tables() {
             let recorded = recorded(node.name, bridge, ".flows")?;
             let text = match bridge {
-                "br-int" => format!("{}{}", switching(&recorded), node.anti_spoofing()),
+                "br-int" => integration(node, &recorded),
                 _ => lines(&recorded, |line| !line.contains("hard_timeout=300, priority")),
             };
             let file = lab.path(&format!("{}.{bridge}", node.name));

@@ -13,6 +13,7 @@ scenarios! {
     what_left_by_a_tunnel_is_said_to_have_left needs NEEDS;
     what_is_too_big_for_a_device_shows_up_at_its_port needs NEEDS;
     connections_are_listed_limited_and_flushed needs NEEDS;
+    who_is_refused_by_groups_is_told_their_names needs NEEDS;
 }
 
 /// Drops of a report that have this reason.
@@ -105,6 +106,125 @@ fn followers_see_what_is_dropped_as_it_happens(lab: &Lab, workers: u32) -> Resul
     })?;
     drop(follower);
     Ok(())
+}
+
+/// Two VMs of two nodes. The second is in two groups that permit pings of friends alone.
+fn who_is_refused_by_groups_is_told_their_names(lab: &Lab, workers: u32) -> Result {
+    let [a, b] = two_nodes(lab, workers)?;
+    let one = a.numbered_vm(lab, "one", "vlan=10", 1)?;
+    let two = b.numbered_vm(lab, "two", "vlan=10", 2)?;
+    wait_reachable(&one, two.address())?;
+    for line in [
+        "acl group add web",
+        "acl group add friends",
+        "acl rule add web ingress protocol=icmp icmp=8 remote=friends",
+        "acl group add db",
+        "acl rule add db ingress protocol=tcp ports=5432",
+        "acl rule add db egress",
+        "acl bind two web db",
+    ] {
+        b.weft.sh(line)?;
+    }
+    assert_eq!(ping(one.ns(), two.address(), 2, "-W 1")?.received, 0);
+    // By each name that the packets have at that node; where they are sent, they have left by the tunnel.
+    for subject in
+        ["t", "02:00:00:00:00:01", "02:00:00:00:00:02", "10.0.0.1", "icmp,nw_src=10.0.0.1,nw_dst=10.0.0.2"]
+    {
+        let seen = watched(&one, two.address(), || drops(&b.weft, subject, "acl_ingress"))?;
+        let [row] = &seen[..] else { panic!("{subject}: one row: {seen:?}") };
+        assert_eq!(
+            row["guard"],
+            serde_json::json!({"port": "two", "groups": ["web", "db"]}),
+            "{subject}: {row}"
+        );
+        assert_eq!((text(row, "/port"), text(row, "/stage")), ("t", "security groups"), "{subject}: {row}");
+        assert_eq!(text(row, "/rule/found/name"), "all guarded ports", "{subject}: {row}");
+        assert!(
+            row["rule"]["found"]["cookie"].as_u64().is_some_and(|cookie| cookie >> 48 == 0xac10),
+            "{row}"
+        );
+        assert!(text(row, "/sample/text").contains("ICMP echo request"), "{subject}: {row}");
+        assert!(row["rate"].as_f64() > Some(2.0), "{subject}: {row}");
+        assert!(
+            text(row, "/hint").starts_with("port two is bound to groups web, db, of which no rule"),
+            "{row}"
+        );
+    }
+    let left = a.weft.sh("why one --wait 0")?;
+    assert!(
+        left.contains("by t (vxlan to 192.168.77.2, VNI 1010)") && left.contains("nothing was dropped"),
+        "{left}"
+    );
+    let shown = watched(&one, two.address(), || b.weft.sh("why 10.0.0.1"))?;
+    assert!(shown.contains("    groups  web, db of port two: no rule of theirs permits it\n"), "{shown}");
+    followers_are_told_the_groups(lab, &b, (&one, two.address()))?;
+    b.weft.sh("acl member add friends 10.0.0.1")?;
+    clean_ping(&one, &two, "")?;
+    groups_and_rules_are_named_in_traces(&b)?;
+    what_a_guarded_port_sends_is_told_at_that_port(&b, &one, &two)
+}
+
+fn followers_are_told_the_groups(lab: &Lab, b: &Node, (from, to): (&Host, &str)) -> Result {
+    let log = lab.path("follow.log").display().to_string();
+    let ctl = weft_tests::weftd::binary("weftctl")?.display().to_string();
+    let words = [&ctl[..], "--socket", b.weft.socket(), "why", "10.0.0.1", "--follow"];
+    let follower = weft_tests::Process::start("follow", &words, std::path::Path::new(&log), &[])?;
+    wait_for("the refused ping", SHORT, || {
+        ping(from.ns(), to, 1, "-W 1")?;
+        Ok(follower.log().lines().any(|line| {
+            line.starts_with('+')
+                && line.contains("acl_ingress at security groups, port t [no rule of web, db of port two]: ")
+                && line.contains("ICMP echo request")
+        }))
+    })?;
+    drop(follower);
+    Ok(())
+}
+
+/// What permits a packet, and what doesn't.
+fn groups_and_rules_are_named_in_traces(b: &Node) -> Result {
+    let traced = "in_port=t,tun_id=1010,icmp,dl_src=02:00:00:00:00:01,dl_dst=02:00:00:00:00:02,nw_src=10.0.0.1,nw_dst=10.0.0.2,icmp_type=8";
+    let passes = b.weft.sh(&format!("trace br0 {traced}"))?;
+    for name in ["(port two)", "(members of friends)", "(group web, rule 1)"] {
+        assert!(passes.contains(name), "{name}: {passes}");
+    }
+    let refused = b.weft.sh(&format!("trace br0 {}", traced.replace("icmp_type=8", "icmp_type=13")))?;
+    assert!(
+        refused.contains("dropped (acl_ingress): port two is bound to groups web, db, of which"),
+        "{refused}"
+    );
+    Ok(())
+}
+
+fn what_a_guarded_port_sends_is_told_at_that_port(b: &Node, one: &Host, two: &Host) -> Result {
+    b.weft.sh("acl rule del db 2")?;
+    let sent = watched(two, one.address(), || drops(&b.weft, "two", "acl_egress"))?;
+    let [row] = &sent[..] else { panic!("one row: {sent:?}") };
+    assert_eq!((text(row, "/guard/port"), text(row, "/port")), ("two", "two"), "{row}");
+    let places = b.weft.sh("stats drops")?;
+    assert!(
+        places
+            .lines()
+            .any(|line| line.starts_with("two ")
+                && line.contains(" 260  0xac10000000000000 (all guarded ports)")),
+        "{places}"
+    );
+    // Port security: the rule is the port's.
+    b.weft.ctl(&["port", "set", "two", "port_security=02:00:00:00:00:02 10.0.0.77"])?;
+    let spoofed = watched(two, one.address(), || drops(&b.weft, "two", "spoofed_ip"))?;
+    assert!(matches!(&spoofed[..], [row] if text(row, "/stage") == "port security"), "{spoofed:?}");
+    Ok(())
+}
+
+/// What somebody sees while one pings.
+fn watched<T>(from: &Host, to: &str, look: impl FnOnce() -> Result<T>) -> Result<T> {
+    std::thread::scope(|scope| {
+        let running = scope.spawn(|| ping(from.ns(), to, 30, "-l 1 -i 0.1 -W 1"));
+        std::thread::sleep(Duration::from_millis(300));
+        let seen = look();
+        running.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        seen
+    })
 }
 
 fn what_left_by_a_tunnel_is_said_to_have_left(lab: &Lab, workers: u32) -> Result {

@@ -412,7 +412,7 @@ impl<T: Value + PartialEq> Value for List<T> {
         for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
             let item = T::parse(part)?;
             if items.contains(&item) {
-                return word(part, "to be listed once: it is there twice");
+                return word(part, "listed once: it is there twice");
             }
             items.push(item);
         }

@@ -22,6 +22,9 @@ pub enum ConntrackOp {
         filter: ConntrackFilter,
         /// At most so many.
         limit: u32,
+        /// Where to begin: 0, or what the answer before said as `next`.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        from: u64,
     },
     /// Ends connections: [`ConntrackReply::Flushed`].
     Flush {
@@ -39,6 +42,10 @@ pub enum ConntrackOp {
     Limits,
     /// [`ConntrackReply::Timeouts`]
     Timeouts,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// Which connections: those that fit everything that is said.
@@ -173,8 +180,11 @@ pub enum ConntrackReply {
     Connections {
         /// One each.
         connections: Vec<ConnectionStatus>,
-        /// How many more there are.
+        /// How many more there are than were asked for.
         more: u64,
+        /// These are not all that were asked for: where the rest begins.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        next: Option<u64>,
     },
     /// That many are gone.
     Flushed {

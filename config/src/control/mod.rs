@@ -42,7 +42,8 @@ pub use trace::{
     TraceRequest, TraceRule, TraceStep, TraceTunnel,
 };
 pub use why::{
-    DropPlace, WhyDrop, WhyFound, WhyOutput, WhyReport, WhyRequest, WhyRule, WhySample, WhySent, WhyTunnel,
+    DropPlace, WhyDrop, WhyFound, WhyGuard, WhyOutput, WhyReport, WhyRequest, WhyRule, WhySample, WhySent,
+    WhyTunnel,
 };
 
 use std::collections::BTreeMap;

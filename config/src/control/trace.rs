@@ -144,6 +144,9 @@ pub enum TraceEvent {
 pub struct TraceRule {
     pub priority: u16,
     pub cookie: u64,
+    /// What the cookie stands for, if the switch has made the rule itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// Empty: matches everything.
     #[serde(rename = "match")]
     pub matches: String,

@@ -49,13 +49,17 @@ fn is_false(value: &bool) -> bool {
 pub struct WhyDrop {
     /// The port, tunnel or uplink that counts it.
     pub port: String,
-    /// Where on a packet's way: `receive`, `tunnel in`, `flow tables`, `tunnel out` or `transmit`.
+    /// Where on a packet's way: `receive`, `tunnel in`, `flow tables`, `port security`, `security groups`,
+    /// `connection tracking`, `tunnel out` or `transmit`.
     pub stage: String,
     /// The counter's name.
     pub reason: String,
     /// The rule that decided, if one did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<WhyRule>,
+    /// Whose security groups don't permit it, if that is the reason.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guard: Option<WhyGuard>,
     /// Something leaves, but one output was refused.
     #[serde(default, skip_serializing_if = "is_false")]
     pub leaves: bool,
@@ -76,6 +80,15 @@ pub struct WhyDrop {
     pub sample: Option<WhySample>,
     /// What would have to change.
     pub hint: String,
+}
+
+/// A port that security groups guard.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct WhyGuard {
+    /// The port: it was to send the packet, or to get it.
+    pub port: String,
+    /// Its groups: no rule of theirs permits the packet.
+    pub groups: Vec<String>,
 }
 
 /// A look-up.

@@ -82,7 +82,8 @@ fn lines(report: &Report) -> Vec<Line<'static>> {
         lines.push(Line::from(title).bold());
         for (at, line) in text.lines().enumerate() {
             let line = Line::from(line.to_owned());
-            lines.push(if at == 0 { line.underlined() } else { line });
+            // A table's titles.
+            lines.push(if at == 0 && text.lines().nth(1).is_some() { line.underlined() } else { line });
         }
     }
     lines

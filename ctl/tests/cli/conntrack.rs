@@ -15,7 +15,13 @@ pub fn answer(op: &ConntrackOp) -> ConntrackReply {
         numbers.iter().map(|(name, number)| ((*name).to_owned(), *number)).collect()
     };
     match op {
-        ConntrackOp::List { .. } => ConntrackReply::Connections { connections: vec![connection()], more: 3 },
+        // A long listing comes in pieces.
+        ConntrackOp::List { filter, from: from @ 0..3, .. } if filter.zone == Some(7) => {
+            ConntrackReply::Connections { connections: vec![connection()], more: 0, next: Some(from + 1) }
+        }
+        ConntrackOp::List { .. } => {
+            ConntrackReply::Connections { connections: vec![connection()], more: 3, next: None }
+        }
         ConntrackOp::Flush { .. } => ConntrackReply::Flushed { connections: 2 },
         ConntrackOp::Count { .. } => ConntrackReply::Counted(ConntrackCount {
             connections: 12,
@@ -71,6 +77,18 @@ fn commands_about_connections_ask_for_what_they_say() {
     asks(
         "conntrack list zone=5 proto=tcp src=10.0.0.1 dport=80 mark=1/0xff --limit 7",
         json!({"conntrack": {"list": {"filter": filter, "limit": 7}}}),
+    );
+    let output = switch.run("conntrack list zone=7 --limit 10").unwrap();
+    let piece = |(limit, from): (u32, u32)| match from {
+        0 => json!({"conntrack": {"list": {"filter": {"zone": 7}, "limit": limit}}}),
+        _ => json!({"conntrack": {"list": {"filter": {"zone": 7}, "limit": limit, "from": from}}}),
+    };
+    let pieces = [(10, 0), (9, 1), (8, 2), (7, 3)].map(piece);
+    assert_eq!(serde_json::to_value(switch.asked()).unwrap(), json!(pieces));
+    let listed = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(
+        (listed.lines().count(), listed.ends_with("\n3 more; --limit NUMBER lists more, a filter less\n")),
+        (5, true)
     );
     asks("conntrack flush", json!({"conntrack": {"flush": {"filter": {}}}}));
     asks(

@@ -13,7 +13,9 @@ fn steps(events: Vec<(u16, TraceEvent)>) -> Vec<TraceStep> {
 }
 
 fn rule(priority: u16, cookie: u64, matches: &str, actions: &str) -> Option<TraceRule> {
-    Some(TraceRule { priority, cookie, matches: matches.to_owned(), actions: actions.to_owned() })
+    // One of the switch's own.
+    let name = (cookie >> 48 == 0xac11).then(|| "group web, rule 2".to_owned());
+    Some(TraceRule { priority, cookie, name, matches: matches.to_owned(), actions: actions.to_owned() })
 }
 
 fn entry() -> TraceEvent {
@@ -56,6 +58,13 @@ fn forwarded() -> TraceReport {
             (2, TraceEvent::Action("load:0x5->NXM_NX_REG0[]".to_owned())),
             (3, TraceEvent::Change(change)),
             (2, TraceEvent::Action("resubmit(,20)".to_owned())),
+            (
+                3,
+                TraceEvent::Lookup {
+                    table: 271,
+                    rule: rule(2, 0xac11_0001_0002_0000, "tcp", "resubmit(,273)"),
+                },
+            ),
             (3, TraceEvent::Lookup { table: 20, rule: rule(0, 0, "", "NORMAL") }),
             (4, TraceEvent::Action("NORMAL".to_owned())),
             (5, TraceEvent::Vlan { vlan }),

@@ -4,8 +4,8 @@ use std::net::Ipv4Addr;
 
 use serde_json::json;
 use weft_config::control::{
-    DropPlace, Reply, WhyDrop, WhyFound, WhyOutput, WhyReport, WhyRequest, WhyRule, WhySample, WhySent,
-    WhyTunnel,
+    DropPlace, Reply, WhyDrop, WhyFound, WhyGuard, WhyOutput, WhyReport, WhyRequest, WhyRule, WhySample,
+    WhySent, WhyTunnel,
 };
 use weft_wire::TunnelKind;
 
@@ -44,6 +44,7 @@ fn dropped() -> Vec<WhyDrop> {
         stage: "flow tables".to_owned(),
         reason: "rule_drop".to_owned(),
         rule: rule(Some(found)),
+        guard: None,
         leaves: false,
         flow: "in_port=vm1,icmp,nw_dst=10.0.0.2".to_owned(),
         flows: 2,
@@ -68,6 +69,12 @@ fn dropped() -> Vec<WhyDrop> {
         hint: "table 60 of bridge br0 has no rule for it".to_owned(),
         ..ping.clone()
     };
+    let refused = WhyDrop {
+        stage: "security groups".to_owned(),
+        reason: "acl_ingress".to_owned(),
+        guard: Some(WhyGuard { port: "vm2".to_owned(), groups: vec!["web".to_owned(), "db".to_owned()] }),
+        ..missed.clone()
+    };
     let full = WhyDrop {
         stage: "transmit".to_owned(),
         reason: "tx_ring_full".to_owned(),
@@ -82,7 +89,7 @@ fn dropped() -> Vec<WhyDrop> {
         stage: "tunnel out".to_owned(),
         ..full.clone()
     };
-    vec![ping, missed, full, one_copy]
+    vec![ping, missed, refused, full, one_copy]
 }
 
 fn sent() -> WhySent {

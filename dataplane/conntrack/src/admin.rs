@@ -1,5 +1,6 @@
 //! What the control plane asks of the table. Nothing here stops a worker: connections are taken one by one.
 
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 
 use crate::connections::Connections;
@@ -34,15 +35,37 @@ impl Connections {
             && self.remove(slot, entry.epoch.load(Ordering::Acquire), Count::Expired, old)
     }
 
+    /// How many places there are in which a connection can be by now: 0 to this number, which only grows. A connection stays
+    /// at its place.
+    pub fn places(&self) -> usize {
+        self.arena.end()
+    }
+
     /// Shows each live connection that the filter covers, in no order. The table may change meanwhile.
     pub fn list(&self, filter: &Filter, second: u32, visit: &mut dyn FnMut(&Connection)) {
-        self.each(filter, second, &mut |_, _, connection| visit(connection));
+        self.list_in(0..self.places(), filter, second, visit);
+    }
+
+    /// The same of these places only.
+    pub fn list_in(
+        &self,
+        places: Range<usize>,
+        filter: &Filter,
+        second: u32,
+        visit: &mut dyn FnMut(&Connection),
+    ) {
+        self.each((places, filter), second, &mut |_, _, connection| visit(connection));
     }
 
     /// Ends each live connection that the filter covers, and says how many that were.
     pub fn flush(&self, filter: &Filter, second: u32) -> u64 {
+        self.flush_in(0..self.places(), filter, second)
+    }
+
+    /// The same at these places only.
+    pub fn flush_in(&self, places: Range<usize>, filter: &Filter, second: u32) -> u64 {
         let mut gone = 0;
-        self.each(filter, second, &mut |slot, epoch, _| {
+        self.each((places, filter), second, &mut |slot, epoch, _| {
             let mut ended = self.remove(slot, epoch, Count::Flushed, |_| true);
             // It has changed since it was read: as it is now.
             while !ended {
@@ -55,8 +78,14 @@ impl Connections {
         gone
     }
 
-    fn each(&self, filter: &Filter, second: u32, visit: &mut dyn FnMut(usize, u32, &Connection)) {
-        for slot in 1..self.arena.end() {
+    fn each(
+        &self,
+        (places, filter): (Range<usize>, &Filter),
+        second: u32,
+        visit: &mut dyn FnMut(usize, u32, &Connection),
+    ) {
+        // The first place is nobody's.
+        for slot in places.start.max(1)..places.end.min(self.places()) {
             let Some(entry) = self.arena.get(slot) else { continue };
             let Some((epoch, connection)) = show(entry, second) else { continue };
             if filter.covers(&connection) {

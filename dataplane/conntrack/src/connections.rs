@@ -180,7 +180,8 @@ impl Connections {
         }
     }
 
-    /// How a packet of this link is rewritten, if its connection is translated. An ICMP error has no link.
+    /// How a packet of this link is rewritten, if its connection is translated and has not gone; it may have changed since the
+    /// link was asked. An ICMP error has no link.
     #[inline]
     pub fn translation(&self, link: Link) -> Option<Translation> {
         let Target::Entry(slot, direction) = link.target() else { return None };

@@ -56,6 +56,29 @@ fn a_source_translation_is_undone_for_replies() {
 }
 
 #[test]
+fn a_connection_that_changes_is_translated_as_before_and_one_that_ends_no_more() {
+    let tracker = tracker();
+    let out = track(&tracker, CLIENT, Some(&nat(Side::Source, (99, 99), None)));
+    let wire = out.translation.unwrap();
+    let again = track(&tracker, CLIENT, None);
+    assert_eq!((state(&again), again.translation), (State::NEW | State::SNAT, out.translation));
+    // Another worker's packet makes it established, while one that was asked about before is under way.
+    assert!(tracker.step(again.link, 5, || None));
+    let back = track(&tracker, wire.tuple.reversed(), None);
+    assert_eq!(state(&back), State::EST | State::RPL | State::DNAT);
+    assert!(!tracker.step(again.link, 5, || None));
+    assert_eq!(tracker.translation(again.link), out.translation);
+    tracker.flush(&Filter::default(), 5);
+    assert_eq!((tracker.translation(again.link), tracker.translation(back.link)), (None, None));
+    // Nor is it that of another connection in its place.
+    for port in 0..6000 {
+        track(&tracker, Tuple { src_port: port + 1, ..CLIENT }, Some(&nat(Side::Source, (99, 99), None)));
+        tracker.flush(&Filter::default(), 5);
+        assert_eq!((tracker.translation(again.link), tracker.translation(back.link)), (None, None));
+    }
+}
+
+#[test]
 fn a_destination_translation_is_undone_for_replies() {
     let tracker = tracker();
     let out = track(&tracker, CLIENT, Some(&nat(Side::Destination, (99, 99), Some((8080, 8080)))));

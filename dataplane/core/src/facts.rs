@@ -1,8 +1,8 @@
 //! What connection tracking wants to know of a packet: its ends, TCP's numbers, the packet that an ICMP error quotes, and
 //! whether it is sound.
 //!
-//! Two ways in. [`segment`] is for each packet of a cached flow: TCP's numbers and no more, no checksum. [`facts`] is for a
-//! walk: it reads everything, and sums up the packet in all its frames. `facts/quoted.rs` reads ICMP errors.
+//! Ways in: [`segment`] is for each packet of a cached flow: TCP's numbers and no more, no checksum. [`facts`] reads everything,
+//! and sums up the packet in all its frames: tests hold it against others. `facts/quoted.rs` reads ICMP errors.
 //!
 //! Sound is what Open vSwitch's userspace tracking takes for it (`conn_key_extract`): an IPv4 header with a right checksum;
 //! TCP with its options and a right checksum; UDP whose length is within the packet's, with a right checksum, or over IPv4
@@ -248,7 +248,9 @@ impl Carried<'_> {
         (self.pieces)(&mut |piece| {
             chunks.add(piece);
             let skip = SCTP.saturating_sub(at).min(piece.len());
-            crc.add(piece.get(skip..).unwrap_or_default());
+            if !self.checked {
+                crc.add(piece.get(skip..).unwrap_or_default());
+            }
             at += piece.len();
         });
         chunks.fill(self.len) && (self.checked || crc.checksum() == header[CHECKSUM_AT..])
@@ -318,7 +320,7 @@ fn window_scale(octets: &[u8], header_len: usize) -> Option<u8> {
 }
 
 /// Whether the checksum of what starts at `start` is unfinished, or was verified.
-pub(crate) fn is_checked(packet: &Packet, start: usize) -> bool {
+fn is_checked(packet: &Packet, start: usize) -> bool {
     packet.checksum_start() == Some(start) || packet.offload.flags & Offload::CHECKSUM_VALID != 0
 }
 

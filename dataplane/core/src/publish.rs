@@ -1,6 +1,8 @@
 //! From what the control plane wants to what workers see, moving on no epoch but those of what has changed.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+mod compare;
+
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -8,14 +10,13 @@ use arc_swap::ArcSwap;
 use weft_wire::{TunnelKind, Vid};
 
 use crate::epoch::{Cell, Dep, Epochs, OutOfCells};
-use crate::fdb::Flush;
 use crate::key::{KeyMask, PortId, VtepId};
 use crate::masks::{self, OwnReads, Reads, Seen};
 use crate::snapshot::{
-    Bridge, BridgeId, BridgeSpec, Model, Path, Port, PortKind, PortSpec, Remote, Route, Routes, Snapshot,
-    TunnelKeys, Vtep,
+    Bridge, BridgeId, BridgeSpec, Model, Path, Port, PortSpec, Remote, Route, Routes, Snapshot, TunnelKeys,
+    Vtep,
 };
-use crate::vlan::VlanSet;
+use compare::{Changes, compare, note_peers};
 
 /// VLANs of a bridge, as an array length.
 const VLANS: usize = 4096;
@@ -78,27 +79,6 @@ pub struct Publisher {
     route_cells: HashMap<Route, Cell>,
     /// What bridges' tables were taken to read when masks were made last.
     reads: OwnReads,
-}
-
-/// What has to be looked at again.
-#[derive(Default)]
-struct Changes {
-    ports: Vec<PortId>,
-    paths: Vec<PortId>,
-    bridges: Vec<BridgeId>,
-    /// Bridges that come or go: their ports' packets have another fate even if the port stays as it is.
-    homes: Vec<BridgeId>,
-    /// Bridges whose VLAN-to-VNI map changes, or that come or go.
-    maps: Vec<BridgeId>,
-    tables: Vec<BridgeId>,
-    port_lists: Vec<BridgeId>,
-    vlans: HashMap<BridgeId, VlanSet>,
-    vteps: Vec<VtepId>,
-    flushes: Vec<(BridgeSpec, Flush)>,
-    /// Whether routes come or go.
-    routes: bool,
-    other_routes: Vec<Route>,
-    gone_routes: Vec<Route>,
 }
 
 impl Publisher {
@@ -379,18 +359,6 @@ impl Publisher {
     }
 }
 
-/// A patch port leads somewhere else when its peer comes, goes or changes.
-fn note_peers(model: &Model, changes: &mut Changes) {
-    for port in &model.ports {
-        if let PortKind::Patch(Some(peer)) = port.kind
-            && changes.ports.contains(&peer)
-            && !changes.ports.contains(&port.id)
-        {
-            changes.ports.push(port.id);
-        }
-    }
-}
-
 /// A cell must advance by exactly one step, as the snapshot has promised.
 fn changes_once(ids: &[BridgeId]) -> BTreeSet<BridgeId> {
     ids.iter().copied().collect()
@@ -401,117 +369,4 @@ fn put<T>(table: &mut Vec<Option<T>>, index: usize, value: T) {
         table.resize_with(index + 1, || None);
     }
     table[index] = Some(value);
-}
-
-fn compare(old: &Model, new: &Model) -> Changes {
-    let mut changes = Changes::default();
-    compare_bridges(old, new, &mut changes);
-    compare_ports(old, new, &mut changes);
-    compare_routes(old, new, &mut changes);
-    changes
-}
-
-fn compare_routes(old: &Model, new: &Model, changes: &mut Changes) {
-    for (route, before) in &old.routes {
-        match new.routes.get(route) {
-            None => changes.gone_routes.push(*route),
-            Some(after) if after != before => changes.other_routes.push(*route),
-            Some(_) => {}
-        }
-    }
-    changes.routes = !old.routes.keys().eq(new.routes.keys());
-}
-
-fn compare_bridges(old: &Model, new: &Model, changes: &mut Changes) {
-    for (id, before, after) in pairs(&old.bridges, &new.bridges, |bridge| bridge.id) {
-        if before == after {
-            continue;
-        }
-        let vlans = changes.vlans.entry(id).or_insert_with(VlanSet::none);
-        let (Some(before), Some(after)) = (before, after) else {
-            *vlans = VlanSet::all();
-            changes.homes.push(id);
-            changes.maps.push(id);
-            changes.bridges.push(id);
-            changes.tables.push(id);
-            changes.port_lists.push(id);
-            continue;
-        };
-        if !Arc::ptr_eq(&before.flows, &after.flows) {
-            changes.tables.push(id);
-        }
-        if before.vnis != after.vnis {
-            changes.maps.push(id);
-        }
-        for (vid, ..) in
-            pairs(&before.vnis, &after.vnis, |&(vid, _)| vid).into_iter().filter(|(_, old, new)| old != new)
-        {
-            vlans.insert(vid);
-        }
-        // The rest of the comparison: what is neither tables nor map.
-        let rest = BridgeSpec { flows: Arc::clone(&after.flows), vnis: after.vnis.clone(), ..before.clone() };
-        if rest != *after {
-            changes.bridges.push(id);
-        }
-    }
-}
-
-fn compare_ports(old: &Model, new: &Model, changes: &mut Changes) {
-    for (id, before, after) in pairs(&old.ports, &new.ports, |port| port.id) {
-        if before == after {
-            continue;
-        }
-        let pathless = |port: Option<&PortSpec>| port.map(without_path);
-        if pathless(before) == pathless(after) {
-            changes.paths.push(id);
-            continue;
-        }
-        changes.ports.push(id);
-        changes.paths.push(id);
-        for (model, port) in [(old, before), (new, after)] {
-            let Some((port, bridge)) = port.and_then(|port| Some((port, bridge_of(model, port)?))) else {
-                continue;
-            };
-            changes.port_lists.push(bridge.id);
-            let vlans = changes.vlans.entry(bridge.id).or_insert_with(VlanSet::none);
-            for vid in port.member_vlans(&bridge.vnis).iter() {
-                vlans.insert(vid);
-            }
-        }
-        // Stations are forgotten when their VLAN, their bridge or the remote end may be another now.
-        let place = |port: &PortSpec| (port.vlan.clone(), port.bridge, without_path(port).kind);
-        let forgotten = before.filter(|before| after.is_none_or(|after| place(before) != place(after)));
-        if let Some(bridge) = forgotten.and_then(|port| bridge_of(old, port)) {
-            let statics = after.is_none_or(|after| after.bridge != Some(bridge.id));
-            changes.flushes.push((bridge.clone(), Flush { port: Some(id), vid: None, statics }));
-        }
-    }
-}
-
-fn bridge_of<'a>(model: &'a Model, port: &PortSpec) -> Option<&'a BridgeSpec> {
-    model.bridges.iter().find(|bridge| Some(bridge.id) == port.bridge)
-}
-
-fn without_path(port: &PortSpec) -> PortSpec {
-    let mut port = port.clone();
-    if let PortKind::Tunnel(tunnel) = &mut port.kind {
-        tunnel.path = Path::NoRoute;
-    }
-    port
-}
-
-/// Joins two lists by key: what is in either, with both sides.
-fn pairs<'a, T, K: Ord + Copy>(
-    old: &'a [T],
-    new: &'a [T],
-    key: impl Fn(&T) -> K,
-) -> Vec<(K, Option<&'a T>, Option<&'a T>)> {
-    let mut joined: BTreeMap<K, (Option<&T>, Option<&T>)> = BTreeMap::new();
-    for item in old {
-        joined.entry(key(item)).or_default().0 = Some(item);
-    }
-    for item in new {
-        joined.entry(key(item)).or_default().1 = Some(item);
-    }
-    joined.into_iter().map(|(key, (old, new))| (key, old, new)).collect()
 }

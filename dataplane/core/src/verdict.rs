@@ -8,8 +8,8 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use weft_conntrack::{Link, Masked};
-use weft_flow::Term;
-use weft_flow::action::Controller;
+use weft_flow::action::{Controller, Own};
+use weft_flow::{Action, Term};
 use weft_wire::{DropReason, OfPort};
 
 use crate::cache::LINKS;
@@ -366,11 +366,17 @@ impl Verdict {
         self.terms.get(range.start as usize..range.end as usize).unwrap_or_default()
     }
 
-    /// The look-up that was the last word on the packet: the last one that found a rule, or the last one of all if that
-    /// it found none is why the packet is dropped.
+    /// The look-up that was the last word on the packet: the one whose rule says that it is dropped, or else the last one
+    /// that found a rule; or the last one of all if that it found none is why the packet is dropped.
     pub fn decider(&self) -> Option<Decider<'_>> {
         let missed = self.drop == Some(DropReason::TableMiss);
-        let rule = self.rules.last().filter(|_| !missed);
+        // Weft's own rules say so when those that they have asked before have said nothing.
+        let says_drop = |rule: &&Arc<Rule>| {
+            let is_it = |action: &Action| matches!(action, Action::Own(Own::Drop(reason)) if Some(*reason) == self.drop);
+            rule.table >= TableId::OWN && rule.actions.iter().any(is_it)
+        };
+        let last_rule = || self.rules.iter().rfind(says_drop).or(self.rules.last());
+        let rule = if missed { None } else { last_rule() };
         let is_last = |look: &&Look| missed || rule.is_some_and(|rule| rule.table == look.table);
         let look = self.looks.iter().rfind(is_last)?;
         let bridge = self.visited.get(usize::from(look.bridge))?.bridge;

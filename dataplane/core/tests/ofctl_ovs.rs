@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use weft_core::tables::{Change, FlowTables};
 use weft_flow::message::{FlowCommand, GroupCommand};
-use weft_flow::text::{FlowLine, NoNames, parse_flow, parse_group, print_flow, print_group};
+use weft_flow::text::{NoNames, parse_flow, parse_group, print_flow, print_group};
 use weft_tests::cmd::{SHORT, run};
 use weft_tests::{Lab, Need, StockOvs};
 
@@ -125,20 +125,7 @@ fn rules_are_added_and_modified_as_by_ovs_ofctls_own_choice_of_version() {
         let (_, dump) = pair.ofctl(&["--no-stats", "dump-flows"], None);
         let root = pair.tables.load();
         let rules = root.tables().flat_map(|table| table.rules());
-        let ours = rules.map(|rule| {
-            let line = FlowLine {
-                table: rule.table.0,
-                priority: rule.priority,
-                matches: &rule.matches,
-                cookie: rule.cookie,
-                idle_timeout: rule.idle_timeout(),
-                hard_timeout: rule.hard_timeout(),
-                importance: rule.importance,
-                flags: rule.flags,
-                actions: &rule.actions,
-            };
-            print_flow(line, None, &NoNames)
-        });
+        let ours = rules.map(|rule| print_flow(rule.line(), None, &NoNames));
         assert_eq!(
             ours.collect::<BTreeSet<_>>(),
             dump.lines()

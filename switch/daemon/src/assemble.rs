@@ -68,8 +68,14 @@ pub fn run(places: &Places) -> Result<(), Fatal> {
     if let Err(error) = weft_io::limits::raise_descriptor_limit() {
         tracing::warn!("the limit of open descriptors stays as it is: {error}");
     }
-    let store = Store::open(&places.state_dir)?;
+    let mut store = Store::open(&places.state_dir)?;
     let wanted = store.load_or_seed(places.config.as_deref())?;
+    if store.torn() > 0 {
+        let octets = store.torn();
+        tracing::warn!(
+            "the journal ends with {octets} octets of a change that was never acknowledged: left out"
+        );
+    }
     let pins = wanted.switch.workers.pins();
     let pool = FramePool::new(wanted.switch.frames.get())?;
     let connections = crate::conntrack::settings(&wanted);
@@ -101,7 +107,7 @@ pub fn run(places: &Places) -> Result<(), Fatal> {
         datapath,
         pins,
     };
-    switch.reconcile(wanted, OnAbsence::Wait)?;
+    switch.reconcile(wanted, None, OnAbsence::Wait)?;
     let outcome = EventLoop::new(socket, &switch)?.run(&mut switch, places.config.as_deref());
     switch.close();
     for thread in threads {

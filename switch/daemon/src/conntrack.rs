@@ -1,5 +1,7 @@
 //! `weftctl conntrack`: connections as they are, and what the configuration says of their number and age.
 
+mod walk;
+
 use std::collections::BTreeMap;
 use std::hash::BuildHasher;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -7,8 +9,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use weft_config::Config;
 use weft_config::conntrack::{Limit, TIMEOUTS, Zone};
 use weft_config::control::{
-    Bits, ConnectionStatus, ConntrackCount, ConntrackFilter, ConntrackOp, ConntrackReply, Protocol,
-    TupleStatus, ZoneCount, ZoneLimitStatus, ZoneTimeouts,
+    Bits, ConnectionStatus, ConntrackFilter, ConntrackOp, ConntrackReply, Protocol, TupleStatus,
+    ZoneLimitStatus, ZoneTimeouts,
 };
 use weft_conntrack::{
     Connection, Family, Filter, Helper, Kind, Masked, Partial, Settings, Side, Timeout, Timeouts, Tuple,
@@ -17,8 +19,7 @@ use weft_conntrack::{
 
 use crate::switch::Switch;
 
-/// Connections that one answer may have.
-const MOST: u32 = 1_000_000;
+pub use walk::Walk;
 
 /// How large the table is, and a secret for its hash.
 pub(crate) fn settings(config: &Config) -> Settings {
@@ -34,56 +35,15 @@ pub(crate) fn zone_number(zone: &Zone) -> u16 {
 }
 
 impl Switch {
-    /// Does what a client asks about connections.
-    pub(crate) fn conntrack(&self, op: &ConntrackOp) -> ConntrackReply {
-        let (connections, second) = (self.datapath.connections(), self.second());
+    /// What a client asks about settings of connections; what is about connections themselves is a [`Walk`].
+    pub(crate) fn conntrack(&self, op: &ConntrackOp) -> Result<ConntrackReply, Box<Walk>> {
         match op {
-            ConntrackOp::List { filter, limit } => self.list(&filter_of(filter), (*limit).min(MOST)),
-            ConntrackOp::Flush { filter } => {
-                ConntrackReply::Flushed { connections: connections.flush(&filter_of(filter), second) }
-            }
-            ConntrackOp::Count { filter } => ConntrackReply::Counted(self.count(filter)),
-            ConntrackOp::Limits => self.limits(),
-            ConntrackOp::Timeouts => self.timeouts(),
+            ConntrackOp::Limits => Ok(self.limits()),
+            ConntrackOp::Timeouts => Ok(self.timeouts()),
+            ConntrackOp::List { filter, limit, from } => Err(Walk::list(filter_of(filter), *limit, *from)),
+            ConntrackOp::Flush { filter } => Err(Walk::flush(filter_of(filter))),
+            ConntrackOp::Count { filter } => Err(Walk::count(filter_of(filter))),
         }
-    }
-
-    fn list(&self, filter: &Filter, limit: u32) -> ConntrackReply {
-        let (mut listed, mut more) = (Vec::new(), 0);
-        self.datapath.connections().list(filter, self.second(), &mut |connection| {
-            if listed.len() < limit as usize {
-                listed.push(status(connection));
-            } else {
-                more += 1;
-            }
-        });
-        ConntrackReply::Connections { connections: listed, more }
-    }
-
-    fn count(&self, filter: &ConntrackFilter) -> ConntrackCount {
-        let connections = self.datapath.connections();
-        let (mut found, mut zones) = (0, BTreeMap::<u16, u64>::new());
-        connections.list(&filter_of(filter), self.second(), &mut |connection| {
-            found += 1;
-            *zones.entry(connection.zone).or_default() += 1;
-        });
-        let statistics = connections.statistics();
-        let totals = [
-            ("created", statistics.created),
-            ("expired", statistics.expired),
-            ("flushed", statistics.flushed),
-            ("replaced", statistics.replaced),
-            ("refused_full", statistics.refused_full),
-            ("refused_zone", statistics.refused_zone),
-            ("refused_nat", statistics.refused_nat),
-            ("refused_clash", statistics.refused_clash),
-            ("expected", statistics.expected),
-            ("refused_expectations", statistics.refused_expectations),
-            ("invalid", statistics.invalid),
-        ];
-        let totals = totals.into_iter().map(|(name, count)| (name.to_owned(), count)).collect();
-        let zones = zones.into_iter().map(|(zone, connections)| ZoneCount { zone, connections }).collect();
-        ConntrackCount { connections: found, zones, totals }
     }
 
     fn limits(&self) -> ConntrackReply {
@@ -126,6 +86,7 @@ impl Switch {
             None | Some(Limit::Unlimited) => None,
             Some(Limit::AtMost(limit)) => Some(limit),
         });
+        connections.set_window_check(!wanted.tcp_be_liberal);
         let default = timeouts_over(Timeouts::default(), wanted.timeouts());
         connections.set_default_timeouts(default);
         for &zone in before {

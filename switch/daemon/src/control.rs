@@ -4,7 +4,8 @@
 //! of its own, and its owner hands it the events of that range and a [`Handler`] that knows the switch. It never blocks.
 //!
 //! What always holds, whatever a client does:
-//! * a turn of one client ends after [`TURN`] steps (a read of 64 KiB or a request each); the others come between;
+//! * a turn of one client ends after [`TURN`] steps (a read of 64 KiB or a request each), or with a piece of a long one; the others
+//!   come between;
 //! * a line is at most [`MAX_LINE`](weft_config::control::MAX_LINE) octets, what is longer is answered and the connection closed;
 //! * a client that does not read is not served either: at most [`MAX_BACKLOG`] octets and one response wait for it;
 //! * there are at most [`MAX_CLIENTS`]; one more is told so and closed;
@@ -34,10 +35,26 @@ pub const MAX_BACKLOG: usize = 256 * 1024;
 /// How long a client may leave a request half sent or a response unread.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
+/// What a request has come to.
+#[derive(Debug)]
+pub enum Answer {
+    /// It is done, or refused.
+    Done(Result<Reply, Refusal>),
+    /// It takes more turns: [`Handler::go_on`] is to be called.
+    Unfinished(Work),
+}
+
+/// What is still to be done.
+pub type Work = Box<crate::conntrack::Walk>;
+
 /// What the switch does with a request.
 pub trait Handler {
-    /// Does it, whole or not at all. Everybody waits meanwhile.
-    fn handle(&mut self, op: Op) -> Result<Reply, Refusal>;
+    /// Does it, or begins with it. Everybody waits meanwhile.
+    fn handle(&mut self, op: Op) -> Answer;
+
+    /// Goes on with what it has begun, for some milliseconds at most. It is done to its end even if its client has
+    /// gone.
+    fn go_on(&mut self, work: Work) -> Answer;
 }
 
 /// The listening socket and its clients.

@@ -11,7 +11,7 @@ use signal_hook_mio::v1_0::Signals;
 
 use weft_config::control::{Op, Reply};
 
-use crate::control::{ControlServer, ControlSocket, Handler};
+use crate::control::{ControlServer, ControlSocket};
 use crate::switch::Switch;
 
 const SIGNALS: Token = Token(0);
@@ -113,7 +113,7 @@ fn reload(switch: &mut Switch, config: Option<&Path>) {
         Ok(text) => text,
         Err(error) => return tracing::error!("SIGHUP: {}: {error}", path.display()),
     };
-    match switch.handle(Op::ConfigApply { toml: text, file: path.display().to_string() }) {
+    match switch.do_at_once(Op::ConfigApply { toml: text, file: path.display().to_string() }) {
         Ok(Reply::Applied { differences }) if differences.is_empty() => {
             tracing::info!("SIGHUP: {}: nothing differs", path.display());
         }

@@ -9,12 +9,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-use weft_config::Config;
 use weft_config::control::{Code, Refusal};
 use weft_config::diff::diff;
 use weft_config::model::{Bridge, StaticEntry};
 use weft_config::port::PortType;
-use weft_core::fdb::{Fdb, Flush};
+use weft_config::{Change, Config, Flush};
+use weft_core::fdb::{self, Fdb};
 use weft_core::key::{PortId, VtepId};
 use weft_core::snapshot::BridgeId;
 use weft_core::tables::FlowTables;
@@ -38,14 +38,20 @@ pub enum OnAbsence {
 type Staged = BTreeMap<PortName, (Wanted, Result<Opened, String>)>;
 
 impl Switch {
-    /// Makes the switch equal to `next`, which is valid and complete. Returns the differences, one line each.
-    pub fn reconcile(&mut self, next: Config, absence: OnAbsence) -> Result<Vec<String>, Refusal> {
+    /// Makes the switch equal to `next`, which is valid and complete: by these changes, or for another reason. Returns the
+    /// differences, one line each.
+    pub fn reconcile(
+        &mut self,
+        next: Config,
+        by: Option<&[Change]>,
+        absence: OnAbsence,
+    ) -> Result<Vec<String>, Refusal> {
         let lines: Vec<String> = diff(&self.config, &next).iter().map(ToString::to_string).collect();
         let same = self.config.bridges == next.bridges
             && self.config.switch == next.switch
             && self.config.conntrack == next.conntrack;
         if same && self.config.acl != next.acl {
-            return self.reconcile_groups(next, lines);
+            return self.reconcile_groups(next, by, lines);
         }
         let bridges = self.stage_bridges(&next)?;
         let wanted = wanted_devices(&next);
@@ -55,7 +61,7 @@ impl Switch {
         let outcome = self
             .change_settings(&wanted, absence, &mut undo)
             .and_then(|()| self.stage_changed(&wanted, absence, &mut staged))
-            .and_then(|()| self.store.save(&next).map_err(|error| Refusal::new(Code::Failed, error)));
+            .and_then(|()| self.keep(&next, by, Flush::First));
         if let Err(refusal) = outcome {
             drop(staged);
             self.undo_settings(undo);
@@ -76,14 +82,28 @@ impl Switch {
         Ok(lines)
     }
 
-    /// The same where nothing but security groups can have changed: no port is touched.
-    fn reconcile_groups(&mut self, next: Config, lines: Vec<String>) -> Result<Vec<String>, Refusal> {
-        self.store.save(&next).map_err(|error| Refusal::new(Code::Failed, error))?;
+    /// The same where nothing but security groups can have changed: no port is touched, and nobody waits for the disk.
+    fn reconcile_groups(
+        &mut self,
+        next: Config,
+        by: Option<&[Change]>,
+        lines: Vec<String>,
+    ) -> Result<Vec<String>, Refusal> {
+        self.keep(&next, by, Flush::Soon)?;
         self.config = next;
         let removals = self.add_own_rules();
         self.remove_own_rules(removals);
         lines.iter().for_each(|line| tracing::info!("{line}"));
         Ok(lines)
+    }
+
+    /// Persists what is to be.
+    fn keep(&mut self, next: &Config, by: Option<&[Change]>, flush: Flush) -> Result<(), Refusal> {
+        let kept = match by {
+            Some(changes) => self.store.keep(changes, next, flush),
+            None => self.store.save(next),
+        };
+        kept.map_err(|error| Refusal::new(Code::Failed, error))
     }
 
     /// Tables of bridges that are new, or whose FDB has another size.
@@ -278,7 +298,7 @@ impl Switch {
     /// Whatever a worker has learned by a port while it was being removed: the number may be another port's next.
     fn forget_stations(&self, port: PortId) {
         for bridge in self.bridges.values() {
-            bridge.fdb.flush(Flush { port: Some(port), vid: None, statics: true });
+            bridge.fdb.flush(fdb::Flush { port: Some(port), vid: None, statics: true });
         }
     }
 

@@ -14,14 +14,34 @@ use weft_core::fdb;
 use weft_core::snapshot::{Path, TunnelSpec};
 use weft_wire::{OfPort, PortName};
 
-use crate::control::Handler;
+use crate::control::{Answer, Handler, Work};
 use crate::model::ends;
 use crate::reconcile::OnAbsence;
 use crate::switch::{Live, PortState, Switch};
 use crate::underlay::Uplink;
 
 impl Handler for Switch {
-    fn handle(&mut self, op: Op) -> Result<Reply, Refusal> {
+    fn handle(&mut self, op: Op) -> Answer {
+        match op {
+            Op::Conntrack(op) => match self.conntrack(&op) {
+                Ok(reply) => Answer::Done(Ok(Reply::Conntrack(reply))),
+                Err(walk) => self.go_on(walk),
+            },
+            op => Answer::Done(self.do_at_once(op)),
+        }
+    }
+
+    fn go_on(&mut self, work: Work) -> Answer {
+        match work.go_on(self.datapath.connections(), self.second()) {
+            Ok(reply) => Answer::Done(Ok(Reply::Conntrack(reply))),
+            Err(walk) => Answer::Unfinished(walk),
+        }
+    }
+}
+
+impl Switch {
+    /// Does it, whole or not at all.
+    pub(crate) fn do_at_once(&mut self, op: Op) -> Result<Reply, Refusal> {
         match op {
             Op::Version => Ok(Reply::Version { version: env!("CARGO_PKG_VERSION").to_owned() }),
             change @ (Op::Apply { .. } | Op::ConfigApply { .. }) => self.change(&change),
@@ -53,7 +73,7 @@ impl Handler for Switch {
             Op::Why(request) => Ok(Reply::Why { why: Box::new(self.why(&request)?) }),
             Op::Top => Ok(Reply::Top { top: Box::new(self.top()) }),
             Op::Show => Ok(Reply::Switch { switch: Box::new(self.status()) }),
-            Op::Conntrack(op) => Ok(Reply::Conntrack(self.conntrack(&op))),
+            Op::Conntrack(_) => Err(Refusal::new(Code::Failed, "connections take several turns")),
             Op::Flow(op) => self.flow(op).map(Reply::Flow),
             Op::AclShow { name } => self.show_acl(name.as_deref()),
         }
@@ -79,7 +99,11 @@ impl Switch {
     /// Makes the switch what the operation wants it to be; an operation that changes nothing finds it so.
     fn change(&mut self, op: &Op) -> Result<Reply, Refusal> {
         let next = op.next_config(&self.config).unwrap_or_else(|| Ok(self.config.clone()))?;
-        Ok(Reply::Applied { differences: self.reconcile(next, OnAbsence::Refuse)? })
+        let by = match op {
+            Op::Apply { changes } => Some(&changes[..]),
+            _ => None,
+        };
+        Ok(Reply::Applied { differences: self.reconcile(next, by, OnAbsence::Refuse)? })
     }
 
     fn bridge(&self, name: Option<&PortName>) -> Result<Vec<&Bridge>, Refusal> {

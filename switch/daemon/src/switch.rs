@@ -121,6 +121,7 @@ impl Switch {
             let share = busy.saturating_sub(sample.busy_nanos) as f64 / 1e9 / elapsed.max(1e-3) * 100.0;
             *sample = Sample { busy_nanos: busy, busy_percent: share.clamp(0.0, 100.0) };
         }
+        self.settle_state();
         self.follow_drops();
         self.expire_flows();
         self.forget_routes();
@@ -200,8 +201,22 @@ impl Switch {
         }
     }
 
+    /// The disk has refused a change that was acknowledged: the whole state is written, again and again until it is taken.
+    fn settle_state(&mut self) {
+        if !self.store.is_behind() {
+            return;
+        }
+        match self.store.settle(&self.config) {
+            Ok(()) => tracing::warn!("a change could not be flushed to the disk; the state is written anew"),
+            Err(error) => tracing::error!("{error}; the last changes would not survive a power cut"),
+        }
+    }
+
     /// Ends it all: workers stop, queues close, taps that are not persistent go.
     pub(crate) fn close(&mut self) {
+        if let Err(error) = self.store.settle(&self.config) {
+            tracing::warn!("{error}; the journal has it all");
+        }
         self.datapath.stop();
     }
 

@@ -1,15 +1,20 @@
 //! `weftctl trace`: a packet, described or real, goes through what is published, and nothing comes of it.
 
+use std::collections::BTreeMap;
+
 use weft_config::control::{
     Code, Refusal, Reply, TraceChange, TraceConnection, TraceController, TraceCopy, TraceDrop, TraceEvent,
     TraceReport, TraceRequest, TraceRule, TraceStep, TraceTunnel,
 };
+use weft_core::tables::TableId;
 use weft_core::trace::{
-    self, Change, Connection, Copy, Description, Dropped, Names, Octets, Query, ToController, Trace, What,
+    self, Change, Connection, Copy, Description, Dropped, Names, Octets, Query, Step, ToController, Trace,
+    What,
 };
 use weft_flow::text::{PortNames, parse_match};
 use weft_wire::OfPort;
 
+use crate::acl::Owners;
 use crate::switch::Switch;
 
 /// Octets that a frame may have.
@@ -38,9 +43,10 @@ impl Switch {
             second: self.second(),
             now: self.start.elapsed(),
         };
-        let traced =
+        let mut traced =
             trace::run(query).map_err(|error| Refusal::new(Code::Failed, format!("can't trace: {error}")))?;
-        Ok(Reply::Trace { trace: Box::new(report(traced)) })
+        self.name_groups(&mut traced);
+        Ok(Reply::Trace { trace: Box::new(report(traced, Namer::new(self))) })
     }
 }
 
@@ -71,13 +77,50 @@ fn octets(text: &str) -> Result<Vec<u8>, Refusal> {
         .ok_or_else(|| bad("not hexadecimal digits, two for each octet".to_owned()))
 }
 
-fn report(trace: Trace) -> TraceReport {
+/// Says whose rules of weft's own tables are, step by step.
+struct Namer<'a> {
+    switch: &'a Switch,
+    /// The bridges that the walk is within, with the depths of their steps.
+    within: Vec<(u16, String)>,
+    owners: BTreeMap<String, Owners>,
+}
+
+impl<'a> Namer<'a> {
+    fn new(switch: &'a Switch) -> Self {
+        Namer { switch, within: Vec::new(), owners: BTreeMap::new() }
+    }
+
+    fn step(&mut self, Step { depth, what }: Step) -> TraceStep {
+        self.within.retain(|(outer, _)| *outer < depth);
+        if let What::Bridge { bridge, .. } = &what {
+            self.within.push((depth, bridge.clone()));
+        }
+        let mut event = event(what);
+        if let TraceEvent::Lookup { table, rule: Some(rule) } = &mut event
+            && TableId(*table) >= TableId::OWN
+        {
+            rule.name = self.owner(rule.cookie);
+        }
+        TraceStep { depth, event }
+    }
+
+    fn owner(&mut self, cookie: u64) -> Option<String> {
+        let (_, bridge) = self.within.last()?;
+        if !self.owners.contains_key(bridge) {
+            let owners = self.switch.own_rule_owners(&bridge.parse().ok()?);
+            self.owners.insert(bridge.clone(), owners);
+        }
+        self.owners.get(bridge).map(|owners| owners.of(cookie)).filter(|owner| !owner.is_empty())
+    }
+}
+
+fn report(trace: Trace, mut namer: Namer<'_>) -> TraceReport {
     let summary = trace.summary();
     let steps = trace.steps.into_iter();
     TraceReport {
         packet: trace.packet,
         reads: trace.reads.into_iter().map(str::to_owned).collect(),
-        steps: steps.map(|step| TraceStep { depth: step.depth, event: event(step.what) }).collect(),
+        steps: steps.map(|step| namer.step(step)).collect(),
         left_out: trace.left_out,
         copies: trace.copies.into_iter().map(copy).collect(),
         controllers: trace.controllers.into_iter().map(controller).collect(),
@@ -94,6 +137,7 @@ fn event(what: What) -> TraceEvent {
             rule: rule.map(|rule| TraceRule {
                 priority: rule.priority,
                 cookie: rule.cookie,
+                name: None,
                 matches: rule.matches,
                 actions: rule.actions,
             }),

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use weft_flow::message::{FlowFlags, FlowMod};
+use weft_flow::text::FlowLine;
 use weft_flow::{Action, Match};
 
 use super::TableId;
@@ -203,6 +204,21 @@ impl Rule {
         };
         let idle = reduce(&self.idle_timeout, idle);
         reduce(&self.hard_timeout, hard) || idle
+    }
+
+    /// The rule as text has it.
+    pub fn line(&self) -> FlowLine<'_> {
+        FlowLine {
+            table: self.table.0,
+            priority: self.priority,
+            matches: &self.matches,
+            cookie: self.cookie,
+            idle_timeout: self.idle_timeout(),
+            hard_timeout: self.hard_timeout(),
+            importance: self.importance,
+            flags: self.flags,
+            actions: &self.actions,
+        }
     }
 
     /// When it goes if nothing happens any more, and why.

@@ -10,6 +10,7 @@
 mod compiled;
 pub mod cookie;
 mod plan;
+mod refused;
 mod rules;
 mod show;
 

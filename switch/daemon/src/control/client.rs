@@ -6,7 +6,7 @@ use std::time::Instant;
 use mio::net::UnixStream;
 use weft_config::control::{Code, MAX_LINE, Refusal, Response, parse_request, to_line};
 
-use super::{Handler, MAX_BACKLOG, PATIENCE, TURN};
+use super::{Answer, Handler, MAX_BACKLOG, PATIENCE, TURN, Work};
 
 /// Octets of one read.
 const CHUNK: usize = 64 * 1024;
@@ -34,14 +34,26 @@ pub(super) struct Client {
     sent: usize,
     /// Nothing more is read: the client has closed its side, or sent what can't be a line.
     ended: bool,
-    /// When an octet went in or out for the last time.
+    /// When an octet went in or out for the last time, or something was done.
     progress: Instant,
+    /// A request that isn't done yet, by its number: nothing behind it is looked at.
+    begun: Option<(u64, Work)>,
 }
 
 impl Client {
     pub(super) fn new(stream: UnixStream, now: Instant) -> Self {
         let (input, output) = (Vec::new(), Vec::new());
-        Client { stream, input, start: 0, scanned: 0, output, sent: 0, ended: false, progress: now }
+        Client {
+            stream,
+            input,
+            start: 0,
+            scanned: 0,
+            output,
+            sent: 0,
+            ended: false,
+            progress: now,
+            begun: None,
+        }
     }
 
     pub(super) fn stream(&mut self) -> &mut UnixStream {
@@ -57,6 +69,14 @@ impl Client {
     /// Answers, reads and writes for at most [`TURN`] steps.
     pub(super) fn serve(&mut self, now: Instant, handler: &mut dyn Handler) -> Next {
         for _ in 0..TURN {
+            // Before anything else: it is done to its end even if its client has gone.
+            if let Some((id, work)) = self.begun.take() {
+                self.progress = now;
+                self.take_answer(id, handler.go_on(work));
+            }
+            if self.begun.is_some() {
+                return Next::Again;
+            }
             if self.flush(now).is_err() {
                 return Next::Close;
             }
@@ -76,6 +96,13 @@ impl Client {
             }
         }
         Next::Again
+    }
+
+    fn take_answer(&mut self, id: u64, answer: Answer) {
+        match answer {
+            Answer::Done(result) => self.output.extend(to_line(&Response::new(id, result))),
+            Answer::Unfinished(work) => self.begun = Some((id, work)),
+        }
     }
 
     fn backlog(&self) -> usize {
@@ -129,10 +156,15 @@ impl Client {
             rest.iter().skip(self.scanned).position(|octet| *octet == b'\n').map(|end| end + self.scanned);
         match end {
             Some(end) if end < MAX_LINE => {
-                let response = answer(rest.get(..end).unwrap_or_default(), handler);
+                let request = rest.get(..end).unwrap_or_default();
+                let request = (!request.trim_ascii().is_empty()).then(|| parse_request(request));
                 self.start += end + 1;
                 self.scanned = 0;
-                self.output.extend(response.iter().flat_map(to_line));
+                match request {
+                    Some(Ok(request)) => self.take_answer(request.id, handler.handle(request.op)),
+                    Some(Err(response)) => self.output.extend(to_line(&response)),
+                    None => {}
+                }
                 true
             }
             None if rest.len() < MAX_LINE && !self.ended => {
@@ -161,15 +193,4 @@ impl Client {
         self.start = 0;
         self.scanned = 0;
     }
-}
-
-/// The response to a line; none to an empty one.
-fn answer(line: &[u8], handler: &mut dyn Handler) -> Option<Response> {
-    if line.trim_ascii().is_empty() {
-        return None;
-    }
-    Some(match parse_request(line) {
-        Ok(request) => Response::new(request.id, handler.handle(request.op)),
-        Err(response) => *response,
-    })
 }

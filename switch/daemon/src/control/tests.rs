@@ -14,18 +14,32 @@ use super::*;
 struct Switch {
     asked: u64,
     long: usize,
+    pieces: usize,
 }
 
 impl Handler for Switch {
-    fn handle(&mut self, op: Op) -> Result<Reply, Refusal> {
+    fn handle(&mut self, op: Op) -> Answer {
         self.asked += 1;
-        match op {
+        Answer::Done(match op {
             Op::Version => Ok(Reply::Version { version: self.asked.to_string() }),
             Op::Show => Ok(Reply::Version { version: "x".repeat(self.long) }),
+            Op::Conntrack(_) => return Answer::Unfinished(Box::default()),
             _ => Err(Refusal::new(Code::Failed, "not here")),
+        })
+    }
+
+    /// Takes [`PIECES`] turns.
+    fn go_on(&mut self, work: Work) -> Answer {
+        self.pieces += 1;
+        match self.pieces < PIECES {
+            true => Answer::Unfinished(work),
+            false => Answer::Done(Ok(Reply::Version { version: "at last".to_owned() })),
         }
     }
 }
+
+/// Turns that a long request takes.
+const PIECES: usize = 500;
 
 /// A server that runs only while a test waits for something.
 struct Bench {
@@ -41,7 +55,7 @@ impl Bench {
         let socket = ControlSocket::bind(&path, None).map_err(io::Error::other)?;
         let poll = Poll::new()?;
         let server = ControlServer::new(socket, poll.registry(), Token(100))?;
-        Ok(Bench { poll, server, switch: Switch { asked: 0, long: 1 << 20 }, path })
+        Ok(Bench { poll, server, switch: Switch { asked: 0, long: 1 << 20, pieces: 0 }, path })
     }
 
     fn connect(&self) -> io::Result<StdStream> {
@@ -112,6 +126,41 @@ fn a_request_is_answered_with_its_id() {
     client.write_all(ASK).unwrap();
     let lines = bench.read(&mut client, 1).unwrap();
     assert_eq!(lines, [r#"{"id":7,"result":{"version":{"version":"1"}}}"#]);
+}
+
+#[test]
+fn a_long_request_lets_others_pass_and_is_done_to_its_end() {
+    let mut bench = Bench::new("long").unwrap();
+    let [mut long, mut short] = [bench.connect().unwrap(), bench.connect().unwrap()];
+    // What the same client asks behind it waits for it.
+    long.write_all(b"{\"id\":1,\"op\":{\"conntrack\":{\"flush\":{}}}}\n{\"id\":2,\"op\":\"version\"}\n")
+        .unwrap();
+    while bench.switch.asked == 0 {
+        bench.turn().unwrap();
+    }
+    for _ in 0..10 {
+        let pieces = bench.switch.pieces;
+        short.write_all(ASK).unwrap();
+        assert_eq!(code(&bench.read(&mut short, 1).unwrap()[0]), "none");
+        assert!(bench.switch.pieces < pieces + 8, "{pieces}, then {}", bench.switch.pieces);
+    }
+    assert!(bench.switch.pieces < PIECES);
+    let lines = bench.read(&mut long, 2).unwrap();
+    assert_eq!(lines[0], r#"{"id":1,"result":{"version":{"version":"at last"}}}"#);
+    assert!(lines[1].starts_with(r#"{"id":2,"#));
+    // One that doesn't wait for its answer.
+    (bench.switch.pieces, bench.switch.asked) = (0, 0);
+    long.write_all(b"{\"id\":3,\"op\":{\"conntrack\":{\"flush\":{}}}}\n").unwrap();
+    while bench.switch.asked == 0 {
+        bench.turn().unwrap();
+    }
+    drop(long);
+    while bench.switch.pieces < PIECES {
+        bench.turn().unwrap();
+    }
+    while bench.server.clients() > 1 {
+        bench.turn().unwrap();
+    }
 }
 
 #[test]

@@ -106,7 +106,7 @@ impl Switch {
                 Difference::Surplus(rule) => (Some(rule), None),
                 Difference::Changed { rule, flow } => (Some(rule), wanted.get(flow)),
             };
-            let removed = rule.map(|rule| text::print_flow(super::dump::line(&rule), None, names));
+            let removed = rule.map(|rule| text::print_flow(rule.line(), None, names));
             let added = flow.map(|flow| text::print_flow(FlowLine::from(flow), None, names));
             differences.extend(removed.map(|line| format!("-{line}")));
             differences.extend(added.map(|line| format!("+{line}")));

@@ -9,7 +9,7 @@ use weft_config::control::{
 };
 use weft_core::tables::{Group, Meter, Rule, Shown, TableId};
 use weft_flow::message::{FlowCommand, GroupMod};
-use weft_flow::text::{self, FlowLine, FlowStats};
+use weft_flow::text::{self, FlowStats};
 use weft_wire::PortName;
 
 use super::{Names, SESSIONS};
@@ -92,21 +92,6 @@ impl Switch {
     }
 }
 
-/// A rule as it is written.
-pub(super) fn line(rule: &Rule) -> FlowLine<'_> {
-    FlowLine {
-        table: rule.table.0,
-        priority: rule.priority,
-        matches: &rule.matches,
-        cookie: rule.cookie,
-        idle_timeout: rule.idle_timeout(),
-        hard_timeout: rule.hard_timeout(),
-        importance: rule.importance,
-        flags: rule.flags,
-        actions: &rule.actions,
-    }
-}
-
 fn status(rule: &Rule, dump: &Dump, now: Duration) -> RuleStatus {
     let counted = rule.stats();
     let since = |then: Duration| now.saturating_sub(then);
@@ -119,7 +104,7 @@ fn status(rule: &Rule, dump: &Dump, now: Duration) -> RuleStatus {
         idle_age: Some(since(counted.used).as_secs()),
         hard_age: Some(since(rule.last_modified()).as_secs()),
     };
-    let line = line(rule);
+    let line = rule.line();
     RuleStatus {
         table: rule.table.0,
         priority: rule.priority,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use weft_config::control::{WhyDrop, WhyFound, WhyRule, WhySample};
+use weft_config::control::{WhyDrop, WhyFound, WhyGuard, WhyRule, WhySample};
 use weft_core::key::{Ingress, PortId};
 use weft_core::parse;
 use weft_core::snapshot::BridgeId;
@@ -120,12 +120,14 @@ impl Switch {
     /// The row as it is told.
     pub(super) fn drop_of(&self, row: &Row, (called, traced): (&Called<'_>, bool)) -> WhyDrop {
         let second = self.second();
-        let hint = if traced { self.traced_hint(row) } else { None };
+        let (hint, guard) = if traced { self.traced(row) } else { None }.unzip();
+        let guard = guard.flatten();
         WhyDrop {
             port: called.port(row.port),
             stage: stage::of(row.reason).to_owned(),
             reason: row.reason.name().to_owned(),
             rule: row.looked.map(|looked| self.rule_of(row, looked, called)),
+            guard,
             leaves: row.leaves,
             flow: row
                 .flow
@@ -170,8 +172,8 @@ impl Switch {
         cached_match(called.ports.get(&port).copied(), flow, &names)
     }
 
-    /// What a trace of the same packet says, if it comes to the same end.
-    fn traced_hint(&self, row: &Row) -> Option<String> {
+    /// What a trace of the same packet says, and whose groups it was held against, if it comes to the same end.
+    fn traced(&self, row: &Row) -> Option<(String, Option<WhyGuard>)> {
         let key = match (&row.flow, &row.sample) {
             (Some((key, _)), _) => *key,
             (None, Some(sample)) => {
@@ -188,7 +190,9 @@ impl Switch {
             second: self.second(),
             now: self.start.elapsed(),
         });
-        let dropped = traced.ok()?.dropped.filter(|dropped| dropped.reason == row.reason)?;
-        Some(dropped.hint)
+        let mut trace = traced.ok()?;
+        let guard = self.name_groups(&mut trace);
+        let dropped = trace.dropped.filter(|dropped| dropped.reason == row.reason)?;
+        Some((dropped.hint, guard))
     }
 }

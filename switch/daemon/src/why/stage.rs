@@ -13,7 +13,30 @@ pub(super) fn of(reason: DropReason) -> &'static str {
             "receive"
         }
         Is::TunnelUnknown | Is::TunnelKeyUnknown | Is::TunnelMalformed | Is::TunnelFragment => "tunnel in",
-        Is::VniUnmapped | Is::TunnelTooBig | Is::TunnelNoRoute | Is::NeighbourUnresolved => "tunnel out",
+        Is::VniUnmapped
+        | Is::TunnelTooBig
+        | Is::TunnelNoRoute
+        | Is::TunnelNoRemote
+        | Is::TunnelRemotesFull
+        | Is::NeighbourUnresolved => "tunnel out",
+        Is::SpoofedMac
+        | Is::SpoofedIp
+        | Is::SpoofedArp
+        | Is::SpoofedNd
+        | Is::RogueRa
+        | Is::RogueDhcp
+        | Is::RogueDhcpv6 => "port security",
+        Is::AclEgress | Is::AclIngress | Is::AclInvalid => "security groups",
+        Is::NatExhausted
+        | Is::ConnectionClash
+        | Is::ConnectionGone
+        | Is::HelperNoRoom
+        | Is::FragmentOverlap
+        | Is::FragmentTooSmall
+        | Is::FragmentMalformed
+        | Is::FragmentLimit
+        | Is::FragmentTooMany
+        | Is::FragmentExpired => "connection tracking",
         Is::TxTooBig
         | Is::TxRingFull
         | Is::TxError
