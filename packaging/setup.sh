@@ -37,6 +37,7 @@ busybox-static: the guest's userland
 python3-minimal: sends raw frames, and records what devices receive
 socat: TCP between namespaces
 util-linux: setpriv, unshare
+iptables: iptables-legacy, by which the kernel's connection tracking is asked
 gzip: the guest's initramfs
 curl: fetches pages, and files by FTP and TFTP
 vsftpd: the FTP server

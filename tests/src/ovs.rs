@@ -112,6 +112,27 @@ impl StockOvs {
     }
 }
 
+/// Datapath actions, as `ofproto/trace` says them, by commas; those within `clone()` as well, between `clone(` and `)`.
+pub fn action_words(actions: &str) -> Vec<String> {
+    let (mut words, mut depth) = (vec![String::new()], 0);
+    for letter in actions.chars() {
+        let Some(word) = words.last_mut() else { break };
+        match letter {
+            '(' if word == "clone" => {
+                word.push('(');
+                words.push(String::new());
+            }
+            ')' if depth == 0 => words.push(")".to_owned()),
+            ',' if depth == 0 => words.push(String::new()),
+            letter => {
+                depth += i32::from(letter == '(') - i32::from(letter == ')');
+                word.push(letter);
+            }
+        }
+    }
+    words
+}
+
 fn folders(dir: &Path) -> [(&'static str, &Path); 4] {
     [("OVS_RUNDIR", dir), ("OVS_LOGDIR", dir), ("OVS_DBDIR", dir), ("OVS_SYSCONFDIR", dir)]
 }

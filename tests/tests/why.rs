@@ -13,6 +13,7 @@ scenarios! {
     what_left_by_a_tunnel_is_said_to_have_left needs NEEDS;
     what_is_too_big_for_a_device_shows_up_at_its_port needs NEEDS;
     connections_are_listed_limited_and_flushed needs NEEDS;
+    segments_outside_of_windows_pass_if_the_configuration_says_so needs NEEDS;
     who_is_refused_by_groups_is_told_their_names needs NEEDS;
 }
 
@@ -312,6 +313,57 @@ fn connections_are_listed_limited_and_flushed(lab: &Lab, workers: u32) -> Result
     let count = node.weft.sh("conntrack count")?;
     assert!(count.contains("refused_zone"), "{count}");
     settings_last(&mut node)
+}
+
+/// A TCP segment of 20 octets from 10.0.0.`from` to 10.0.0.`to`, whom no VM has; with SYN, of none.
+fn segment([from, to]: [u8; 2], seq: u32, ack: u32, flags: u8) -> Vec<u8> {
+    let mut frame = vec![2, 0, 0, 0, 1, to, 2, 0, 0, 0, 1, from, 8, 0];
+    let octets = if flags & 2 != 0 { 0 } else { 20 };
+    frame.extend([0x45, 0, 0, 40 + octets, 0, 0, 0, 0, 64, 6, 0, 0, 10, 0, 0, from, 10, 0, 0, to]);
+    frame.extend([0x30 + from, from, 0x30 + to, to]);
+    frame.extend([seq.to_be_bytes(), ack.to_be_bytes()].concat());
+    frame.extend([0x50, flags, 0x10, 0, 0, 0, 0, 0]);
+    frame.resize(54 + usize::from(octets), 0);
+    frame
+}
+
+fn segments_outside_of_windows_pass_if_the_configuration_says_so(lab: &Lab, workers: u32) -> Result {
+    const SYN: u8 = 2;
+    const ACK: u8 = 0x10;
+    let node = Node::alone(lab, "node", workers)?;
+    let one = node.numbered_vm(lab, "one", "", 1)?;
+    let two = node.numbered_vm(lab, "two", "", 2)?;
+    for rule in [
+        "table=0,priority=10,tcp,ct_state=-trk actions=ct(zone=5,table=1)",
+        "table=1,priority=20,tcp,ct_state=+inv actions=drop",
+        "table=1,priority=10,tcp,ct_state=+new actions=ct(zone=5,commit),normal",
+        "table=1,priority=5,tcp actions=normal",
+    ] {
+        node.weft.ctl(&["flow", "add", "br0", rule])?;
+    }
+    let sends = |from: &Host, name: &str, to: &str, frame: &[u8]| -> Result {
+        let before = node.weft.counter(to, "tx_packets")?;
+        from.ns().send_frame(name, frame)?;
+        wait_for("a segment that passes", SHORT, || Ok(node.weft.counter(to, "tx_packets")? > before))
+    };
+    sends(&one, "one", "two", &segment([101, 102], 100, 0, SYN))?;
+    sends(&two, "two", "one", &segment([102, 101], 500, 101, SYN | ACK))?;
+    sends(&one, "one", "two", &segment([101, 102], 101, 501, ACK))?;
+    let (stray, dropped) =
+        (segment([101, 102], 0x4000_0000, 501, ACK), || node.weft.drops("one", "rule_drop"));
+    let before = dropped()?;
+    one.ns().send_frame("one", &stray)?;
+    wait_for("a segment that doesn't", SHORT, || Ok(dropped()? == before + 1))?;
+    let file = lab.path("liberal.toml");
+    let toml = node.weft.sh("config show")?;
+    std::fs::write(&file, format!("{toml}\n[conntrack]\ntcp_be_liberal = true\n"))?;
+    let differs = node.weft.sh(&format!("config apply {}", file.display()))?;
+    assert!(differs.contains("~ conntrack: tcp_be_liberal false -> true"), "{differs}");
+    sends(&one, "one", "two", &stray)?;
+    assert_eq!(dropped()?, before + 1);
+    std::fs::write(&file, toml)?;
+    node.weft.sh(&format!("config apply {}", file.display()))?;
+    Ok(())
 }
 
 /// Limits and timeouts are configuration: they last.

@@ -326,7 +326,9 @@ fn greet(source: &mut Peer, destination: &mut Peer, segment: &Segment, span: &mu
             span.window = unscaled(span.window, span.shift.0);
         } else {
             // Scaling is off unless both ends ask for it (RFC 7323 section 2.2): the other's window counts as it is.
-            destination.window = (u32::from(destination.window) << (destination.scale & SCALE)) as u16;
+            let window = u32::from(destination.window) << (destination.scale & SCALE);
+            // It was rounded up. (Open vSwitch 3.1 lets 65,536 become 0.)
+            destination.window = window.try_into().unwrap_or(u16::MAX);
             destination.scale = 0;
         }
     }

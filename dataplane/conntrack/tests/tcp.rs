@@ -249,6 +249,18 @@ fn window_scales_count_only_if_both_ends_have_sent_one() {
 }
 
 #[test]
+fn an_answer_that_comes_twice_is_valid_however_large_the_window_that_is_not_scaled() {
+    for window in [1, 512, 65_408, 65_409, u16::MAX] {
+        let middle = Middle::new();
+        let opening = Segment { scale: Some(7), window, ..segment(&OPENING[0]) };
+        assert_eq!(middle.see(false, opening), NEW);
+        for _ in 0..2 {
+            assert_eq!(middle.see(true, segment(&OPENING[1])), RPL, "{window}");
+        }
+    }
+}
+
+#[test]
 fn each_set_of_flags_may_begin_a_connection_or_not() {
     for flags in 0..64u8 {
         let has = |flag| flags & flag != 0;

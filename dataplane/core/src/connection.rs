@@ -21,11 +21,13 @@ pub fn facts(fields: &Fields, packet: Option<&Packet>) -> Option<Facts> {
     Some(Facts { tuple, tcp, inner, valid: true })
 }
 
-/// The same of a fragment, whose whole packet is this; its addresses are what they are by now.
-pub fn facts_of_fragment(fields: &Fields, whole: &Facts) -> Option<Facts> {
+/// The same of a fragment, whose whole packet is this; its addresses are what they are by now, and its ports what translations
+/// have made of them, if any has.
+pub fn facts_of_fragment(fields: &Fields, whole: &Facts, ports: Option<(u16, u16)>) -> Option<Facts> {
     let found = fields.0.first_chunk().and_then(addresses);
     let (family, src, dst) = found.filter(|&(family, ..)| family == whole.tuple.family)?;
-    let tuple = facts::named(Tuple { src, dst, family, ..whole.tuple });
+    let (src_port, dst_port) = ports.unwrap_or((whole.tuple.src_port, whole.tuple.dst_port));
+    let tuple = facts::named(Tuple { src, dst, src_port, dst_port, family, ..whole.tuple });
     let inner = whole.inner.map(facts::named);
     (tuple.is_trackable() || is_error(&tuple)).then_some(Facts { tuple, inner, valid: true, ..*whole })
 }

@@ -178,16 +178,7 @@ fn a_trace_of_a_packet_to_its_own_sender_goes_where_the_packet_goes() {
     use weft_core::key::Ingress;
     let rig = switch(&[], [&["actions=NORMAL"], &[]]);
     let key = weft_core::parse::full(&frame(mac(1), mac(1)), Ingress::port(PortId(0))).unwrap();
-    let snapshot = rig.datapath.shared().published.load();
-    let trace = weft_core::trace::run(weft_core::trace::Query {
-        snapshot: &snapshot,
-        key: &key,
-        octets: None,
-        connections: rig.datapath.connections(),
-        second: 100,
-        now: rig.now,
-    })
-    .unwrap();
+    let trace = rig.trace(&key, None);
     assert_eq!(trace.dropped.unwrap().reason, weft_wire::DropReason::SamePort);
 }
 

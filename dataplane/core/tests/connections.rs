@@ -7,32 +7,16 @@ mod rig;
 use std::time::Duration;
 
 use rig::frames::{Ip, ip_frame, mac};
-use rig::{CONNECTIONS, Rig, access};
+use rig::{CONNECTIONS, Rig};
 use weft_conntrack::{Filter, Masked, ZoneLimit};
 use weft_core::key::{Ingress, PortId};
 use weft_core::parse;
 use weft_core::tables::Change;
-use weft_core::trace::{self, Query, What};
+use weft_core::trace::What;
 use weft_flow::message::FlowCommand;
 use weft_flow::text::{NoNames, parse_flow};
 use weft_wire::checksum::checksum;
 use weft_wire::{DropReason, OfPort};
-
-/// A bridge with these rules; station 1 is behind port 0, station 2 behind port 1 (`in_port` 1 and 2).
-fn switch(rules: &[&str]) -> Rig {
-    let mut rig = Rig::with_bridge(1);
-    rig.add_device(0, access(0));
-    rig.add_device(1, access(0));
-    rig.publish();
-    set_rules(&mut rig, rules);
-    rig
-}
-
-fn set_rules(rig: &mut Rig, rules: &[&str]) {
-    let rules: Vec<_> =
-        rules.iter().map(|rule| parse_flow(rule, FlowCommand::Add, &NoNames).unwrap()).collect();
-    rig.replace_rules(0, &rules);
-}
 
 /// From inside (port 0) all is allowed, from outside what belongs to a connection.
 const FIREWALL: [&str; 6] = [
@@ -88,7 +72,7 @@ fn walks(rig: &mut Rig, out: bool, frame: Vec<u8>) -> (bool, u64) {
 
 #[test]
 fn an_answer_passes_and_a_stranger_does_not() {
-    let mut rig = switch(&FIREWALL);
+    let mut rig = Rig::two_stations(&FIREWALL);
     assert!(!passes(&mut rig, false, udp(false)));
     assert!(passes(&mut rig, true, udp(true)));
     assert!(passes(&mut rig, false, udp(false)));
@@ -99,7 +83,7 @@ fn an_answer_passes_and_a_stranger_does_not() {
 
 #[test]
 fn established_traffic_and_refused_traffic_take_no_walk() {
-    let mut rig = switch(&FIREWALL);
+    let mut rig = Rig::two_stations(&FIREWALL);
     assert_eq!(walks(&mut rig, false, udp(false)), (false, 1));
     assert_eq!(walks(&mut rig, false, udp(false)), (false, 0), "the drop is cached");
     assert_eq!(walks(&mut rig, true, udp(true)), (true, 1));
@@ -113,7 +97,7 @@ fn established_traffic_and_refused_traffic_take_no_walk() {
 
 #[test]
 fn connections_that_take_one_path_share_a_program() {
-    let mut rig = switch(&FIREWALL);
+    let mut rig = Rig::two_stations(&FIREWALL);
     for port in 0..100 {
         let ip = Ip { ports: (5000 + port, 53), ..Ip::default() };
         for out in [true, false, true] {
@@ -182,7 +166,7 @@ fn connections_of_a_full_zone_are_refused_to_first_packets_of_every_kind() {
 
 #[test]
 fn tcp_is_followed_by_its_numbers_and_a_segment_out_of_its_window_is_invalid() {
-    let mut rig = switch(&FIREWALL);
+    let mut rig = Rig::two_stations(&FIREWALL);
     assert!(passes(&mut rig, true, tcp(true, SYN, (100, 0), 0)));
     assert!(passes(&mut rig, false, tcp(false, SYN | ACK, (500, 101), 0)));
     assert!(passes(&mut rig, true, tcp(true, ACK, (101, 501), 0)));
@@ -197,7 +181,7 @@ fn tcp_is_followed_by_its_numbers_and_a_segment_out_of_its_window_is_invalid() {
 
 #[test]
 fn a_connection_that_expires_or_is_flushed_is_gone_for_the_next_packet() {
-    let mut rig = switch(&FIREWALL);
+    let mut rig = Rig::two_stations(&FIREWALL);
     for out in [true, false, true, false] {
         assert!(passes(&mut rig, out, udp(out)));
     }
@@ -215,7 +199,7 @@ fn a_connection_that_expires_or_is_flushed_is_gone_for_the_next_packet() {
 
 #[test]
 fn marks_and_labels_are_set_seen_and_end_what_was_cached_by_others() {
-    let mut rig = switch(&[
+    let mut rig = Rig::two_stations(&[
         "table=0,priority=40000,ip,nw_tos=32,actions=ct(table=2,zone=1)",
         "table=0,ip,actions=ct(table=1,zone=1)",
         "table=1,priority=9,ct_mark=1/1,actions=drop",
@@ -241,7 +225,7 @@ fn marks_and_labels_are_set_seen_and_end_what_was_cached_by_others() {
 
 #[test]
 fn a_tracked_copy_has_registers_and_action_set_and_behind_the_action_is_no_connection() {
-    let mut rig = switch(&[
+    let mut rig = Rig::two_stations(&[
         "table=0,ip,actions=load:7->NXM_NX_REG0[],set_field:9->metadata,ct(table=1,zone=1),goto_table:2",
         "table=1,ct_state=+trk,reg0=7,metadata=9,actions=load:1->NXM_NX_REG0[],output:2",
         "table=2,ct_state=-trk,ct_zone=0,reg0=7,actions=mod_nw_tos:32,output:2",
@@ -253,7 +237,7 @@ fn a_tracked_copy_has_registers_and_action_set_and_behind_the_action_is_no_conne
 
 #[test]
 fn a_zone_can_be_a_field_and_ct_clear_forgets() {
-    let mut rig = switch(&[
+    let mut rig = Rig::two_stations(&[
         "table=0,ip,actions=load:77->NXM_NX_REG3[0..15],ct(commit,table=1,zone=NXM_NX_REG3[0..15])",
         "table=1,ct_zone=77,actions=ct_clear,resubmit(,2)",
         "table=2,ct_state=-trk,ct_zone=0,actions=output:2",
@@ -264,7 +248,7 @@ fn a_zone_can_be_a_field_and_ct_clear_forgets() {
 
 #[test]
 fn resubmit_ct_looks_up_by_the_original_direction_and_only_looks_up() {
-    let mut rig = switch(&[
+    let mut rig = Rig::two_stations(&[
         "table=0,ip,actions=ct(commit,table=1,zone=1)",
         "table=1,ip,ct_state=+trk+new,actions=resubmit(,2,ct)",
         "table=1,ip,ct_state=+trk+est,actions=resubmit(,2,ct)",
@@ -313,7 +297,7 @@ fn udp_sum(frame: &[u8]) -> u16 {
 
 #[test]
 fn a_translated_connection_leaves_as_another_and_its_answer_comes_back() {
-    let mut rig = switch(&SNAT);
+    let mut rig = Rig::two_stations(&SNAT);
     for _ in 0..3 {
         let sent = rig.exchange(0, summed(udp(true)));
         assert_eq!(sent.len(), 1, "{:?}", rig.drops(0));
@@ -334,7 +318,7 @@ fn a_translated_connection_leaves_as_another_and_its_answer_comes_back() {
 
 #[test]
 fn a_range_that_is_used_up_is_a_counted_drop() {
-    let mut rig = switch(&SNAT);
+    let mut rig = Rig::two_stations(&SNAT);
     for (port, passed) in [(1000, true), (1001, true), (1002, false)] {
         let ip = Ip { ports: (port, 2000), ..Ip::default() };
         assert_eq!(passes(&mut rig, true, packet(true, ip, 20)), passed);
@@ -345,7 +329,7 @@ fn a_range_that_is_used_up_is_a_counted_drop() {
 
 #[test]
 fn what_can_not_be_made_passes_as_new_and_is_counted() {
-    let mut rig = switch(&FIREWALL);
+    let mut rig = Rig::two_stations(&FIREWALL);
     rig.datapath.connections().set_zone_limit(5, ZoneLimit::AtMost(1));
     assert!(passes(&mut rig, true, udp(true)));
     let other = Ip { ports: (7, 7), ..Ip::default() };
@@ -362,7 +346,7 @@ fn what_can_not_be_made_passes_as_new_and_is_counted() {
 
 #[test]
 fn pings_are_told_apart_by_their_identifier_and_an_error_is_related() {
-    let mut rig = switch(&[
+    let mut rig = Rig::two_stations(&[
         "table=0,ip,actions=ct(table=1,zone=5)",
         "table=1,priority=9,in_port=1,ct_state=+new+trk,ip,actions=ct(commit,zone=5),output:2",
         "table=1,priority=8,in_port=2,ct_state=+est+trk,actions=output:1",
@@ -393,7 +377,7 @@ fn pings_are_told_apart_by_their_identifier_and_an_error_is_related() {
 
 #[test]
 fn port_0_is_invalid() {
-    let mut rig = switch(&[
+    let mut rig = Rig::two_stations(&[
         "table=0,ip,actions=ct(table=1)",
         "table=1,priority=9,ct_state=+inv+trk-new-est,actions=output:2",
         "table=1,priority=0,actions=drop",
@@ -407,19 +391,10 @@ fn port_0_is_invalid() {
 
 #[test]
 fn a_trace_says_what_ct_would_say_and_changes_nothing() {
-    let mut rig = switch(&FIREWALL);
+    let mut rig = Rig::two_stations(&FIREWALL);
     let said = |rig: &Rig, frame: &[u8]| {
-        let snapshot = rig.datapath.shared().published.load();
         let key = parse::full(frame, Ingress::port(PortId(0))).unwrap();
-        let query = Query {
-            snapshot: &snapshot,
-            connections: rig.datapath.connections(),
-            key: &key,
-            octets: None,
-            second: 101,
-            now: rig.now,
-        };
-        let trace = trace::run(query).unwrap();
+        let trace = rig.trace(&key, None);
         assert_eq!(trace.copies[0].ofport, OfPort(2));
         let connections = trace.steps.into_iter().filter_map(|step| match step.what {
             What::Tracked(connection) => Some(connection.to_string()),

@@ -4,10 +4,8 @@
 
 mod rig;
 
+use rig::Rig;
 use rig::frames::{Ip, ip_frame, mac};
-use rig::{Rig, access};
-use weft_flow::message::FlowCommand;
-use weft_flow::text::{NoNames, parse_flow};
 use weft_wire::checksum::checksum;
 
 type Address = [u8; 4];
@@ -30,10 +28,6 @@ const CASES: [Case; 3] = [
 
 /// The client is behind port 0 (`in_port=1`), and may open control connections; else there is what is established or related.
 fn switch(case: Case) -> Rig {
-    let mut rig = Rig::with_bridge(1);
-    rig.add_device(0, access(0));
-    rig.add_device(1, access(0));
-    rig.publish();
     let allow = |what: &str, helper: &str| {
         format!(
             "table=1,priority=8,in_port=1,ct_state=+new-rel,{what},actions=ct(commit,zone=1,alg={helper}{},table=2)",
@@ -51,10 +45,7 @@ fn switch(case: Case) -> Rig {
         "table=2,in_port=1,actions=output:2",
         "table=2,in_port=2,actions=output:1",
     ];
-    let rules: Vec<_> =
-        rules.iter().map(|rule| parse_flow(rule, FlowCommand::Add, &NoNames).unwrap()).collect();
-    rig.replace_rules(0, &rules);
-    rig
+    Rig::two_stations(&rules)
 }
 
 /// A packet with right checksums; TCP if there are numbers.
@@ -237,5 +228,40 @@ fn tftp_answers_come_from_any_port_of_the_server() {
         }
         let stranger = packet((SERVER, 7778), answer.1, None, b"\0\x03\0\x01data");
         assert!(through(&mut rig, false, stranger).is_none(), "the expectation is used up");
+    }
+}
+
+#[test]
+fn an_announcement_in_pieces_or_of_no_port_opens_nothing() {
+    for case in CASES {
+        for line in [
+            ["PORT 10,0,0,", "1,4,1\r\n"],
+            ["POR", "T 10,0,0,1,4,1\r\n"],
+            ["NOOP PORT 10,0,0,1,4,1\r\n", "PORT 10,0,0,1,4"],
+        ] {
+            let mut rig = switch(case);
+            let mut talk = Talk::begin(&mut rig, case);
+            for piece in line {
+                talk.say(&mut rig, (0, 0x18), [piece, piece]).unwrap();
+            }
+            assert_eq!(rig.datapath.connections().statistics().expectations, 0, "{line:?}");
+            let data = packet((SERVER, 20), (case.client, 1025), Some((2, 5, 0)), b"");
+            assert!(through(&mut rig, false, data).is_none());
+        }
+        for line in ["PORT 10,0,0,1,0,0\r\n", "PORT 10,0,0,1,256,1\r\n", "EPRT |2|::1|1025|\r\n"] {
+            let mut rig = switch(case);
+            let mut talk = Talk::begin(&mut rig, case);
+            assert!(talk.say(&mut rig, (0, 0x18), [line, line]).is_none(), "{line}");
+            assert_eq!(rig.datapath.connections().statistics().expectations, 0, "{line}");
+        }
+    }
+}
+
+#[test]
+fn what_is_no_request_makes_no_answer_expected() {
+    for text in [&b"\0\x03boot\0octet\0"[..], b"\0\x01boot", b"\0\x01", b""] {
+        let mut rig = switch(CASES[0]);
+        through(&mut rig, true, packet((CLIENT, 5000), (SERVER, 69), None, text)).unwrap();
+        assert_eq!(rig.datapath.connections().statistics().expectations, 0, "{text:?}");
     }
 }

@@ -4,24 +4,10 @@
 
 mod rig;
 
+use rig::Rig;
 use rig::frames::{Ip, ip_frame, mac};
-use rig::{Rig, access};
-use weft_flow::message::FlowCommand;
-use weft_flow::text::{NoNames, parse_flow};
 use weft_wire::DropReason;
 use weft_wire::checksum::checksum;
-
-/// A bridge with these rules; port 0 is inside (`in_port=1`), port 1 outside.
-fn switch(rules: &[&str]) -> Rig {
-    let mut rig = Rig::with_bridge(1);
-    rig.add_device(0, access(0));
-    rig.add_device(1, access(0));
-    rig.publish();
-    let rules: Vec<_> =
-        rules.iter().map(|rule| parse_flow(rule, FlowCommand::Add, &NoNames).unwrap()).collect();
-    rig.replace_rules(0, &rules);
-    rig
-}
 
 /// From inside all is allowed, from outside what belongs to a connection. No rule in front of `ct` sees ports.
 const FIREWALL: [&str; 5] = [
@@ -106,7 +92,7 @@ const UDP: Ip =
 #[test]
 fn fragments_pass_a_stateful_policy_in_both_directions_once_all_are_there() {
     for ip in [UDP, Ip { protocol: 1, ports: (0, 0), ..UDP }] {
-        let mut rig = switch(&FIREWALL);
+        let mut rig = Rig::two_stations(&FIREWALL);
         let stranger = cut(&whole(false, ip, 4000), 1480, 9);
         let (sent, _) = send(&mut rig, 1, &stranger, &[0, 1, 2]);
         assert!(sent.is_empty(), "no connection yet");
@@ -129,7 +115,7 @@ fn fragments_pass_a_stateful_policy_in_both_directions_once_all_are_there() {
 
 #[test]
 fn fragments_and_whole_packets_are_of_one_connection() {
-    let mut rig = switch(&FIREWALL);
+    let mut rig = Rig::two_stations(&FIREWALL);
     assert_eq!(rig.reaches(0, whole(true, UDP, 20)), [1]);
     let fragments = cut(&whole(false, UDP, 4000), 1480, 1);
     assert_eq!(send(&mut rig, 1, &fragments, &[0, 1, 2]).0.len(), 3);
@@ -139,7 +125,7 @@ fn fragments_and_whole_packets_are_of_one_connection() {
 
 #[test]
 fn translated_fragments_are_a_right_packet_and_its_answer_comes_back() {
-    let mut rig = switch(&[
+    let mut rig = Rig::two_stations(&[
         "table=0,priority=2,in_port=1,ip,actions=ct(commit,table=1,zone=1,nat(src=192.0.2.1:4000))",
         "table=0,priority=1,in_port=2,ip,actions=ct(table=1,zone=1,nat)",
         "table=1,priority=9,in_port=1,ct_state=+snat,ip,nw_src=192.0.2.1,actions=output:2",
@@ -165,7 +151,8 @@ fn translated_fragments_are_a_right_packet_and_its_answer_comes_back() {
 
 #[test]
 fn what_leaves_in_front_of_ct_leaves_once() {
-    let mut rig = switch(&["table=0,ip,actions=output:2,ct(table=1,zone=5)", "table=1,actions=output:2"]);
+    let mut rig =
+        Rig::two_stations(&["table=0,ip,actions=output:2,ct(table=1,zone=5)", "table=1,actions=output:2"]);
     let fragments = cut(&whole(true, UDP, 2000), 1480, 1);
     assert!(rig.exchange(0, fragments[0].clone()).is_empty());
     assert_eq!(rig.exchange(0, fragments[1].clone()).len(), 4);
@@ -173,7 +160,7 @@ fn what_leaves_in_front_of_ct_leaves_once() {
 
 #[test]
 fn fragments_that_lack_others_or_contradict_them_are_counted_drops() {
-    let mut rig = switch(&FIREWALL);
+    let mut rig = Rig::two_stations(&FIREWALL);
     let fragments = cut(&whole(true, UDP, 4000), 1480, 1);
     rig.send(0, fragments[0].clone());
     rig.send(0, fragments[0].clone());
@@ -189,7 +176,7 @@ fn fragments_that_lack_others_or_contradict_them_are_counted_drops() {
 
 #[test]
 fn a_rule_in_front_of_ct_drops_fragments_as_ever() {
-    let mut rig = switch(&[
+    let mut rig = Rig::two_stations(&[
         "table=0,priority=9,ip,nw_src=10.0.0.9,actions=drop",
         "table=0,priority=1,ip,actions=ct(table=1,zone=5)",
         "table=1,actions=output:2",
@@ -197,4 +184,154 @@ fn a_rule_in_front_of_ct_drops_fragments_as_ever() {
     let fragments = cut(&whole(true, Ip { source: [10, 0, 0, 9], ..UDP }, 4000), 1480, 1);
     assert!(send(&mut rig, 0, &fragments, &[0, 1, 2]).0.is_empty());
     assert_eq!((rig.drops(0), rig.held()), (vec![(DropReason::RuleDrop, 3)], 0));
+}
+
+/// Fragments of an IPv6 packet that carries `message` (its checksum is filled in), at most 1,232 octets of it each.
+fn six(out: bool, protocol: u8, message: &[u8], id: u8) -> Vec<Vec<u8>> {
+    let [one, two] = [1, 2].map(|last| [&[0xfd; 1][..], &[0; 14], &[last]].concat());
+    let (from, to) = if out { (&one, &two) } else { (&two, &one) };
+    let mut message = message.to_vec();
+    let place = if protocol == 6 { 16 } else { 6 };
+    message[place..place + 2].fill(0);
+    let len = (message.len() as u32).to_be_bytes();
+    let sum = checksum(&[from, to, &len[..], &[0, 0, 0, protocol], &message].concat());
+    message[place..place + 2].copy_from_slice(&sum.to_be_bytes());
+    let (source, destination) = if out { (mac(1), mac(2)) } else { (mac(2), mac(1)) };
+    let last = message.len().div_ceil(1232) - 1;
+    let fragment = |(number, piece): (usize, &[u8])| {
+        let mut frame = [&destination.0[..], &source.0, &[0x86, 0xdd, 0x60, 0, 0, 0]].concat();
+        frame.extend((8 + piece.len() as u16).to_be_bytes());
+        frame.extend([44, 64]);
+        frame.extend(from.iter().chain(to));
+        let offset = (number * 1232) as u16 | u16::from(number != last);
+        frame.extend([protocol, 0]);
+        frame.extend(offset.to_be_bytes());
+        frame.extend([0, 0, 0, id]);
+        frame.extend(piece);
+        frame
+    };
+    message.chunks(1232).enumerate().map(fragment).collect()
+}
+
+/// A UDP datagram, or a TCP segment with these flags and numbers, of station 1 or of station 2.
+fn message(out: bool, tcp: Option<(u8, u32, u32)>, payload: usize) -> Vec<u8> {
+    let [from, to] = if out { [1000_u16, 2000] } else { [2000, 1000] };
+    let mut message = [from.to_be_bytes(), to.to_be_bytes()].concat();
+    match tcp {
+        None => message.extend([(8 + payload as u16).to_be_bytes(), [0; 2]].concat()),
+        Some((flags, seq, ack)) => {
+            message.extend([seq.to_be_bytes(), ack.to_be_bytes()].concat());
+            message.extend([0x50, flags, 0x20, 0, 0, 0, 0, 0]);
+        }
+    }
+    message.extend((0..payload).map(|octet| octet as u8));
+    message
+}
+
+/// The policy for IPv6.
+const FIREWALL6: [&str; 5] = [
+    "table=0,ipv6,actions=ct(table=1,zone=5)",
+    "table=1,priority=8,in_port=1,ct_state=+new+trk,ipv6,actions=ct(commit,zone=5),output:2",
+    "table=1,priority=7,in_port=1,ct_state=+est+trk,actions=output:2",
+    "table=1,priority=6,in_port=2,ct_state=+est+trk,actions=output:1",
+    "table=1,priority=0,actions=drop",
+];
+
+#[test]
+fn fragments_over_ipv6_pass_as_their_packet_does() {
+    let mut rig = Rig::two_stations(&FIREWALL6);
+    let stranger = six(false, 17, &message(false, None, 3000), 1);
+    assert!(send(&mut rig, 1, &stranger, &[0, 1, 2]).0.is_empty());
+    assert_eq!(rig.drops(1), [(DropReason::RuleDrop, 3)]);
+    for (id, order) in [(2, [0, 1, 2]), (3, [2, 1, 0])] {
+        for out in [true, false] {
+            let fragments = six(out, 17, &message(out, None, 3000), id);
+            let (sent, held) = send(&mut rig, u16::from(!out), &fragments, &order);
+            let expected: Vec<_> = order.iter().map(|&at| (u16::from(out), fragments[at].clone())).collect();
+            assert_eq!((sent, held), (expected, 2), "{:?}", rig.drops(u16::from(!out)));
+        }
+    }
+    assert_eq!(rig.datapath.connections().zones(), [(5, 1)]);
+}
+
+#[test]
+fn a_tcp_segment_in_fragments_is_held_against_its_window() {
+    const ACK: u8 = 0x10;
+    let mut rig = Rig::two_stations(&FIREWALL6);
+    for (out, flags, seq, ack) in [(true, 2, 99, 0), (false, 2 | ACK, 499, 100), (true, ACK, 100, 500)] {
+        let whole = six(out, 6, &message(out, Some((flags, seq, ack)), 0), 1);
+        assert_eq!(rig.exchange(u16::from(!out), unfragmented(&whole[0])).len(), 1);
+    }
+    let data = |seq, id| six(true, 6, &message(true, Some((ACK, seq, 500)), 3000), id);
+    assert_eq!(send(&mut rig, 0, &data(100, 2), &[1, 2, 0]).0.len(), 3, "{:?}", rig.drops(0));
+    // What comes next is behind the 3,000 octets.
+    let answer = six(false, 6, &message(false, Some((ACK, 500, 3100)), 0), 3);
+    assert_eq!(rig.reaches(1, unfragmented(&answer[0])), [0]);
+    assert!(send(&mut rig, 0, &data(100 + (1 << 30), 4), &[0, 1, 2]).0.is_empty(), "out of its window");
+    assert_eq!(rig.drops(0), [(DropReason::RuleDrop, 3)]);
+}
+
+/// The packet of a frame that has one fragment, without its fragment header.
+fn unfragmented(frame: &[u8]) -> Vec<u8> {
+    let mut whole = [&frame[..54], &frame[62..]].concat();
+    whole[20] = frame[54];
+    let len = (whole.len() - 54) as u16;
+    whole[18..20].copy_from_slice(&len.to_be_bytes());
+    whole
+}
+
+#[test]
+fn fragments_that_a_tunnel_carries_wait_for_each_other_and_not_for_those_of_another_tunnel() {
+    use weft_core::snapshot::TunnelKeys;
+    use weft_wire::TunnelKind;
+    let mut rig = Rig::with_bridge(1);
+    rig.add_uplink();
+    rig.add_device(1, rig::access(0));
+    let spec = |number| rig::tunnel(TunnelKind::Vxlan, number, TunnelKeys::Flow);
+    (50..=51).for_each(|number| rig.add_tunnel(number, spec(number as u8)));
+    rig.publish();
+    rig.load_rules(
+        0,
+        &["table=0,ip,actions=ct(commit,table=1,zone=5)", "table=1,ct_state=+new,actions=output:2"],
+    );
+    let fragments = cut(&whole(true, UDP, 2000), 1400, 7);
+    let arrival = |number: u8, key, fragment: &[u8]| {
+        let (mut frame, local) = (rig::wrapped(&spec(number), key, fragment), rig::LOCAL.octets());
+        // As the remote end sends it.
+        frame[..6].copy_from_slice(&rig::LOCAL_MAC.0);
+        frame[26..30].copy_from_slice(&rig::remote(number).octets());
+        frame[30..34].copy_from_slice(&local);
+        frame[24..26].fill(0);
+        let sum = checksum(&frame[14..34]);
+        frame[24..26].copy_from_slice(&sum.to_be_bytes());
+        frame
+    };
+    assert!(rig.exchange(rig::UPLINK, arrival(50, 9, &fragments[0])).is_empty());
+    // Another remote end, another key: packets of their own.
+    for (number, key) in [(51, 9), (50, 8)] {
+        assert!(rig.exchange(rig::UPLINK, arrival(number, key, &fragments[1])).is_empty());
+    }
+    assert_eq!(rig.held(), 3);
+    let sent = rig.exchange(rig::UPLINK, arrival(50, 9, &fragments[1]));
+    assert_eq!(sent, [(1, fragments[0].clone()), (1, fragments[1].clone())]);
+    assert_eq!(rig.held(), 2);
+}
+
+#[test]
+fn a_second_zone_goes_by_the_ports_that_the_first_has_given_to_the_packet() {
+    let mut rig = Rig::two_stations(&[
+        "table=0,in_port=1,ip,actions=ct(commit,table=1,zone=1,nat(src=192.0.2.1:4000))",
+        "table=1,in_port=1,ip,actions=ct(commit,table=2,zone=2)",
+        "table=2,in_port=1,ip,actions=output:2",
+        "table=0,in_port=2,ip,actions=ct(table=3,zone=2)",
+        "table=3,in_port=2,ip,ct_state=+est,actions=ct(table=4,zone=1,nat)",
+        "table=4,in_port=2,ip,ct_state=+est,actions=output:1",
+    ]);
+    let there = cut(&whole(true, UDP, 2000), 1400, 1);
+    assert_eq!(send(&mut rig, 0, &there, &[0, 1]).0.len(), 2, "{:?}", rig.drops(0));
+    let answer = Ip { source: [192, 0, 2, 1], ports: (4000, 2000), ..UDP };
+    assert_eq!(rig.reaches(1, whole(false, answer, 20)), [0], "{:?}", rig.drops(1));
+    let back = cut(&whole(false, answer, 2000), 1400, 2);
+    assert_eq!(send(&mut rig, 1, &back, &[1, 0]).0.len(), 2, "{:?}", rig.drops(1));
+    assert_eq!(rig.datapath.connections().zones(), [(1, 1), (2, 1)]);
 }

@@ -11,7 +11,7 @@ use rig::Rig;
 use rig::frames::{Ip, ip_frame, mac};
 use weft_core::snapshot::BridgeId;
 use weft_core::tables::Change;
-use weft_core::trace::{self, Description, Names, Octets, Trace};
+use weft_core::trace::{Description, Names, Trace};
 use weft_core::vlan::{VlanMode, VlanSet};
 use weft_flow::message::FlowCommand;
 use weft_flow::text::{NoNames, parse_flow, parse_match};
@@ -198,16 +198,7 @@ fn traced(rig: &Rig, flow: &str, frame: Option<&[u8]>) -> Trace {
     let matches = parse_match(flow, &Names { snapshot: &snapshot, bridge }).unwrap();
     let description = Description { bridge, in_port: Some(OfPort(1)), matches: &matches, frame };
     let key = description.key(&snapshot).unwrap();
-    let octets = frame.map(|frame| Octets { frame, pool: &rig.pool });
-    trace::run(trace::Query {
-        snapshot: &snapshot,
-        key: &key,
-        octets,
-        connections: rig.datapath.connections(),
-        second: 100,
-        now: rig.now,
-    })
-    .unwrap()
+    rig.trace(&key, frame)
 }
 
 #[test]

@@ -4,24 +4,10 @@
 
 mod rig;
 
+use rig::Rig;
 use rig::frames::{Ip, ip_frame, mac};
-use rig::{Rig, access};
-use weft_flow::message::FlowCommand;
-use weft_flow::text::{NoNames, parse_flow};
 use weft_wire::DropReason;
 use weft_wire::checksum::checksum;
-
-/// A bridge with these rules; port 0 is inside (`in_port=1`), port 1 outside.
-fn switch(rules: &[&str]) -> Rig {
-    let mut rig = Rig::with_bridge(1);
-    rig.add_device(0, access(0));
-    rig.add_device(1, access(0));
-    rig.publish();
-    let rules: Vec<_> =
-        rules.iter().map(|rule| parse_flow(rule, FlowCommand::Add, &NoNames).unwrap()).collect();
-    rig.replace_rules(0, &rules);
-    rig
-}
 
 /// Inside is seen as 192.0.2.1, port 4000.
 const SNAT: [&str; 5] = [
@@ -45,7 +31,7 @@ fn error(kind: u8, code: u8, to: [u8; 4], quoted: &[u8]) -> Vec<u8> {
 
 #[test]
 fn errors_about_a_translated_packet_come_back_to_its_sender_as_he_knows_it() {
-    let mut rig = switch(&SNAT);
+    let mut rig = Rig::two_stations(&SNAT);
     let own = ip_frame(mac(1), mac(2), Ip::default(), 20);
     let sent = rig.exchange(0, own.clone());
     let seen = &sent[0].1;
@@ -69,7 +55,7 @@ fn errors_about_a_translated_packet_come_back_to_its_sender_as_he_knows_it() {
 
 #[test]
 fn an_error_is_translated_zone_by_zone() {
-    let mut rig = switch(&[
+    let mut rig = Rig::two_stations(&[
         "table=0,priority=2,in_port=1,ip,actions=ct(commit,table=1,zone=1,nat(src=192.0.2.1:4000))",
         "table=1,in_port=1,ip,actions=ct(commit,table=2,zone=2,nat(src=198.51.100.1:5000))",
         "table=2,in_port=1,ip,actions=output:2",
@@ -87,7 +73,7 @@ fn an_error_is_translated_zone_by_zone() {
 
 #[test]
 fn a_connection_whose_answers_are_anothers_is_a_counted_drop() {
-    let mut rig = switch(&[
+    let mut rig = Rig::two_stations(&[
         "priority=2,ip,nw_src=10.0.0.1,actions=ct(commit,table=1,zone=1,nat(src=192.0.2.1:4000))",
         "priority=1,ip,actions=ct(commit,table=1,zone=1)",
         "table=1,actions=output:2",
@@ -96,4 +82,31 @@ fn a_connection_whose_answers_are_anothers_is_a_counted_drop() {
     let same = Ip { source: [192, 0, 2, 1], ports: (4000, 2000), ..Ip::default() };
     assert!(rig.reaches(0, ip_frame(mac(1), mac(2), same, 20)).is_empty());
     assert_eq!(rig.drops(0), [(DropReason::ConnectionClash, 1)]);
+}
+
+#[test]
+fn an_error_about_a_packet_of_another_protocol_is_related_however_short_that_was() {
+    let mut rig = Rig::two_stations(&[
+        "table=0,ip,actions=ct(commit,table=1,zone=1)",
+        "table=1,ct_state=+rel,actions=output:1",
+        "table=1,ct_state=+new,actions=output:2",
+    ]);
+    // GRE, ESP, SCTP, and no protocol at all.
+    for protocol in [47, 50, 132, 0] {
+        let ip = Ip { protocol, ..Ip::default() };
+        assert_eq!(rig.reaches(0, ip_frame(mac(1), mac(2), ip, 0)), [1]);
+        for octets in [0, 3, 8] {
+            let quoted = ip_frame(mac(1), mac(2), ip, 0);
+            let about = error(3, 2, ip.source, &quoted);
+            let mut short = about[..62 + octets].to_vec();
+            short[16..18].copy_from_slice(&(48 + octets as u16).to_be_bytes());
+            short[24..26].fill(0);
+            let sum = checksum(&short[14..34]);
+            short[24..26].copy_from_slice(&sum.to_be_bytes());
+            assert_eq!(rig.reaches(1, short), [0], "{protocol} {octets}");
+        }
+    }
+    // About a protocol of which nobody has sent anything.
+    let other = ip_frame(mac(1), mac(2), Ip { protocol: 99, ..Ip::default() }, 0);
+    assert!(rig.exchange(1, error(3, 2, [10, 0, 0, 1], &other)).is_empty());
 }

@@ -14,7 +14,6 @@ use weft_core::pipeline::{self, Occasion};
 use weft_core::runtime;
 use weft_core::snapshot::{BridgeId, PortKind, Snapshot, TunnelKeys};
 use weft_core::tables::Change;
-use weft_core::trace::Query;
 use weft_core::trace::{self, Description, Names, Trace, What};
 use weft_core::verdict::Verdict;
 use weft_flow::message::{FlowCommand, FlowMod};
@@ -37,15 +36,7 @@ fn traced(rig: &Rig, port: u16, frame: &[u8]) -> Trace {
     let description =
         Description { bridge, in_port: Some(OfPort(port + 1)), matches: &matches, frame: Some(frame) };
     let key = description.key(&snapshot).unwrap();
-    trace::run(Query {
-        snapshot: &snapshot,
-        key: &key,
-        octets: None,
-        connections: rig.datapath.connections(),
-        second: 100,
-        now: rig.now,
-    })
-    .unwrap()
+    rig.trace(&key, None)
 }
 
 /// A trace of a described packet.
@@ -55,15 +46,7 @@ fn described(rig: &Rig, flow: &str) -> Trace {
     let matches = parse_match(flow, &Names { snapshot: &snapshot, bridge }).unwrap();
     let description = Description { bridge, in_port: None, matches: &matches, frame: None };
     let key = description.key(&snapshot).unwrap();
-    trace::run(Query {
-        snapshot: &snapshot,
-        key: &key,
-        octets: None,
-        connections: rig.datapath.connections(),
-        second: 100,
-        now: rig.now,
-    })
-    .unwrap()
+    rig.trace(&key, None)
 }
 
 fn rules(rig: &mut Rig, lines: &[&str]) {

@@ -9,12 +9,10 @@ use std::collections::BTreeMap;
 
 use rig::Rig;
 use weft_core::snapshot::{BridgeId, TunnelKeys};
-use weft_core::tables::Change;
-use weft_core::trace::Query;
-use weft_core::trace::{self, Description, Names};
+use weft_core::trace::{Description, Names};
 use weft_core::vlan::{VlanMode, VlanSet};
-use weft_flow::message::FlowCommand;
-use weft_flow::text::{NoNames, parse_flow, parse_match};
+use weft_flow::text::parse_match;
+use weft_tests::ovs::action_words;
 use weft_tests::{Lab, Need, StockOvs, cmd};
 use weft_wire::TunnelKind;
 
@@ -83,15 +81,7 @@ fn weft(rig: &Rig, flow: &str) -> Vec<Out> {
     let matches = parse_match(flow, &Names { snapshot: &snapshot, bridge }).unwrap();
     let description = Description { bridge, in_port: None, matches: &matches, frame: None };
     let key = description.key(&snapshot).unwrap();
-    let trace = trace::run(Query {
-        snapshot: &snapshot,
-        key: &key,
-        octets: None,
-        connections: rig.datapath.connections(),
-        second: 100,
-        now: rig.now,
-    })
-    .unwrap();
+    let trace = rig.trace(&key, None);
     assert_eq!(trace.dropped.is_some(), trace.copies.is_empty() && trace.controllers.is_empty(), "{trace:?}");
     sorted(trace.copies.iter().map(|copy| (copy.ofport.0, copy.vlan.tag.map(|(vid, _)| vid))))
 }
@@ -119,7 +109,7 @@ fn stock(ovs: &StockOvs, ports: &BTreeMap<u16, u16>, flow: &str) -> Vec<Out> {
     let mut tags: Vec<u16> = tag_of(flow).into_iter().collect();
     let mut before = Vec::new();
     let mut outs = Vec::new();
-    for word in words(actions) {
+    for word in action_words(actions) {
         match word.as_str() {
             "clone(" => before.push(tags.clone()),
             ")" => tags = before.pop().expect(actions),
@@ -146,28 +136,6 @@ fn tag_of(flow: &str) -> Option<u16> {
     flow.split(',').find_map(|word| word.strip_prefix("dl_vlan=")).map(|vid| vid.parse().unwrap())
 }
 
-/// Actions by commas, those within `clone()` as well.
-fn words(actions: &str) -> Vec<String> {
-    let mut words = vec![String::new()];
-    let mut depth = 0;
-    for letter in actions.chars() {
-        let word = words.last_mut().unwrap();
-        match letter {
-            '(' if word == "clone" => {
-                word.push('(');
-                words.push(String::new());
-            }
-            ')' if depth == 0 => words.push(")".to_owned()),
-            ',' if depth == 0 => words.push(String::new()),
-            letter => {
-                depth += i32::from(letter == '(') - i32::from(letter == ')');
-                word.push(letter);
-            }
-        }
-    }
-    words
-}
-
 /// Four ports, of which `tunnels` are the numbers of tunnels that take every key; and these rules.
 fn switch(rules: &str, tunnels: &[u16]) -> Rig {
     let mut rig = Rig::with_bridge(1);
@@ -180,10 +148,7 @@ fn switch(rules: &str, tunnels: &[u16]) -> Rig {
         }
     }
     rig.publish();
-    let rules = rules.lines().map(|line| parse_flow(line.trim(), FlowCommand::Add, &NoNames).unwrap());
-    let delete = parse_flow("", FlowCommand::Delete, &NoNames).unwrap();
-    let changes: Vec<Change> = std::iter::once(delete).chain(rules).map(Change::Flow).collect();
-    rig.change(0, &changes);
+    rig.load_rules(0, &rules.lines().collect::<Vec<_>>());
     rig
 }
 

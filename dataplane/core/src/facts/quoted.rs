@@ -1,12 +1,12 @@
 //! The packet that an ICMP error quotes (RFC 792; RFC 4443, section 3).
 
 use weft_conntrack::{Family, Tuple};
-use weft_wire::{EtherType, icmpv4};
+use weft_wire::{EtherType, Protocol, icmpv4};
 
 use super::{Layers, ends, is_icmp, is_query};
 use crate::parse::ip::FRAGMENT_LATER;
 
-/// What has to be there of what the quoted packet carries: RFC 792 promises so much.
+/// What has to be there of a packet whose connection is named by more than its addresses: RFC 792 promises so much.
 const LEAST: usize = 8;
 
 /// What a quotation is about.
@@ -44,13 +44,17 @@ pub(crate) fn quoted(family: Family, message: &[u8]) -> Option<Quoted> {
     let layers = Layers::of(network, ether_type, usize::MAX)?;
     let Layers { src, dst, payload, .. } = layers;
     let transport = network.get(payload.at..)?;
-    if payload.fragment & FRAGMENT_LATER != 0 || transport.len() < LEAST {
+    if payload.fragment & FRAGMENT_LATER != 0 {
         return None;
     }
-    if is_icmp(family, payload.protocol) && !is_query(family, transport) {
+    let is_icmp = is_icmp(family, payload.protocol);
+    // A packet of another protocol may be shorter than that.
+    let is_named = is_icmp || matches!(payload.protocol, Protocol::TCP | Protocol::UDP);
+    if (is_named && transport.len() < LEAST) || (is_icmp && !is_query(family, transport)) {
         return None;
     }
-    let (src_port, dst_port) = ends(family, payload.protocol, transport)?;
+    let ends = ends(family, payload.protocol, transport);
+    let (src_port, dst_port) = if is_named { ends? } else { ends.unwrap_or_default() };
     let tuple = Tuple { src, dst, src_port, dst_port, protocol: payload.protocol.0, family };
     Some(Quoted { tuple, layers })
 }

@@ -213,7 +213,7 @@ impl<'a, T: Tracer> Walk<'a, T> {
         }
         self.verdict.fleeting = true;
         match (whole, packet) {
-            (Some(whole), _) => Ok(connection::facts_of_fragment(&self.fields, &whole.facts)),
+            (Some(whole), _) => Ok(connection::facts_of_fragment(&self.fields, &whole.facts, self.ports)),
             (None, Some(_)) if effects => {
                 let (key, zone) = (&self.occasion.key.0, u64::from(zone));
                 // The tunnel that it came in by, and its outermost tag.
@@ -336,6 +336,7 @@ impl<'a, T: Tracer> Walk<'a, T> {
             self.quoted = self.quoted.map(|quoted| connection::translated_quote(quoted, translation));
         } else {
             connection::set_packet(&mut self.fields, &translation.tuple);
+            self.ports = Some((translation.tuple.src_port, translation.tuple.dst_port));
         }
         PACKET.into_iter().for_each(|bits| self.unknown.add(bits));
         self.state = None;

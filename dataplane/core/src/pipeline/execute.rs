@@ -141,14 +141,16 @@ impl<T: Tracer> Walk<'_, T> {
         let (fields, written, pending) = (self.fields, self.written, self.pending);
         let (labels, exit, state) = (self.labels, self.exit, self.state);
         let (tags, grown) = (self.tags, self.grown);
-        let (stack, before, unknown, quoted) = (self.stack.clone(), self.before, self.unknown, self.quoted);
+        let (stack, before, unknown) = (self.stack.clone(), self.before, self.unknown);
+        let (quoted, ports) = (self.quoted, self.ports);
         let start = self.begin_copy();
         let result = within(self);
         self.end_copy(start);
         (self.fields, self.written, self.pending) = (fields, written, pending);
         (self.labels, self.exit, self.state) = (labels, exit, state);
         (self.tags, self.grown) = (tags, grown);
-        (self.stack, self.before, self.unknown, self.quoted) = (stack, before, unknown, quoted);
+        (self.stack, self.before, self.unknown) = (stack, before, unknown);
+        (self.quoted, self.ports) = (quoted, ports);
         result
     }
 

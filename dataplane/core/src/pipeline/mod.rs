@@ -119,6 +119,7 @@ pub fn walk<T: Tracer>(occasion: Occasion<'_>, verdict: &mut Verdict, tracer: &m
         grown: 0,
         before: None,
         quoted: None,
+        ports: None,
         answered: 0,
         reworded: false,
         unknown: Unknown::default(),
@@ -165,6 +166,8 @@ struct Walk<'a, T> {
     before: Option<Before>,
     /// What the ICMP error that the packet is quotes by now.
     quoted: Option<Tuple>,
+    /// Of a fragment: the ports of its whole packet, as translations have made them. A later fragment's own has none.
+    ports: Option<(u16, u16)>,
     /// How many answers of its [`Datagram`] the walk has had.
     answered: usize,
     /// A helper has changed the packet's text.

@@ -1,12 +1,10 @@
 //! The case in weft: the same two bridges.
 
-use std::sync::Arc;
-
 use weft_core::key::{Ingress, PortId};
 use weft_core::parse;
-use weft_core::snapshot::{PortKind, Snapshot};
+use weft_core::snapshot::PortKind;
 use weft_core::tables::Change;
-use weft_core::trace::{self, Trace};
+use weft_core::trace::Trace;
 use weft_core::vlan::VlanMode;
 use weft_flow::message::{FlowCommand, GroupCommand};
 use weft_flow::text::{NoNames, parse_flow, parse_group};
@@ -78,17 +76,7 @@ impl Weft {
     }
 
     pub fn trace(&self, offer: &Offer) -> Trace {
-        let snapshot: Arc<Snapshot> = self.rig.datapath.shared().published.load();
         let key = parse::full(&offer.octets, Ingress::port(PortId(offer.port - 1))).unwrap();
-        let octets = trace::Octets { frame: &offer.octets, pool: &self.rig.pool };
-        trace::run(trace::Query {
-            snapshot: &snapshot,
-            key: &key,
-            octets: Some(octets),
-            connections: self.rig.datapath.connections(),
-            second: 100,
-            now: self.rig.now,
-        })
-        .unwrap()
+        self.rig.trace(&key, Some(&offer.octets))
     }
 }

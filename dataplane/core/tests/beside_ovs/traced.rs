@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use weft_core::trace::Trace;
+use weft_tests::ovs::action_words;
 
 use crate::case::Outcome;
 
@@ -42,7 +43,7 @@ pub fn theirs(told: &str, ports: &BTreeMap<u16, u16>, frame: &[u8]) -> Option<Ou
         return None;
     }
     let (mut tags, mut before, mut outs) = (tags(frame), Vec::new(), Vec::new());
-    for word in words(actions) {
+    for word in action_words(actions) {
         match &*word {
             "clone(" => before.push(tags.clone()),
             ")" => tags = before.pop()?,
@@ -59,25 +60,4 @@ pub fn theirs(told: &str, ports: &BTreeMap<u16, u16>, frame: &[u8]) -> Option<Ou
         }
     }
     Some(copies(outs.into_iter()))
-}
-
-/// Actions by commas, those within `clone()` as well.
-fn words(actions: &str) -> Vec<String> {
-    let (mut words, mut depth) = (vec![String::new()], 0);
-    for letter in actions.chars() {
-        let Some(word) = words.last_mut() else { break };
-        match letter {
-            '(' if word == "clone" => {
-                word.push('(');
-                words.push(String::new());
-            }
-            ')' if depth == 0 => words.push(")".to_owned()),
-            ',' if depth == 0 => words.push(String::new()),
-            letter => {
-                depth += i32::from(letter == '(') - i32::from(letter == ')');
-                word.push(letter);
-            }
-        }
-    }
-    words
 }

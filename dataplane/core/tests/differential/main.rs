@@ -115,6 +115,8 @@ impl Pair {
                 if self.tracking { rules::tracking_changes(dice) } else { rules::changes(dice) };
             if dice.percent(30) {
                 changes = own::changes(dice);
+            } else if dice.percent(30) {
+                changes = own::membership(dice);
             }
             self.oracle.change(&self.rig.model, bridge, &changes);
             return self.rig.change(bridge.0, &changes);
@@ -359,7 +361,7 @@ fn the_universe_reaches_what_it_is_meant_to_reach() {
 #[test]
 fn connections_come_to_something() {
     let (mut all, mut hits, mut begun) = (Statistics::default(), 0, 0);
-    let (mut translated, mut established) = (0, 0);
+    let (mut translated, mut established, mut strangers) = (0, 0, 0);
     for seed in 0..90 {
         let mut dice = Dice(seed);
         let mut pair = Pair::new(2, true, &mut dice);
@@ -375,6 +377,11 @@ fn connections_come_to_something() {
         }
         hits += pair.hits();
         begun += pair.rig.datapath.counters().map(|counters| counters.worker.begun.get()).sum::<u64>();
+        for totals in pair.oracle.totals.values() {
+            let of_groups = [weft_wire::DropReason::AclEgress, weft_wire::DropReason::AclIngress];
+            let reasons = totals.drops.nonzero().filter(|(reason, _)| of_groups.contains(reason));
+            strangers += reasons.map(|(_, packets)| packets).sum::<u64>();
+        }
         let one = pair.rig.datapath.connections().statistics();
         all.created += one.created;
         all.replaced += one.replaced;
@@ -386,6 +393,7 @@ fn connections_come_to_something() {
     }
     let Statistics { created, replaced, expired, flushed, refused_zone, refused_nat, invalid, .. } = all;
     assert!(hits > 2000 && translated > 100 && established > 20, "{hits}, {translated}, {established}");
+    assert!(strangers > 100, "{strangers}");
     assert!(created > 500 && replaced > 5 && expired > 50 && flushed > 50 && invalid > 200, "{all:?}");
     assert!(begun > 20, "{begun} began as others before them");
     assert!(refused_zone > 50 && refused_nat > 0, "{all:?}");

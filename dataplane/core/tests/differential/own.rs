@@ -22,12 +22,34 @@ pub fn guard(dice: &mut Dice) -> Guard {
 
 /// For each way: the table where packets enter, the next one, and the one for what was tracked.
 const WAYS: [(TableId, u16, u16); 2] = [(TableId::FROM_GUARDED, 257, 258), (TableId::TO_GUARDED, 262, 263)];
+/// Of each way, the table of the addresses that may talk: the members of a group.
+const MEMBERS: [u16; 2] = [259, 264];
+
+/// An address joins the group, or leaves it.
+pub fn membership(dice: &mut Dice) -> Vec<Change> {
+    let command = dice.pick(&[FlowCommand::Add, FlowCommand::DeleteStrict]);
+    let tables = dice.pick(&[&MEMBERS[..], &MEMBERS[..1], &MEMBERS[1..]]);
+    let change = |&table: &u16| Change::FlowIn(TableId(table), FlowMod { command, ..member(dice) });
+    tables.iter().map(change).collect()
+}
+
+fn member(dice: &mut Dice) -> FlowMod {
+    let field = dice.pick(&[Field::IpSrc, Field::IpDst]);
+    let address = 0x0a00_0000 | u128::from(dice.pick(&[1_u8, 2, 3]));
+    FlowMod {
+        priority: 1,
+        matches: Match::any().with(Field::EthType, 0x0800).with(field, address),
+        actions: [Action::Own(Own::Permit)].into(),
+        table: None,
+        ..FlowMod::default()
+    }
+}
 
 /// All of these tables' rules are others.
 pub fn changes(dice: &mut Dice) -> Vec<Change> {
     let mut changes = Vec::new();
-    for (entry, next, tracked) in WAYS {
-        for table in [entry, TableId(next), TableId(tracked)] {
+    for ((entry, next, tracked), members) in WAYS.into_iter().zip(MEMBERS) {
+        for table in [entry, TableId(next), TableId(tracked), TableId(members)] {
             let all = FlowMod { command: FlowCommand::Delete, table: None, ..FlowMod::default() };
             changes.push(Change::FlowIn(table, all));
         }
@@ -53,7 +75,9 @@ pub fn changes(dice: &mut Dice) -> Vec<Change> {
             add(TableId(next), Match::any(), &[Action::Own(Own::Permit)]);
         }
         let commit = Action::Ct(Box::new(Ct { commit: true, zone, ..Ct::default() }));
-        add(TableId(tracked), Match::any(), &[commit, outcome(dice, DropReason::AclInvalid)]);
+        // Most often who is a member decides.
+        let end = if dice.percent(60) { go(members) } else { outcome(dice, DropReason::AclInvalid) };
+        add(TableId(tracked), Match::any(), &[commit, end]);
         for _ in 0..dice.below(3) {
             let (mut masks, mut values) = (Fields::default(), Fields::default());
             let (word, value, mask) = connection_field(dice);
@@ -62,6 +86,9 @@ pub fn changes(dice: &mut Dice) -> Vec<Change> {
             let actions =
                 if dice.percent(20) { vec![by_origin] } else { vec![outcome(dice, DropReason::AclInvalid)] };
             add(TableId(tracked), Match::new(&masks, &values), &actions);
+        }
+        for _ in 0..dice.below(4) {
+            changes.push(Change::FlowIn(TableId(members), member(dice)));
         }
     }
     changes

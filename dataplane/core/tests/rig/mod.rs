@@ -10,6 +10,7 @@
 pub mod craft;
 pub mod dice;
 pub mod frames;
+pub mod octets;
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -26,10 +27,12 @@ use weft_core::key::PortId;
 use weft_core::shared::Now;
 use weft_core::snapshot::{BridgeId, BridgeSpec, Model, Path, PortKind, PortSpec, TunnelKeys, TunnelSpec};
 use weft_core::tables::{Change, FlowTables};
+use weft_core::trace::{self, Trace};
 use weft_core::vlan::{PriorityTags, VlanMode, VlanSet};
 use weft_core::worker::Worker;
-use weft_flow::message::FlowMod;
-use weft_flow::{Action, Field, Match};
+use weft_flow::message::{FlowCommand, FlowMod};
+use weft_flow::text::{NoNames, parse_flow};
+use weft_flow::{Action, Field, FlowKey, Match};
 use weft_io::memory::{MemoryPeer, pair};
 use weft_io::packet::lost_packets;
 use weft_io::{FramePool, PortQueue};
@@ -175,6 +178,16 @@ impl Rig {
         rig
     }
 
+    /// Bridge 0 with these rules. Station 1 is behind port 0, station 2 behind port 1 (`in_port` 1 and 2).
+    pub fn two_stations(rules: &[&str]) -> Rig {
+        let mut rig = Rig::with_bridge(1);
+        rig.add_device(0, access(0));
+        rig.add_device(1, access(0));
+        rig.publish();
+        rig.load_rules(0, rules);
+        rig
+    }
+
     pub fn add_bridge(&mut self, id: u16) {
         self.add_bridge_with_limit(id, 200);
     }
@@ -246,13 +259,22 @@ impl Rig {
         self.datapath.change_flows(BridgeId(bridge), changes, self.now).unwrap();
     }
 
-    /// Gives table 0 of a bridge these rules and no others, in one bundle.
+    /// Gives a bridge these rules and no others, in one bundle.
     pub fn replace_rules(&mut self, bridge: u16, rules: &[FlowMod]) {
-        let delete =
-            FlowMod { command: weft_flow::message::FlowCommand::Delete, table: None, ..FlowMod::default() };
+        let delete = FlowMod { command: FlowCommand::Delete, table: None, ..FlowMod::default() };
         let changes: Vec<Change> =
             std::iter::once(delete).chain(rules.iter().cloned()).map(Change::Flow).collect();
         self.change(bridge, &changes);
+    }
+
+    /// The same, with rules as text.
+    pub fn load_rules(&mut self, bridge: u16, lines: &[impl AsRef<str>]) {
+        let parse = |line: &str| match parse_flow(line.trim(), FlowCommand::Add, &NoNames) {
+            Ok(rule) => rule,
+            Err(error) => panic!("{line}: {error}"),
+        };
+        let rules: Vec<_> = lines.iter().map(|line| parse(line.as_ref())).collect();
+        self.replace_rules(bridge, &rules);
     }
 
     /// Takes a port out of the model, publishes that, and takes its queue back.
@@ -393,6 +415,19 @@ impl Rig {
     /// Sends one frame, and returns the ports that it left by.
     pub fn reaches(&mut self, port: u16, frame: impl Into<Vec<u8>>) -> Vec<u16> {
         self.exchange(port, frame).into_iter().map(|(port, _)| port).collect()
+    }
+
+    /// What would become of a packet now, by its key, and (if it's at hand) by its octets.
+    pub fn trace(&self, key: &FlowKey, frame: Option<&[u8]>) -> Trace {
+        trace::run(trace::Query {
+            snapshot: &self.datapath.shared().published.load(),
+            key,
+            octets: frame.map(|frame| trace::Octets { frame, pool: &self.pool }),
+            connections: self.datapath.connections(),
+            second: Now { uptime: self.now }.second(),
+            now: self.now,
+        })
+        .unwrap()
     }
 
     /// What a port has dropped.

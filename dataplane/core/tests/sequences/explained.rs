@@ -1,0 +1,287 @@
+//! Where weft means to differ from Open vSwitch's tracker, by classes that `docs/semantics.md` explains.
+
+use weft_wire::DropReason;
+
+use crate::case::{Outcome, Step};
+use crate::packets::{ICMP, ICMP6, TCP, UDP};
+use crate::policy::{Path, outer};
+
+const NEW: u8 = 1;
+const ESTABLISHED: u8 = 2;
+const RELATED: u8 = 4;
+const INVALID: u8 = 16;
+const TRACKED: u8 = 32;
+const TRANSLATED: u8 = 0xc0;
+
+/// A step whose frames differ.
+pub struct Difference<'d> {
+    pub step: &'d Step,
+    pub ours: &'d Outcome,
+    pub theirs: &'d Outcome,
+    /// Why weft has dropped something.
+    pub drops: &'d [DropReason],
+}
+
+/// What is to be done after a difference.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Then {
+    /// Both know the same of connections.
+    GoOn,
+    /// They may not.
+    Stop,
+}
+
+type Is = fn(&Difference<'_>, &Header<'_>) -> bool;
+
+const CLASSES: [(Is, Then, &str); 14] = [
+    (
+        is_of_order,
+        Then::GoOn,
+        "fragments leave in the order in which they came, and show ct_tp_src and ct_tp_dst",
+    ),
+    (
+        is_refused_fragment,
+        Then::GoOn,
+        "a fragment that is refused is dropped; Open vSwitch sends it as invalid",
+    ),
+    (
+        is_late_fragment,
+        Then::GoOn,
+        "fragments that have waited in vain are dropped; Open vSwitch sends them as invalid",
+    ),
+    (is_refused_first, Then::Stop, "what can't be translated, or whose answers are another's, is dropped"),
+    (is_refused, Then::GoOn, "what can't be translated, or whose answers are another's, is dropped"),
+    (is_damaged, Then::GoOn, "Open vSwitch damages translated ICMPv6 errors about TCP and UDP"),
+    (is_of_choice, Then::Stop, "another free port: each goes by its own hash"),
+    (
+        is_taken_still,
+        Then::Stop,
+        "Open vSwitch holds the port of a connection that has ended until it is swept",
+    ),
+    (
+        is_command_of_the_other,
+        Then::Stop,
+        "a server's answer from who began: no command here, invalid in Open vSwitch",
+    ),
+    (is_expected_again, Then::Stop, "what is expected is used up by the connection that comes"),
+    (
+        is_translated_to_itself,
+        Then::GoOn,
+        "an expected connection behind nat is translated in Open vSwitch, be it to what it was",
+    ),
+    (
+        is_orphan,
+        Then::Stop,
+        "a reply of a translated connection that has ended: invalid in Open vSwitch until the sweep",
+    ),
+    (
+        is_overflow,
+        Then::Stop,
+        "a SYN with ACK again: in Open vSwitch a window of 65535 that isn't to be scaled becomes 0",
+    ),
+    (is_ended_by_an_error, Then::Stop, "an ICMP error with force: in Open vSwitch it ends a connection"),
+];
+
+/// The class of a difference; `None` if there is no reason for it.
+pub fn why(difference: &Difference<'_>) -> Option<(Then, &'static str)> {
+    let Step::Packet(octets) = difference.step else { return None };
+    let header = Header::of(octets);
+    CLASSES.iter().find(|(is, ..)| is(difference, &header)).map(|&(_, then, why)| (then, why))
+}
+
+/// What a frame has behind its IP header.
+#[derive(Debug)]
+pub struct Header<'f> {
+    tos: u8,
+    six: bool,
+    protocol: u8,
+    fragment: bool,
+    /// Where it begins.
+    at: usize,
+    message: &'f [u8],
+}
+
+impl Header<'_> {
+    fn of(frame: &[u8]) -> Header<'_> {
+        let six = frame[12..14] == [0x86, 0xdd];
+        let (tos, mut protocol, mut at) = match six {
+            true => (frame[14] << 4 | frame[15] >> 4, frame[20], 54),
+            false => (frame[15], frame[23], 14 + 4 * usize::from(frame[14] & 15)),
+        };
+        if six && protocol == 0 {
+            (protocol, at) = (frame[54], 62);
+        }
+        let fragment = if six { protocol == 44 } else { frame[20] & 0x3f != 0 || frame[21] != 0 };
+        Header { tos, six, protocol, fragment, at, message: frame.get(at..).unwrap_or_default() }
+    }
+
+    fn path(&self) -> Option<Path> {
+        crate::policy::PATHS.get(usize::from(self.tos / 4)).copied()
+    }
+
+    fn is_error(&self) -> bool {
+        let kind = self.message.first().copied().unwrap_or_default();
+        match self.protocol {
+            ICMP => [3, 4, 5, 11, 12].contains(&kind),
+            ICMP6 => self.six && kind < 128,
+            _ => false,
+        }
+    }
+}
+
+/// `ct_state`, as the rules have written it.
+fn state(frame: &[u8]) -> u8 {
+    frame[11]
+}
+
+/// Open vSwitch shows no `ct_tp_src` and `ct_tp_dst` of later fragments.
+fn is_of_order(difference: &Difference<'_>, header: &Header<'_>) -> bool {
+    if !header.fragment {
+        return false;
+    }
+    let without_ports = |frame: &Vec<u8>| {
+        let (mut frame, header) = (frame.clone(), Header::of(frame));
+        let offset = if header.six {
+            header.message.get(2..4).is_some_and(|word| u16::from_be_bytes([word[0], word[1]]) > 7)
+        } else {
+            frame[20] & 0x1f != 0 || frame[21] != 0
+        };
+        if offset {
+            frame[0..2].fill(0);
+            frame[6..8].fill(0);
+        }
+        frame
+    };
+    let mut theirs: Vec<_> = difference.theirs.iter().map(without_ports).collect();
+    let all_there = difference.ours.iter().map(without_ports).all(|frame| {
+        let found = theirs.iter().position(|other| *other == frame);
+        found.map(|at| theirs.swap_remove(at)).is_some()
+    });
+    // One that was refused in the zone before has come to this one first.
+    all_there && theirs.iter().all(|frame| state(frame) & INVALID != 0)
+}
+
+fn is_refused(difference: &Difference<'_>, _: &Header<'_>) -> bool {
+    let refused = [DropReason::NatExhausted, DropReason::ConnectionClash];
+    difference.ours.is_empty() && difference.drops.iter().any(|reason| refused.contains(reason))
+}
+
+/// In Open vSwitch the packet goes on to the next zone.
+fn is_refused_first(difference: &Difference<'_>, header: &Header<'_>) -> bool {
+    // What was expected it makes all the same.
+    let is_expected = difference.theirs.iter().any(|frame| state(frame) & RELATED != 0);
+    is_refused(difference, header) && (header.path() == Some(Path::Both) || is_expected)
+}
+
+fn is_refused_fragment(difference: &Difference<'_>, header: &Header<'_>) -> bool {
+    use DropReason::{FragmentMalformed, FragmentOverlap, FragmentTooSmall};
+    let refused = [FragmentOverlap, FragmentMalformed, FragmentTooSmall];
+    let is_invalid = difference.theirs.first().is_some_and(|frame| state(frame) & INVALID != 0);
+    let is_refused = difference.drops.iter().any(|reason| refused.contains(reason));
+    header.fragment && is_refused && is_invalid && difference.ours.is_empty()
+}
+
+fn is_late_fragment(difference: &Difference<'_>, _: &Header<'_>) -> bool {
+    let is_late = |frame: &&Vec<u8>| state(frame) & INVALID != 0 && Header::of(frame).fragment;
+    let others = difference.theirs.iter().filter(|frame| !is_late(frame));
+    difference.theirs.iter().any(|frame| is_late(&frame)) && difference.ours.iter().eq(others)
+}
+
+/// It takes the error for what it is about when its addresses change, and the quoted packet is another then.
+fn is_damaged(difference: &Difference<'_>, header: &Header<'_>) -> bool {
+    let is_translated = difference.theirs.iter().any(|frame| state(frame) & TRANSLATED != 0);
+    let about = header.message.get(14);
+    header.six && header.is_error() && about.is_some_and(|about| [TCP, UDP].contains(about)) && is_translated
+}
+
+/// Whether the frames are the same but for ports (and TCP's and UDP's checksums) that the packet hasn't.
+fn is_of_choice(difference: &Difference<'_>, header: &Header<'_>) -> bool {
+    let sum = match header.protocol {
+        TCP => 16,
+        UDP => 6,
+        _ => return false,
+    };
+    let own = header.message.get(..2);
+    let form = |frame: &Vec<u8>| {
+        let mut frame = frame.clone();
+        // What the original tuple is in the next zone.
+        let port = frame.get(header.at..header.at + 2).map(<[u8]>::to_vec);
+        for place in [header.at, header.at + sum] {
+            frame.get_mut(place..place + 2).into_iter().for_each(|octets| octets.fill(0));
+        }
+        for place in [0..2, 6..8] {
+            if own == frame.get(place.clone()) || port.as_deref() == frame.get(place.clone()) {
+                frame[place].fill(0);
+            }
+        }
+        frame
+    };
+    let is_new = |frame: &[u8]| state(frame) & NEW != 0 && state(frame) & TRANSLATED != 0;
+    // In the next zone it may be of another connection then.
+    let mut pairs = difference.ours.iter().zip(difference.theirs).filter(|(ours, theirs)| ours != theirs);
+    pairs.next().is_some_and(|(ours, theirs)| form(ours) == form(theirs) && is_new(theirs))
+}
+
+/// What begins anew is translated by weft, and not by Open vSwitch; a reply that does so has no state there at all.
+fn is_taken_still(difference: &Difference<'_>, _: &Header<'_>) -> bool {
+    let mut pairs = difference.ours.iter().zip(difference.theirs).filter(|(ours, theirs)| ours != theirs);
+    pairs.next().is_some_and(|(ours, theirs)| {
+        let begins = state(ours) & NEW != 0 && state(ours) != state(theirs);
+        begins && [state(ours) & !TRANSLATED, TRACKED, TRACKED | RELATED].contains(&state(theirs))
+    })
+}
+
+/// In Open vSwitch it stays, for whoever comes.
+fn is_expected_again(difference: &Difference<'_>, _: &Header<'_>) -> bool {
+    let mut pairs = difference.ours.iter().zip(difference.theirs).filter(|(ours, theirs)| ours != theirs);
+    pairs.next().is_some_and(|(ours, theirs)| {
+        state(ours) & NEW != 0 && state(ours) | RELATED == state(theirs) && state(ours) != state(theirs)
+    })
+}
+
+fn is_command_of_the_other(difference: &Difference<'_>, header: &Header<'_>) -> bool {
+    let mut pairs = difference.ours.iter().zip(difference.theirs).filter(|(ours, theirs)| ours != theirs);
+    let is_ftp = header.protocol == TCP
+        && header.message.get(20..23).is_some_and(|text| text == b"227" || text == b"229");
+    is_ftp && pairs.next().is_some_and(|(ours, theirs)| state(ours) | INVALID == state(theirs))
+}
+
+fn is_translated_to_itself(difference: &Difference<'_>, _: &Header<'_>) -> bool {
+    let form = |frame: &Vec<u8>| {
+        let mut frame = frame.clone();
+        if state(&frame) & RELATED != 0 {
+            frame[11] &= !TRANSLATED;
+        }
+        frame
+    };
+    let all = |outcome: &Outcome| outcome.iter().map(form).collect::<Vec<_>>();
+    all(difference.ours) == all(difference.theirs)
+}
+
+fn is_overflow(difference: &Difference<'_>, header: &Header<'_>) -> bool {
+    let [ours, theirs] =
+        [difference.ours, difference.theirs].map(|all| all.first().map_or(0, |frame| state(frame)));
+    let is_answer =
+        header.protocol == TCP && header.message.get(13).is_some_and(|flags| flags & 0x17 == 0x12);
+    is_answer && ours & ESTABLISHED != 0 && theirs & INVALID != 0
+}
+
+/// What comes to, or from, an address that connections are translated to.
+fn is_orphan(difference: &Difference<'_>, header: &Header<'_>) -> bool {
+    let Step::Packet(octets) = difference.step else { return false };
+    let outer = [0, 1].map(|zone| outer(header.six, zone).to_be_bytes());
+    let is_outer = match header.six {
+        true => outer.iter().any(|address| [&octets[22..38], &octets[38..54]].contains(&&address[..])),
+        false => outer.iter().any(|address| [&octets[26..30], &octets[30..34]].contains(&&address[12..])),
+    };
+    let [ours, theirs] =
+        [difference.ours, difference.theirs].map(|all| all.first().map_or(0, |frame| state(frame)));
+    is_outer && ours == NEW | TRACKED && theirs == INVALID | TRACKED
+}
+
+fn is_ended_by_an_error(difference: &Difference<'_>, header: &Header<'_>) -> bool {
+    let [ours, theirs] =
+        [difference.ours, difference.theirs].map(|all| all.first().map_or(0, |frame| state(frame)));
+    let is_forced = matches!(header.path(), Some(Path::Force | Path::ForceMark));
+    is_forced && header.is_error() && ours & RELATED != 0 && theirs & INVALID != 0
+}

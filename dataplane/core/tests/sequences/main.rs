@@ -1,0 +1,263 @@
+//! Whole sequences of packets through weft's connection tracking and through stock Open vSwitch's: after each packet the
+//! same `ct_state`, `ct_zone`, `ct_mark`, `ct_label` and original tuple, the same frames out, and at the end the same list
+//! of connections.
+//!
+//! The rules ([`policy`]) write what they see of a connection into the addresses of copies. The type of service of a
+//! packet chooses what is done with it: looked at, committed (with marks, translation, helper, `force`), in two zones.
+//! Talks ([`talks`]) are TCP in all its stages, UDP, pings and other protocols, with what goes wrong in them, errors about
+//! them, fragments, and time that goes by. `tests/data/sequences-truth.txt` has what Open vSwitch did, so that the
+//! comparison needs none; where it is installed, fresh cases are made as well: `WEFT_CASES` says how many, `WEFT_SEED`
+//! from which seed on. `WEFT_OVS_RECORD=1` writes the file anew.
+//!
+//! What differs has to be one of [`explained`]'s classes, each of which `docs/semantics.md` explains.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs, reason = "a test")]
+
+#[path = "../rig/mod.rs"]
+mod rig;
+
+mod case;
+mod explained;
+mod kernel;
+mod ours;
+mod packets;
+mod policy;
+mod stock;
+mod talks;
+
+use std::collections::BTreeMap;
+
+use case::{Case, Outcome, Recorded, Step};
+use explained::{Difference, Then};
+use ours::Weft;
+use policy::Policy;
+use rig::dice::Dice;
+use rig::octets::hex;
+use stock::Stock;
+use talks::Talk;
+use weft_tests::{Lab, Need, Result};
+
+const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/data/sequences-truth.txt");
+/// Cases that are in the file.
+const RECORDED: u64 = 12;
+
+/// States that packets of the recorded cases have to have: new, established, related and invalid, each way, translated as
+/// source and as destination.
+const STATES: [u8; 12] = [0x21, 0x22, 0x24, 0x2a, 0x2c, 0x30, 0x61, 0x62, 0x6a, 0xa1, 0xa2, 0xaa];
+
+/// A packet that no rule tracks.
+pub fn idle() -> Vec<u8> {
+    let ends = packets::Ends { six: false, addresses: [1, 2], ports: [7, 7] };
+    let form = packets::Form::default();
+    packets::frame(&ends, packets::UDP, &form, &packets::udp(&ends, b"idle"))
+}
+
+fn random(seed: u64) -> Case {
+    let mut dice = Dice(seed);
+    let policy = Policy::random(&mut dice);
+    let rules = policy.rules(&mut dice);
+    let mut talks: Vec<Talk> = (0..1 + dice.below(4)).map(|_| Talk::random(&mut dice, &policy)).collect();
+    let mut steps = Vec::new();
+    for _ in 0..60 + dice.below(60) {
+        if dice.percent(3) {
+            let long = [1, 5, 14, 29, 30, 31, 45, 59, 60, 61, 120, 900, 86400];
+            // The sweep of a connection takes away what its successor expects, in Open vSwitch.
+            let long = if talks.iter().any(Talk::has_helper) { &long[..3] } else { &long };
+            steps.push(Step::Wait(dice.pick(long)));
+        }
+        let talk = dice.below(talks.len());
+        steps.extend(talks[talk].next(&mut dice).into_iter().map(Step::Packet));
+        let announced = talks[talk].take_announced();
+        talks.extend(announced);
+    }
+    Case { name: format!("{seed}"), rules, steps }
+}
+
+/// What was compared.
+#[derive(Default, Debug)]
+struct Counts {
+    cases: usize,
+    /// Cases that Open vSwitch does not survive.
+    died: usize,
+    /// Cases that were played to their end.
+    whole: usize,
+    packets: usize,
+    frames: usize,
+    connections: usize,
+    /// Copies by their `ct_state`.
+    states: BTreeMap<u8, usize>,
+    explained: BTreeMap<&'static str, usize>,
+    unexplained: Vec<String>,
+}
+
+impl Counts {
+    fn compare(&mut self, Recorded { case, outcomes, connections }: &Recorded) {
+        self.cases += 1;
+        let mut weft = Weft::load(case);
+        for (number, (step, theirs)) in case.steps.iter().zip(outcomes).enumerate() {
+            let (ours, drops) = weft.play(step);
+            self.packets += usize::from(matches!(step, Step::Packet(_)));
+            self.frames += theirs.len();
+            theirs.iter().for_each(|frame| *self.states.entry(frame[11]).or_default() += 1);
+            if ours == *theirs {
+                continue;
+            }
+            let difference = Difference { step, ours: &ours, theirs, drops: &drops };
+            let Some((then, why)) = explained::why(&difference) else {
+                self.unexplained.push(show(case, number, &difference));
+                return;
+            };
+            *self.explained.entry(why).or_default() += 1;
+            if then == Then::Stop {
+                return;
+            }
+        }
+        self.whole += 1;
+        self.connections += connections.len();
+        let ours = weft.connections();
+        if ours != *connections {
+            let lacks = |all: &[String], others: &[String]| {
+                let only = all.iter().filter(|line| !others.contains(line));
+                only.map(|line| format!("\n    {line}")).collect::<String>()
+            };
+            let (only_ours, only_theirs) = (lacks(&ours, connections), lacks(connections, &ours));
+            let name = &case.name;
+            self.unexplained
+                .push(format!("case {name}, at its end\n  weft:{only_ours}\n  ovs:{only_theirs}"));
+        }
+    }
+
+    fn finish(self) {
+        let Counts { cases, died, whole, packets, frames, connections, .. } = self;
+        let explained: usize = self.explained.values().sum();
+        println!(
+            "{cases} cases ({died} more were Open vSwitch's end), of which {whole} to their end: {packets} packets, {frames} frames out, {connections} connections at the \
+             end; {explained} differences explained, {} not",
+            self.unexplained.len()
+        );
+        println!("states: {:x?}", self.states);
+        self.explained.iter().for_each(|(reason, count)| println!("{count:6} {reason}"));
+        let shown = self.unexplained.len().min(number("WEFT_SHOWN", 3) as usize);
+        assert!(shown == 0, "{}", self.unexplained[..shown].join("\n"));
+    }
+}
+
+/// A difference, with the packets before it.
+fn show(case: &Case, number: usize, difference: &Difference<'_>) -> String {
+    let mut text = format!("case {}, step {number} ({:?}):\n", case.name, difference.drops);
+    let first = number.saturating_sub(crate::number("WEFT_BEFORE", 12) as usize);
+    for step in &case.steps[first..=number] {
+        text += &match step {
+            Step::Wait(seconds) => format!("  wait {seconds}\n"),
+            Step::Packet(octets) => {
+                let mark =
+                    if octets[12] == 8 { octets[15] / 4 } else { (octets[14] << 4 | octets[15] >> 4) / 4 };
+                let path = policy::PATHS.get(usize::from(mark));
+                format!("  {path:?} {}\n", hex(&octets[..octets.len().min(110)]))
+            }
+        };
+    }
+    let frames = |outcome: &Outcome| {
+        outcome
+            .iter()
+            .map(|frame| format!("\n    {}", hex(&frame[..frame.len().min(110)])))
+            .collect::<String>()
+    };
+    text + &format!("  weft:{}\n  ovs:{}", frames(difference.ours), frames(difference.theirs))
+}
+
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+#[test]
+fn sequences_go_as_they_went_through_stock_ovs() {
+    let cases = case::parse(&std::fs::read_to_string(FILE).unwrap());
+    let mut counts = Counts::default();
+    cases.iter().for_each(|recorded| counts.compare(recorded));
+    assert!(counts.cases == RECORDED as usize && counts.frames > 1000 && counts.connections > 10);
+    let unseen: Vec<&u8> = STATES.iter().filter(|state| !counts.states.contains_key(state)).collect();
+    assert!(unseen.is_empty(), "{unseen:x?} of {:x?}", counts.states);
+    counts.finish();
+}
+
+#[test]
+fn sequences_go_as_they_go_through_stock_ovs() -> Result {
+    let needs = ["ovs-vswitchd", "ovsdb-server", "ovs-vsctl", "ovs-ofctl"].map(Need::Tool);
+    let Some(lab) = Lab::open("sequences", &needs)? else { return Ok(()) };
+    let records = std::env::var_os("WEFT_OVS_RECORD").is_some();
+    let (first, count) = match records {
+        true => (1, RECORDED),
+        false => (number("WEFT_SEED", 1000), number("WEFT_CASES", 60)),
+    };
+    let mut peers = Peers { current: Stock::start(&lab, "ovs")?, lab, number: 0 };
+    let (mut counts, mut text) = (Counts::default(), HEAD.to_owned());
+    for seed in first.. {
+        let played = if records { counts.cases as u64 } else { seed - first };
+        if played == count {
+            break;
+        }
+        let Some(recorded) = peers.play(seed)? else {
+            counts.died += 1;
+            continue;
+        };
+        if records {
+            text += &recorded.print();
+        }
+        let before = counts.unexplained.len();
+        counts.compare(&recorded);
+        if counts.unexplained.len() > before {
+            // Open vSwitch sweeps when it likes: once more, in a new one.
+            peers.renew()?;
+            if let Some(again) = peers.play(seed)? {
+                counts.unexplained.truncate(before);
+                counts.compare(&again);
+            }
+        }
+    }
+    if records {
+        std::fs::write(FILE, text)?;
+    }
+    counts.finish();
+    Ok(())
+}
+
+/// Open vSwitch, and another one when it dies.
+struct Peers {
+    current: Stock,
+    lab: Lab,
+    number: u32,
+}
+
+impl Peers {
+    fn renew(&mut self) -> Result {
+        self.number += 1;
+        self.current = Stock::start(&self.lab, &format!("ovs{}", self.number))?;
+        Ok(())
+    }
+
+    /// What becomes of a random case; `None` if Open vSwitch doesn't survive it.
+    fn play(&mut self, seed: u64) -> Result<Option<Recorded>> {
+        match self.current.play(&random(seed)) {
+            Ok(recorded) => Ok(Some(recorded)),
+            Err(error) => {
+                println!("Open vSwitch dies of case {seed}: {error}");
+                self.renew()?;
+                Ok(None)
+            }
+        }
+    }
+}
+
+const HEAD: &str = "\
+# What stock Open vSwitch's connection tracking makes of sequences of packets.
+#
+# How to read it. `case` starts with no rules and no connections. `rule` is one in the words of ovs-ofctl. `in` is a packet
+# that comes in by port 1. `out` is a frame that leaves by port 3, in order: `=` the packet as it came; `FROM-TO:OCTETS` the
+# packet with other octets in the place of those from FROM to TO (exclusive). `(61*300)` is 300 octets of 61. `wait` is
+# seconds that go by. `connection` is a line of dump-conntrack -m at the end of the case.
+#
+# Recorded from Open vSwitch 3.1 (Debian 12), userspace datapath, by
+# WEFT_OVS_RECORD=1 cargo test -p weft-core --test sequences
+
+";
