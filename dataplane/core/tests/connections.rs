@@ -116,7 +116,7 @@ fn begun(rig: &Rig) -> u64 {
 
 #[test]
 fn first_packets_of_a_kind_begin_as_the_first_of_them_did() {
-    let mut rig = switch(&FIREWALL);
+    let mut rig = Rig::two_stations(&FIREWALL);
     let from = |port| packet(true, Ip { ports: (port, 53), ..Ip::default() }, 20);
     for port in 1000..1010 {
         assert!(passes(&mut rig, true, from(port)));
@@ -139,7 +139,7 @@ fn first_packets_of_a_kind_begin_as_the_first_of_them_did() {
 
 #[test]
 fn what_a_new_rule_reads_tells_kinds_apart() {
-    let mut rig = switch(&FIREWALL);
+    let mut rig = Rig::two_stations(&FIREWALL);
     let from = |port| packet(true, Ip { ports: (port, 53), ..Ip::default() }, 20);
     for port in [1000, 1001] {
         assert!(passes(&mut rig, true, from(port)));
@@ -155,7 +155,7 @@ fn what_a_new_rule_reads_tells_kinds_apart() {
 
 #[test]
 fn connections_of_a_full_zone_are_refused_to_first_packets_of_every_kind() {
-    let mut rig = switch(&FIREWALL);
+    let mut rig = Rig::two_stations(&FIREWALL);
     rig.datapath.connections().set_zone_limit(5, ZoneLimit::AtMost(2));
     for port in 1000..1004 {
         passes(&mut rig, true, packet(true, Ip { ports: (port, 53), ..Ip::default() }, 20));
