@@ -5,17 +5,21 @@
 //! holds all that a hit touches: key, epochs, counters, age, program number. Beside it, for programs with doubts only,
 //! is up to which doubt the flow was compared ([`crate::doubt`]).
 //!
+//! A flow whose bucket is full goes to its *neighbour*, whose tags are in the same cache line: so the table can be filled
+//! to nine tenths before flows push each other out.
+//!
 //! One more place, [`Cache::spare`], is for the flow of a packet that is not to be cached: no key leads there.
 //!
-//! Bounded: a full bucket gives up one of its flows: one of a port that has more than twice as many flows as the one whose
-//! flow comes, else one of the same port, else one that has been idle for [`IDLE`] seconds, else one of a port that has at
-//! least half as many. So whoever makes flows by the thousand, or aims at a bucket, pushes out his own. That is also why the
-//! hash needs no secret. Who has how many is counted beside, where no hit looks.
+//! Bounded: a full bucket with a full neighbour gives up one of its flows: one of a port that has more than twice as many
+//! flows as the one whose flow comes, else one of the same port, else one that has been idle for [`IDLE`] seconds, else one of
+//! a port that has at least half as many. So whoever makes flows by the thousand, or aims at a bucket, pushes out his own. That
+//! is also why the hash needs no secret. Who has how many is counted beside, where no hit looks.
 //!
 //! Owner: one worker, alone.
 
 use bytemuck::Zeroable;
 use weft_conntrack::Link;
+use weft_io::hash::folded_product;
 use weft_io::mem::{HugeTable, equal_lanes, prefetch};
 
 use crate::epoch::Dep;
@@ -48,6 +52,14 @@ pub struct Flow<const W: usize, const L: usize> {
     pub packets: u64,
     /// Octets so far.
     pub bytes: u64,
+}
+
+impl<const W: usize, const L: usize> Flow<W, L> {
+    /// Whether that is its key. A loop of its own: a call for so few octets would cost more than they do.
+    #[inline(always)]
+    pub fn is_of(&self, key: &[u64; W]) -> bool {
+        self.key.iter().zip(key).fold(0, |differ, (own, other)| differ | (own ^ other)) == 0
+    }
 }
 
 const _: () = assert!(size_of::<Flow<{ crate::key::NARROW }, 0>>() == 64);
@@ -100,14 +112,16 @@ impl KeyHash {
         (self.0 >> 48) as u16 | 1
     }
 
-    /// Hashes a key's words, two at a time, by folded multiplication.
+    /// Hashes a key's words by folded multiplication, two at a time; no pair waits for another.
     #[inline(always)]
     pub fn of<const W: usize>(key: &[u64; W]) -> KeyHash {
         const SECRET: [u64; 2] = [0xa076_1d64_78bd_642f, 0xe703_7ed1_a0b4_28db];
-        let mut hash = SECRET[0];
+        let mut hash = 0;
         let mut pairs = key.chunks_exact(2);
-        for pair in &mut pairs {
-            hash = folded_product(pair[0] ^ hash, pair[1] ^ SECRET[1]);
+        for (pair, number) in (&mut pairs).zip(0..) {
+            // Two pairs that change places give another hash.
+            let turned = SECRET[0].rotate_left(number * 11);
+            hash ^= folded_product(pair[0] ^ turned, pair[1] ^ SECRET[1]);
         }
         for &last in pairs.remainder() {
             // Most narrow keys have no tunnel: a 0 costs nothing but this comparison.
@@ -117,13 +131,6 @@ impl KeyHash {
         }
         KeyHash(hash)
     }
-}
-
-/// The two halves of the product, together: a hash's step.
-#[inline(always)]
-pub(crate) fn folded_product(a: u64, b: u64) -> u64 {
-    let product = u128::from(a) * u128::from(b);
-    product as u64 ^ (product >> 64) as u64
 }
 
 impl<const W: usize, const L: usize> Cache<W, L> {
@@ -168,7 +175,13 @@ impl<const W: usize, const L: usize> Cache<W, L> {
         hash.0 as usize & self.bucket_mask
     }
 
-    /// Brings the bucket's tags near.
+    /// The bucket that takes what this one has no room for; the other way round, too.
+    #[inline(always)]
+    fn neighbour(&self, bucket: usize) -> usize {
+        (bucket ^ 1) & self.bucket_mask
+    }
+
+    /// Brings the bucket's tags near, and its neighbour's.
     #[inline(always)]
     pub fn prefetch(&self, hash: KeyHash) {
         if let Some(tags) = self.tags.get(self.bucket(hash)) {
@@ -179,10 +192,14 @@ impl<const W: usize, const L: usize> Cache<W, L> {
     /// The first flow whose tag fits, to be compared by [`Cache::flow`]'s caller; brings it near.
     #[inline(always)]
     pub fn candidate(&self, hash: KeyHash) -> Option<Place> {
-        let bucket = self.bucket(hash);
-        let ways = equal_lanes(self.tags.get(bucket)?, hash.tag());
+        let mut bucket = self.bucket(hash);
+        let mut ways = equal_lanes(self.tags.get(bucket)?, hash.tag());
         if ways == 0 {
-            return None;
+            bucket = self.neighbour(bucket);
+            ways = equal_lanes(self.tags.get(bucket)?, hash.tag());
+            if ways == 0 {
+                return None;
+            }
         }
         let place = bucket * WAYS + ways.trailing_zeros() as usize;
         let flow = self.flows.get(place)?;
@@ -213,25 +230,31 @@ impl<const W: usize, const L: usize> Cache<W, L> {
         self.flows.get_mut(place as usize)
     }
 
+    /// The flow at a place, and up to which of its program's doubts it was compared.
+    #[inline(always)]
+    pub fn flow_and_compared(&mut self, place: Place) -> Option<(&mut Flow<W, L>, Option<&mut u32>)> {
+        Some((self.flows.get_mut(place as usize)?, self.compared.get_mut(place as usize)))
+    }
+
     /// The flow of that key, whatever way it is in.
     pub fn find(&self, hash: KeyHash, key: &[u64; W]) -> Option<Place> {
         let bucket = self.bucket(hash);
-        let mut ways = equal_lanes(self.tags.get(bucket)?, hash.tag());
-        while ways != 0 {
-            let place = bucket * WAYS + ways.trailing_zeros() as usize;
-            if self.is_key(place as Place, key) {
-                return Some(place as Place);
+        [bucket, self.neighbour(bucket)].into_iter().find_map(|bucket| {
+            let mut ways = equal_lanes(self.tags.get(bucket)?, hash.tag());
+            while ways != 0 {
+                let place = bucket * WAYS + ways.trailing_zeros() as usize;
+                if self.is_key(place as Place, key) {
+                    return Some(place as Place);
+                }
+                ways &= ways - 1;
             }
-            ways &= ways - 1;
-        }
-        None
+            None
+        })
     }
 
-    /// Whether that is the flow's key. A loop of its own: a call for so few octets would cost more than they do.
-    #[inline(always)]
-    pub fn is_key(&self, place: Place, key: &[u64; W]) -> bool {
-        let Some(flow) = self.flows.get(place as usize) else { return false };
-        flow.key.iter().zip(key).fold(0, |differ, (own, other)| differ | (own ^ other)) == 0
+    /// Whether that is the flow's key.
+    fn is_key(&self, place: Place, key: &[u64; W]) -> bool {
+        self.flows.get(place as usize).is_some_and(|flow| flow.is_of(key))
     }
 
     /// How many flows a port has.
@@ -241,15 +264,17 @@ impl<const W: usize, const L: usize> Cache<W, L> {
 
     /// A place for a flow of `port` that isn't there, in this second.
     pub fn insert(&mut self, (hash, key): (KeyHash, &[u64; W]), (port, second): (PortId, u32)) -> Inserted {
-        let bucket = self.bucket(hash);
-        let free = equal_lanes(&self.tags[bucket], 0).trailing_zeros() as usize;
+        let home = self.bucket(hash);
         let refused = self.held(port) >= self.limit;
-        let way = if free < WAYS && !refused {
-            Some(free)
-        } else {
-            self.victim(bucket, port, (!refused).then_some(second))
+        let free = |bucket: usize| {
+            let ways = equal_lanes(self.tags.get(bucket)?, 0);
+            (ways != 0).then(|| (bucket, ways.trailing_zeros() as usize))
         };
-        let Some(way) = way else { return Inserted { place: self.spare(), victim: None, refused } };
+        let free = free(home).or_else(|| free(self.neighbour(home))).filter(|_| !refused);
+        let way = free.or_else(|| Some((home, self.victim(home, port, (!refused).then_some(second))?)));
+        let Some((bucket, way)) = way else {
+            return Inserted { place: self.spare(), victim: None, refused };
+        };
         let place = bucket * WAYS + way;
         let victim = (self.tags[bucket][way] != 0).then(|| self.flows[place].program);
         match victim {

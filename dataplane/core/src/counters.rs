@@ -102,6 +102,8 @@ pub struct WorkerCounters {
     pub misses: Counter,
     /// Of those, packets whose flow was cached and had gone stale.
     pub stale: Counter,
+    /// Of those, packets that began a connection as others had before them, without a walk.
+    pub begun: Counter,
     /// Packets whose flow a change of rules might have concerned, but did not.
     pub reprieved: Counter,
     /// Packets whose flow was not cached because those of their port are hardly met again.

@@ -31,8 +31,10 @@ use crate::snapshot::{PortKind, Snapshot};
 use crate::why::scan::Scan;
 use crate::why::{Place, Question, Tallied};
 
-/// Flows that a worker caches, under keys of each width.
+/// Flows that a worker caches under narrow and wide keys, of each.
 pub const CACHED_FLOWS: usize = 256 << 10;
+/// Flows that it caches under middle keys: there each direction of each connection is one.
+pub const CACHED_TUPLES: usize = 512 << 10;
 /// Packets that a worker takes from its inbox at a time.
 const INBOX_BURST: usize = 256;
 
@@ -114,7 +116,7 @@ impl Worker {
         commands: Receiver<Command>,
     ) -> std::io::Result<Self> {
         let (narrow, middle, wide) =
-            (Lane::new(CACHED_FLOWS)?, Lane::new(CACHED_FLOWS)?, Lane::new(CACHED_FLOWS)?);
+            (Lane::new(CACHED_FLOWS)?, Lane::new(CACHED_TUPLES)?, Lane::new(CACHED_FLOWS)?);
         let capacity =
             narrow.flows.cache.capacity() + middle.flows.cache.capacity() + wide.flows.cache.capacity();
         counters.worker.capacity.set(capacity as u64);
