@@ -42,15 +42,21 @@ impl Lab {
 
     /// The switch's way: rules that come, the model, rules that go. How many rules were touched.
     fn apply(&mut self, config: Config) -> usize {
+        let changes = self.begin(config);
+        self.flows.prepare(&changes.removed, Duration::ZERO).unwrap().commit();
+        self.datapath.publish(self.model()).unwrap();
+        changes.len()
+    }
+
+    /// The same up to where rules that have to go are still there.
+    fn begin(&mut self, config: Config) -> Changes {
         self.config = config;
         let bridge = &self.config.bridges[0];
         let next = units(&self.config, bridge, 15, &mut self.compiled.numbering);
         let changes = self.compiled.become_units(next, &self.flows.load());
         self.flows.prepare(&changes.added, Duration::ZERO).unwrap().commit();
         self.datapath.publish(self.model()).unwrap();
-        self.flows.prepare(&changes.removed, Duration::ZERO).unwrap().commit();
-        self.datapath.publish(self.model()).unwrap();
-        changes.len()
+        changes
     }
 
     fn model(&self) -> Model {
@@ -440,6 +446,47 @@ rule = [
         }
         lab.apply(config(&friends));
     }
+}
+
+#[test]
+fn while_rules_come_and_go_nothing_passes_that_is_permitted_neither_before_nor_after() {
+    let toml = |vm1: &str, vm2: &str, friends: &str, others: &str| {
+        format!(
+            r#"
+[[bridge]]
+name = "br0"
+port = [{{ name = "vm1", type = "null", {vm1} }}, {{ name = "vm2", type = "null", {vm2} }}, {{ name = "vm3", type = "null" }}]
+[[acl.group]]
+name = "friends"
+members = [{friends}]
+[[acl.group]]
+name = "others"
+members = [{others}]
+[[acl.group]]
+name = "ssh"
+rule = [{{ direction = "ingress", protocol = "tcp", ports = "22" }}, {{ direction = "ingress", protocol = "tcp", ports = "443", remote = "friends" }}]
+[[acl.group]]
+name = "web"
+rule = [{{ direction = "ingress", protocol = "tcp", ports = "80" }}, {{ direction = "ingress", protocol = "tcp", ports = "8080", remote = "others" }}]
+"#
+        )
+    };
+    let syn = |last: u8, port: u16| {
+        format!("tcp,nw_src=10.0.0.{last},nw_dst=10.0.0.2,tp_src=4000,tp_dst={port},tcp_flags=syn")
+    };
+    // A port's groups become another's.
+    let mut lab = Lab::new(&toml("acl = \"ssh\"", "acl = []", "", ""));
+    assert_eq!(lab.sends("vm3", &syn(3, 22)), "vm1 vm2");
+    lab.begin(config(&toml("acl = []", "acl = \"web\"", "", "")));
+    assert_eq!(lab.sends("vm3", &syn(3, 80)), "vm1 vm2");
+    assert_eq!(lab.sends("vm3", &syn(3, 22)), "vm1", "the groups of vm2 have never permitted it");
+    // A member goes, and another comes elsewhere.
+    let bound = "acl = [\"ssh\", \"web\"]";
+    let mut lab = Lab::new(&toml("acl = []", bound, "\"10.0.0.7\"", ""));
+    assert_eq!(lab.sends("vm3", &syn(7, 443)), "vm1 vm2");
+    lab.begin(config(&toml("acl = []", bound, "", "\"10.0.0.8\"")));
+    assert_eq!(lab.sends("vm3", &syn(8, 8080)), "vm1 vm2");
+    assert_eq!(lab.sends("vm3", &syn(8, 443)), "vm1", "10.0.0.8 has never been a friend");
 }
 
 #[test]
