@@ -4,8 +4,13 @@
 
 mod rig;
 
-use rig::Rig;
 use rig::frames::{Ip, ip_frame, mac};
+use rig::{Rig, rule};
+use weft_core::snapshot::Guard;
+use weft_core::tables::{Change, TableId};
+use weft_flow::Action;
+use weft_flow::action::{Ct, CtZone, Own};
+use weft_flow::text::{NoNames, parse_match};
 use weft_wire::DropReason;
 use weft_wire::checksum::checksum;
 
@@ -184,6 +189,87 @@ fn a_rule_in_front_of_ct_drops_fragments_as_ever() {
     let fragments = cut(&whole(true, Ip { source: [10, 0, 0, 9], ..UDP }, 4000), 1480, 1);
     assert!(send(&mut rig, 0, &fragments, &[0, 1, 2]).0.is_empty());
     assert_eq!((rig.drops(0), rig.held()), (vec![(DropReason::RuleDrop, 3)], 0));
+}
+
+/// A rule of weft's own tables.
+fn own(table: u16, priority: u16, matches: &str, actions: &[Action]) -> Change {
+    let matches = parse_match(matches, &NoNames).unwrap();
+    Change::FlowIn(TableId(table), rule(priority, matches, actions))
+}
+
+/// Two stations; what `guard` says goes through rules of weft's own.
+fn guarded(guard: [Guard; 2], rules: &[Change]) -> Rig {
+    let mut rig =
+        Rig::two_stations(&["table=0,in_port=1,actions=output:2", "table=0,in_port=2,actions=output:1"]);
+    rig.change(0, rules);
+    (0..).zip(guard).for_each(|(id, guard)| rig.port(id).guard = guard);
+    rig.publish();
+    rig
+}
+
+const GUARDED: Guard = Guard { from: true, to: true };
+const PERMIT: Action = Action::Own(Own::Permit);
+
+#[test]
+fn what_a_guard_refuses_does_not_come_in_fragments_either() {
+    let from = TableId::FROM_GUARDED.0;
+    let rogue = [Action::Own(Own::Drop(DropReason::RogueDhcp))];
+    let rules = [
+        own(from, 100, "udp,udp_src=67,udp_dst=68", &rogue),
+        own(from, 100, "udp6,udp_src=547,udp_dst=546", &rogue),
+        own(from, 100, "icmp6,icmp_type=134", &[Action::Own(Own::Drop(DropReason::RogueRa))]),
+        own(from, 0, "", &[PERMIT]),
+    ];
+    let mut rig = guarded([Guard { from: true, to: false }, Guard::default()], &rules);
+    let offer = cut(&whole(true, Ip { ports: (67, 68), ..UDP }, 4000), 1480, 1);
+    assert!(send(&mut rig, 0, &offer, &[0, 1, 2]).0.is_empty());
+    assert_eq!(rig.drops(0), [(DropReason::RogueDhcp, 3)]);
+    let datagram = |source: u16, destination: u16| {
+        let mut datagram = vec![0; 2000];
+        datagram[..2].copy_from_slice(&source.to_be_bytes());
+        datagram[2..4].copy_from_slice(&destination.to_be_bytes());
+        datagram[4..6].copy_from_slice(&2000_u16.to_be_bytes());
+        datagram
+    };
+    assert!(send(&mut rig, 0, &six(true, 17, &datagram(547, 546), 1), &[1, 0]).0.is_empty());
+    assert_eq!(rig.drops(0), [(DropReason::RogueDhcp, 5)]);
+    let mut advert = vec![0; 2000];
+    advert[0] = 134;
+    let advert = six(true, 58, &advert, 2);
+    assert!(send(&mut rig, 0, &advert, &[0, 1]).0.is_empty());
+    assert!(rig.drops(0).contains(&(DropReason::RogueRa, 2)), "{:?}", rig.drops(0));
+    // And all others come whole.
+    let fragments = cut(&whole(true, UDP, 4000), 1480, 3);
+    assert_eq!(send(&mut rig, 0, &fragments, &[2, 0, 1]).0.len(), 3);
+    assert_eq!(send(&mut rig, 0, &six(true, 17, &datagram(5, 6), 4), &[1, 0]).0.len(), 2);
+    rig.check_counters();
+}
+
+#[test]
+fn a_guards_rules_see_the_ports_of_the_whole_packet() {
+    let track =
+        |table| Action::Ct(Box::new(Ct { zone: CtZone::Number(9), table: Some(table), ..Ct::default() }));
+    let commit = Action::Ct(Box::new(Ct { commit: true, zone: CtZone::Number(9), ..Ct::default() }));
+    let (from, to) = (TableId::FROM_GUARDED.0, TableId::TO_GUARDED.0);
+    let rules = [
+        own(from, 1, "", &[track(280)]),
+        own(280, 2, "ct_state=+trk+rpl,udp,udp_src=2000", &[PERMIT]),
+        own(to, 1, "", &[track(281)]),
+        own(281, 2, "ct_state=+trk-rpl,udp,udp_dst=2000", &[commit, PERMIT]),
+        own(281, 2, "ct_state=+trk+new,icmp,icmp_type=8", &[PERMIT]),
+    ];
+    let mut rig = guarded([Guard::default(), GUARDED], &rules);
+    for (id, order) in [(1, [0, 1, 2]), (2, [2, 1, 0])] {
+        let fragments = cut(&whole(true, UDP, 4000), 1480, id);
+        assert_eq!(send(&mut rig, 0, &fragments, &order).0.len(), 3, "{:?}", rig.drops(0));
+        let answer = cut(&whole(false, UDP, 4000), 1480, id);
+        assert_eq!(send(&mut rig, 1, &answer, &order).0.len(), 3, "{:?}", rig.drops(1));
+        let other = cut(&whole(true, Ip { ports: (1000, 2001), ..UDP }, 4000), 1480, id + 10);
+        assert!(send(&mut rig, 0, &other, &order).0.is_empty());
+        let ping = cut(&whole(true, Ip { protocol: 1, ports: (0, 0), ..UDP }, 4000), 1480, id + 20);
+        assert_eq!(send(&mut rig, 0, &ping, &order).0.len(), 3, "{:?}", rig.drops(0));
+    }
+    rig.check_counters();
 }
 
 /// Fragments of an IPv6 packet that carries `message` (its checksum is filled in), at most 1,232 octets of it each.
