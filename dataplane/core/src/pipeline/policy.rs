@@ -84,7 +84,10 @@ impl<T: Tracer> Walk<'_, T> {
     }
 
     fn pass(&mut self, here: &Here<'_>, pass: &Pass<'_>) -> Result<bool, DropReason> {
-        self.wait_for_whole(pass.vid.get())?;
+        // Where there are no rules, nobody reads whether it is a fragment.
+        if here.tables.table(pass.entry).is_some_and(|table| !table.is_empty()) {
+            self.wait_for_whole(pass.vid.get())?;
+        }
         let in_port = OfPort(self.get(Field::InPort) as u16);
         let outer = self.outcome.take();
         let action_set = std::mem::take(&mut self.action_set);
