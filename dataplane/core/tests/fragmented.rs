@@ -5,7 +5,8 @@
 mod rig;
 
 use rig::frames::{Ip, ip_frame, mac};
-use rig::{Rig, rule};
+use rig::{Rig, access, rule};
+use weft_core::key::PortId;
 use weft_core::snapshot::Guard;
 use weft_core::tables::{Change, TableId};
 use weft_flow::Action;
@@ -176,6 +177,23 @@ fn fragments_that_lack_others_or_contradict_them_are_counted_drops() {
     rig.wait(16);
     assert_eq!(rig.held(), 0);
     assert!(rig.drops(0).contains(&(DropReason::FragmentExpired, 1)));
+    rig.check_counters();
+}
+
+#[test]
+fn fragments_of_a_port_that_goes_are_its_drops_and_not_those_of_the_next_with_its_number() {
+    let mut rig = Rig::two_stations(&FIREWALL);
+    let fragments = cut(&whole(true, UDP, 4000), 1480, 1);
+    rig.exchange(0, fragments[0].clone());
+    assert_eq!(rig.held(), 1);
+    rig.remove_device(0);
+    assert_eq!((rig.drops(0), rig.held()), (vec![(DropReason::PortRemoved, 1)], 0));
+    rig.datapath.reset_counters(PortId(0));
+    rig.add_device(0, access(0));
+    rig.publish();
+    assert!(send(&mut rig, 0, &fragments, &[1, 2]).0.is_empty(), "the first one was another's");
+    rig.wait(16);
+    assert_eq!(rig.drops(0), [(DropReason::FragmentExpired, 2)]);
     rig.check_counters();
 }
 
