@@ -490,6 +490,39 @@ rule = [{{ direction = "ingress", protocol = "tcp", ports = "80" }}, {{ directio
 }
 
 #[test]
+fn a_bridge_that_takes_anothers_place_does_not_share_the_zones_of_a_third() {
+    let bridge = |number: usize, acl: &str| {
+        format!(
+            "[[bridge]]\nname = \"br{number}\"\nport = [{{ name = \"vm{number}\", type = \"null\", acl = {acl} }}]\n"
+        )
+    };
+    let all = |acl_of_first: &str, numbers: std::ops::RangeInclusive<usize>| {
+        let first = bridge(*numbers.start(), acl_of_first);
+        let others: String = numbers.skip(1).map(|number| bridge(number, "\"web\"")).collect();
+        config(&format!("{first}{others}[[acl.group]]\nname = \"web\"\n"))
+    };
+    let zones_of = |acl: &Acl, config: &Config| {
+        let of = |bridge: &Bridge| (bridge.name.clone(), acl.zones(bridge, config));
+        config.bridges.iter().map(of).collect::<Vec<_>>()
+    };
+    let mut acl = Acl::default();
+    let before = all("\"web\"", 1..=15);
+    for bridge in &before.bridges {
+        let zones = acl.zones(bridge, &before);
+        acl.bridges.insert(bridge.name.clone(), Guarded { zones, ..Guarded::default() });
+    }
+    let known = zones_of(&acl, &before);
+    assert_eq!(known.iter().map(|(_, zones)| *zones).collect::<BTreeSet<_>>(), (1..=15).collect());
+    // br1 goes, or is left without groups, and br16 comes.
+    for after in [all("\"web\"", 2..=16), all("[]", 1..=16)] {
+        let zones = zones_of(&acl, &after);
+        let used: Vec<u8> = zones.iter().map(|(_, zones)| *zones).filter(|zones| *zones != 0).collect();
+        assert_eq!(used.iter().collect::<BTreeSet<_>>().len(), 15, "{zones:?}");
+        assert_eq!(zones.last().unwrap().1, known[0].1);
+    }
+}
+
+#[test]
 fn ports_that_are_both_guarded_share_a_connection() {
     let toml = STATEFUL
         .replace(", acl_egress = \"open\"", "")
