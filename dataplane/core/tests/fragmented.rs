@@ -390,7 +390,7 @@ fn fragments_that_a_tunnel_carries_wait_for_each_other_and_not_for_those_of_anot
     use weft_wire::TunnelKind;
     let mut rig = Rig::with_bridge(1);
     rig.add_uplink();
-    rig.add_device(1, rig::access(0));
+    rig.add_device(1, access(0));
     let spec = |number| rig::tunnel(TunnelKind::Vxlan, number, TunnelKeys::Flow);
     (50..=51).for_each(|number| rig.add_tunnel(number, spec(number as u8)));
     rig.publish();
