@@ -271,10 +271,10 @@ impl Worker {
         self.vteps = Vteps::new(&snapshot.vteps);
         self.forward.adopt(Arc::clone(&snapshot));
         self.cast_roles();
-        self.forward.forget_removed();
         for waiting in self.forward.held.take_resolved(&snapshot) {
             self.forward.resume(waiting);
         }
+        self.forward.forget_removed();
         self.forward.flush();
         self.forward.show_held();
     }

@@ -119,10 +119,10 @@ impl Oracle {
             bridge.fdb = Arc::clone(self.fdb(bridge.id, limit));
         }
         self.snapshot = self.publisher.publish(model).unwrap();
-        self.forget_removed();
         for waiting in std::mem::take(&mut self.held) {
             self.look_again(waiting);
         }
+        self.forget_removed();
     }
 
     /// What waits and came in by a port that is no more is dropped.
