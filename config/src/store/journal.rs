@@ -59,6 +59,8 @@ pub(super) struct Read {
 
 /// Why a journal can't be believed.
 pub(super) const GAP: &str = "a line in its middle is damaged";
+/// The same.
+pub(super) const STRANGE: &str = "it has a change that this version of weft doesn't know";
 
 /// What the journal `octets` says of the state file `base`.
 pub(super) fn read(octets: &[u8], base: Base) -> Result<Read, &'static str> {
@@ -71,18 +73,19 @@ pub(super) fn read(octets: &[u8], base: Base) -> Result<Read, &'static str> {
     for line in lines.split_inclusive(|octet| *octet == b'\n') {
         match transaction(line) {
             Some(_) if found.torn > 0 => return Err(GAP),
-            Some(changes) => found.transactions.push(changes),
+            Some(changes) => found.transactions.push(changes.ok_or(STRANGE)?),
             None => found.torn += line.len(),
         }
     }
     Ok(found)
 }
 
-fn transaction(line: &[u8]) -> Option<Vec<Change>> {
+/// The changes of a whole line; `Some(None)` if they are right, and not understood.
+fn transaction(line: &[u8]) -> Option<Option<Vec<Change>>> {
     let (sum, changes) = line.strip_suffix(b"\n")?.split_at_checked(9)?;
     let sum = std::str::from_utf8(sum).ok()?.strip_suffix(' ')?;
     let right = u32::from_str_radix(sum, 16).ok()? == crc32(changes);
-    right.then(|| serde_json::from_slice(changes).ok()).flatten()
+    right.then(|| serde_json::from_slice(changes).ok())
 }
 
 fn header(Base { number, sum }: Base) -> String {
@@ -239,6 +242,14 @@ mod tests {
         let zeros = [&whole[..], &[0; 4096]].concat();
         let read = read(&zeros, BASE).unwrap_or_default();
         assert_eq!((read.transactions.len(), read.torn), (2, 4096));
+    }
+
+    #[test]
+    fn a_change_of_another_version_that_was_acknowledged_is_not_taken_for_a_torn_one() {
+        let strange = r#"[{"acl_member_praise":{"group":"web"}}]"#;
+        let line = format!("{:08x} {strange}\n", crc32(strange.as_bytes()));
+        let whole = [journal(BASE), line.into_bytes()].concat();
+        assert_eq!(read(&whole, BASE).map(|_| ()), Err(STRANGE));
     }
 
     #[test]

@@ -283,7 +283,9 @@ impl Connections {
             match entry.look(zone, tuple, second) {
                 Sight::Mine(..) => return Some(Ok(number)),
                 Sight::Busy => return Some(Err(Busy)),
-                Sight::Other => entry.bury(zone, tuple, second),
+                Sight::Other if entry.bury(zone, tuple, second) => {}
+                // It has changed since it was looked at: once more.
+                Sight::Other => return Some(Err(Busy)),
             }
         }
         None

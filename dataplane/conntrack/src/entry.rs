@@ -100,12 +100,14 @@ impl Entry {
         }
     }
 
-    /// Ends the connection for good if it has the tuple and has expired: for who is about to put another in its place.
-    pub fn bury(&self, zone: u16, tuple: &Tuple, second: u32) {
+    /// Ends the connection for good if it has the tuple and has expired: for who is about to put another in its place, and
+    /// holds its lock. False if it has the tuple and lives: a packet whose worker's second is behind has been quicker.
+    pub fn bury(&self, zone: u16, tuple: &Tuple, second: u32) -> bool {
         let expiry = self.expiry.load(RELAXED);
-        if expiry != 0 && second >= expiry && self.direction_of(zone, tuple).is_some() {
-            let _ = self.expiry.compare_exchange(expiry, 0, RELAXED, RELAXED);
+        if expiry == 0 || self.direction_of(zone, tuple).is_none() {
+            return true;
         }
+        second >= expiry && self.expiry.compare_exchange(expiry, 0, RELAXED, RELAXED).is_ok()
     }
 
     /// Whether a packet of this direction changes nothing that rules see; if so its windows have slid.
@@ -320,5 +322,31 @@ impl Entry {
         let epoch = epoch.wrapping_add(2);
         self.epoch.store(epoch, Ordering::Release);
         epoch
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tuple::Family;
+
+    #[test]
+    fn an_expired_connection_that_a_packet_of_the_second_before_keeps_is_not_buried() {
+        let original = Tuple { src: 1, dst: 2, src_port: 3, dst_port: 4, protocol: 17, family: Family::V4 };
+        let progress = Progress::default();
+        let moving = Moving { mark: 0, label: 0, progress, timeout: Timeout::UdpFirst };
+        let reply = original.reversed();
+        let image = Image { zone: 5, original, reply, nat: None, helper: None, parent: None, moving };
+        let entry: Entry = Zeroable::zeroed();
+        entry.fill(&image, 0, 0, 30);
+        assert_eq!(entry.look(5, &reply, 30), Sight::Other);
+        entry.refresh(entry.expiry(), 29, |_, _| 60);
+        assert!(!entry.bury(5, &reply, 30), "it lives");
+        assert!(entry.bury(6, &reply, 30), "of another zone");
+        assert!(matches!(entry.look(5, &reply, 30), Sight::Mine(Direction::Reply, _)));
+        assert!(entry.bury(5, &reply, 89));
+        entry.refresh(entry.expiry(), 88, |_, _| 60);
+        assert_eq!(entry.look(5, &reply, 88), Sight::Other, "for good");
+        assert!(entry.bury(5, &reply, 88), "once more");
     }
 }

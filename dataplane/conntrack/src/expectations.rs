@@ -9,6 +9,8 @@ use crate::tuple::Tuple;
 
 /// Seconds for which a connection is expected.
 const PATIENCE: u32 = 300;
+/// So many are expected of one connection at most: whoever says more than he does takes nobody else's place.
+pub(crate) const OF_ONE: usize = 16;
 
 /// An expectation, with what it has from its parent.
 #[derive(Clone, Copy, Debug)]
@@ -20,6 +22,8 @@ pub(crate) struct Expectation {
     /// The tuple that began the parent.
     pub original: Tuple,
     pub until: u32,
+    /// When it was taken in, in the count of [`Expectations::generation`].
+    born: u32,
 }
 
 /// The zone, what is shown of the tuple, and whether its source is.
@@ -35,7 +39,7 @@ impl Expectation {
         second: u32,
     ) -> Self {
         let until = second.saturating_add(PATIENCE);
-        Expectation { expected: *expected, zone, mark, label, original, until }
+        Expectation { expected: *expected, zone, mark, label, original, until, born: 0 }
     }
 
     fn key(&self) -> Key {
@@ -85,17 +89,35 @@ impl Expectations {
         if map.get(&expectation.key()).is_some_and(|other| second < other.until) {
             return Err(Unexpected::Known);
         }
+        if map.len() >= OF_ONE {
+            self.make_room(&mut map, &expectation, second);
+        }
         if map.len() >= self.max {
             map.retain(|_, other| second < other.until);
         }
         if map.len() >= self.max {
             return Err(Unexpected::Full);
         }
-        map.insert(expectation.key(), expectation);
+        let born = self.generation.load(Ordering::Relaxed);
+        map.insert(expectation.key(), Expectation { born, ..expectation });
         self.count.store(map.len() as u32, Ordering::Relaxed);
         // Two, as a bucket's epoch moves: their sum is even at rest.
         self.generation.fetch_add(2, Ordering::Release);
         Ok(())
+    }
+
+    /// Takes out the oldest of the same parent if it has as many as one may have.
+    fn make_room(&self, map: &mut HashMap<Key, Expectation>, new: &Expectation, second: u32) {
+        let now = self.generation.load(Ordering::Relaxed);
+        let of_parent = |other: &&Expectation| {
+            (other.zone, other.original) == (new.zone, new.original) && second < other.until
+        };
+        if map.values().filter(of_parent).count() >= OF_ONE {
+            let oldest = map.values().filter(of_parent).max_by_key(|other| now.wrapping_sub(other.born));
+            if let Some(key) = oldest.map(Expectation::key) {
+                map.remove(&key);
+            }
+        }
     }
 
     /// The expectation that a packet meets.
@@ -137,5 +159,36 @@ impl Expectations {
         let result = what(&mut map);
         self.count.store(map.len() as u32, Ordering::Relaxed);
         result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::link::Link;
+    use crate::tuple::Family;
+
+    const PARENT: Tuple =
+        Tuple { src: 1, dst: 2, src_port: 1000, dst_port: 21, protocol: 6, family: Family::V4 };
+
+    fn of(parent: Tuple, dst_port: u16) -> Expectation {
+        let tuple = Tuple { src_port: 0, dst_port, ..parent.reversed() };
+        let expected = Expected { parent: Link::NEVER, tuple, any_source: false, translation: None };
+        Expectation::new(&expected, 5, (0, 0), parent, 0)
+    }
+
+    #[test]
+    fn one_connection_expects_a_few_the_latest_and_leaves_room_for_others() {
+        let expectations = Expectations::new(64);
+        for port in 1..=1000 {
+            assert_eq!(expectations.insert(of(PARENT, port), 0), Ok(()));
+        }
+        assert_eq!(expectations.count(), OF_ONE as u32);
+        let is_there =
+            |port| expectations.find(5, &Tuple { dst_port: port, ..PARENT.reversed() }, 0).is_some();
+        assert!((985..=1000).all(is_there) && !(1..985).any(is_there));
+        let other = Tuple { src: 3, ..PARENT };
+        assert_eq!(expectations.insert(of(other, 1), 0), Ok(()));
+        assert_eq!(expectations.count(), OF_ONE as u32 + 1);
     }
 }

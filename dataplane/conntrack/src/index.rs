@@ -160,17 +160,20 @@ impl Index {
     /// Puts a slot in. The caller holds the bucket's lock.
     pub fn insert(&self, place: Place, slot: usize) -> Result<(), NoRoom> {
         let head = self.buckets.get(place.bucket).ok_or(NoRoom)?;
-        let (mut last, mut free) = (head, None);
-        for _ in 0..CHAIN {
+        let (mut last, mut free, mut length) = (head, None, 1);
+        loop {
             let lanes = equal_lanes(&last.lanes(), 0);
             if lanes != 0 {
                 free = Some(lanes.trailing_zeros() as usize);
                 break;
             }
             match last.more.load(RELAXED) as usize {
-                0 => break,
-                more => last = self.buckets.get(more).ok_or(NoRoom)?,
+                0 if length < CHAIN => break,
+                more if length < CHAIN => last = self.buckets.get(more).ok_or(NoRoom)?,
+                // What is behind it would be found by nobody, and stay for ever.
+                _ => return Err(NoRoom),
             }
+            length += 1;
         }
         let added = if free.is_none() { Some(self.take_spare().ok_or(NoRoom)?) } else { None };
         let epoch = head.open();
@@ -297,5 +300,26 @@ mod tests {
         }
         let used = index.spare.lock().unwrap().fresh - index.heads;
         assert!(used <= 6, "{used} overflow buckets for 42 slots");
+    }
+    #[test]
+    fn a_chain_ends_where_it_is_no_longer_followed() {
+        // 640 overflow buckets: more than a chain may have.
+        let index = Index::new(1 << 14).unwrap();
+        let place = |tag: u64| index.place(7 << 16 | tag);
+        for round in 0..2 {
+            let most = CHAIN * WAYS;
+            for slot in 1..=most + 20 {
+                assert_eq!(index.insert(place(slot as u64), slot).is_ok(), slot <= most, "{slot}");
+            }
+            for slot in 1..=most {
+                let same = |found| (found == slot).then_some(found);
+                assert_eq!(index.scan(place(slot as u64), same), Some(slot), "round {round}");
+            }
+            (1..=most).for_each(|slot| index.remove(place(slot as u64), slot));
+            assert!((1..=most as u64 + 20).all(|tag| index.scan(place(tag), Some).is_none()));
+            assert!(index.buckets[place(1).bucket].is_empty(), "round {round}");
+        }
+        let used = index.spare.lock().unwrap().fresh - index.heads;
+        assert_eq!(used, CHAIN - 1);
     }
 }

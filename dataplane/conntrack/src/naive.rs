@@ -7,6 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::control::{Connection, Filter, Settings, Statistics, ZoneLimit};
 use crate::expect::{Expected, Unexpected};
+use crate::expectations::OF_ONE;
 use crate::hash::{Key, spread};
 use crate::link::{Absence, Link, Target};
 use crate::nat::{self, Side, Translation};
@@ -164,6 +165,11 @@ impl Naive {
         let same = |other: &Expectation| other.zone == parent.zone && other.expected.tuple == expected.tuple;
         if world.expected.iter().any(same) {
             return Err(Unexpected::Known);
+        }
+        let of_parent = |other: &Expectation| (other.zone, other.original) == (parent.zone, parent.original);
+        if world.expected.iter().filter(|other| of_parent(other)).count() >= OF_ONE {
+            let oldest = world.expected.iter().position(of_parent);
+            oldest.map(|at| world.expected.remove(at));
         }
         if world.expected.len() >= self.settings.expectations as usize {
             world.statistics.refused_expectations += 1;

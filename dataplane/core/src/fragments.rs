@@ -196,6 +196,18 @@ impl<C> Fragments<C> {
         None
     }
 
+    /// A fragment of a packet whose first `is` such a one: for those whose origin is no more. `None` if there is none left.
+    pub fn take_of(&mut self, is: impl Fn(&C) -> bool) -> Option<(Packet, C)> {
+        if self.statistics.held == 0 {
+            return None;
+        }
+        let held = |slot: u16| self.slots.get(usize::from(slot)).and_then(|slot| slot.held.as_ref());
+        let is_wanted = |parts: &Parts| held(parts.first).is_some_and(|(_, context)| is(context));
+        let place = self.parts.iter().position(is_wanted)? as u16;
+        self.unchain(place);
+        self.pop(place)
+    }
+
     /// Any fragment, for a worker that ends.
     pub fn drain(&mut self) -> Option<(Packet, C)> {
         self.sweep = 0;

@@ -66,6 +66,11 @@ impl Held {
         self.0.extract_if(.., |waiting| waiting.deadline <= now.uptime).collect()
     }
 
+    /// Takes out the packets that came in by such a port.
+    pub fn take_of(&mut self, is: impl Fn(PortId) -> bool) -> Vec<Waiting> {
+        self.0.extract_if(.., |waiting| is(waiting.ingress)).collect()
+    }
+
     /// How many packets wait.
     pub fn len(&self) -> usize {
         self.0.len()

@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use weft_flow::{Field, Subfield};
+
 use crate::key::{KeyMask, PortId};
 use crate::pipeline::policy::CLAIMS;
 use crate::snapshot::{BridgeId, Model, PortKind, PortSpec};
@@ -53,12 +55,12 @@ impl Reads {
         let guarded = match own(TableId::FROM_GUARDED) {
             true => {
                 let reach = tables.reads(TableId::FROM_GUARDED);
-                Seen { all: reach.mask, apart: reach.apart }.map(|mask| unclaimed(*mask).union(&KeyMask::TAG))
+                Seen { all: reach.mask, apart: reach.apart }
+                    .map(|mask| unclaimed(*mask).union(&met_by_guards()))
             }
             false => Seen::both(KeyMask::INGRESS),
         };
-        // Which connections a packet can belong to is decided by its VLAN.
-        let tag = if own(TableId::TO_GUARDED) { KeyMask::TAG } else { KeyMask::INGRESS };
+        let tag = if own(TableId::TO_GUARDED) { met_by_guards() } else { KeyMask::INGRESS };
         let pops = reach.has(Edge::PopVlan);
         let lengths = reach.lengths().flat_map(with_tags).collect();
         let seen = Seen { all: reach.mask, apart: reach.apart }.union(&Seen::both(tag));
@@ -85,6 +87,14 @@ pub fn own_reads(model: &Model) -> OwnReads {
 /// A length that packets are compared with, and what that is for one that has got up to two tags or labels, or lost as many.
 fn with_tags(length: u16) -> impl Iterator<Item = u16> {
     [-8, -4, 0, 4, 8].into_iter().map(move |octets| length.saturating_add_signed(octets))
+}
+
+/// What is read of a packet in front of weft's own tables: its VLAN decides which connections it can belong to, and a fragment
+/// waits.
+fn met_by_guards() -> KeyMask {
+    let mut mask = KeyMask::TAG;
+    mask.0.iter_mut().zip(Subfield::whole(Field::IpFrag).mask().0).for_each(|(bits, more)| *bits |= more);
+    mask
 }
 
 /// Without what is read of each packet by itself.

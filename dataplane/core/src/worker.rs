@@ -303,6 +303,7 @@ impl Worker {
         for waiting in self.forward.held.take_resolved(&snapshot) {
             self.forward.resume(waiting);
         }
+        self.forward.forget_removed();
         self.forward.flush();
         self.forward.show_held();
     }

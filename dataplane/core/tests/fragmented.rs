@@ -4,8 +4,14 @@
 
 mod rig;
 
-use rig::Rig;
 use rig::frames::{Ip, ip_frame, mac};
+use rig::{Rig, access, rule};
+use weft_core::key::PortId;
+use weft_core::snapshot::Guard;
+use weft_core::tables::{Change, TableId};
+use weft_flow::Action;
+use weft_flow::action::{Ct, CtZone, Own};
+use weft_flow::text::{NoNames, parse_match};
 use weft_wire::DropReason;
 use weft_wire::checksum::checksum;
 
@@ -175,6 +181,23 @@ fn fragments_that_lack_others_or_contradict_them_are_counted_drops() {
 }
 
 #[test]
+fn fragments_of_a_port_that_goes_are_its_drops_and_not_those_of_the_next_with_its_number() {
+    let mut rig = Rig::two_stations(&FIREWALL);
+    let fragments = cut(&whole(true, UDP, 4000), 1480, 1);
+    rig.exchange(0, fragments[0].clone());
+    assert_eq!(rig.held(), 1);
+    rig.remove_device(0);
+    assert_eq!((rig.drops(0), rig.held()), (vec![(DropReason::PortRemoved, 1)], 0));
+    rig.datapath.reset_counters(PortId(0));
+    rig.add_device(0, access(0));
+    rig.publish();
+    assert!(send(&mut rig, 0, &fragments, &[1, 2]).0.is_empty(), "the first one was another's");
+    rig.wait(16);
+    assert_eq!(rig.drops(0), [(DropReason::FragmentExpired, 2)]);
+    rig.check_counters();
+}
+
+#[test]
 fn a_rule_in_front_of_ct_drops_fragments_as_ever() {
     let mut rig = Rig::two_stations(&[
         "table=0,priority=9,ip,nw_src=10.0.0.9,actions=drop",
@@ -184,6 +207,87 @@ fn a_rule_in_front_of_ct_drops_fragments_as_ever() {
     let fragments = cut(&whole(true, Ip { source: [10, 0, 0, 9], ..UDP }, 4000), 1480, 1);
     assert!(send(&mut rig, 0, &fragments, &[0, 1, 2]).0.is_empty());
     assert_eq!((rig.drops(0), rig.held()), (vec![(DropReason::RuleDrop, 3)], 0));
+}
+
+/// A rule of weft's own tables.
+fn own(table: u16, priority: u16, matches: &str, actions: &[Action]) -> Change {
+    let matches = parse_match(matches, &NoNames).unwrap();
+    Change::FlowIn(TableId(table), rule(priority, matches, actions))
+}
+
+/// Two stations; what `guard` says goes through rules of weft's own.
+fn guarded(guard: [Guard; 2], rules: &[Change]) -> Rig {
+    let mut rig =
+        Rig::two_stations(&["table=0,in_port=1,actions=output:2", "table=0,in_port=2,actions=output:1"]);
+    rig.change(0, rules);
+    (0..).zip(guard).for_each(|(id, guard)| rig.port(id).guard = guard);
+    rig.publish();
+    rig
+}
+
+const GUARDED: Guard = Guard { from: true, to: true };
+const PERMIT: Action = Action::Own(Own::Permit);
+
+#[test]
+fn what_a_guard_refuses_does_not_come_in_fragments_either() {
+    let from = TableId::FROM_GUARDED.0;
+    let rogue = [Action::Own(Own::Drop(DropReason::RogueDhcp))];
+    let rules = [
+        own(from, 100, "udp,udp_src=67,udp_dst=68", &rogue),
+        own(from, 100, "udp6,udp_src=547,udp_dst=546", &rogue),
+        own(from, 100, "icmp6,icmp_type=134", &[Action::Own(Own::Drop(DropReason::RogueRa))]),
+        own(from, 0, "", &[PERMIT]),
+    ];
+    let mut rig = guarded([Guard { from: true, to: false }, Guard::default()], &rules);
+    let offer = cut(&whole(true, Ip { ports: (67, 68), ..UDP }, 4000), 1480, 1);
+    assert!(send(&mut rig, 0, &offer, &[0, 1, 2]).0.is_empty());
+    assert_eq!(rig.drops(0), [(DropReason::RogueDhcp, 3)]);
+    let datagram = |source: u16, destination: u16| {
+        let mut datagram = vec![0; 2000];
+        datagram[..2].copy_from_slice(&source.to_be_bytes());
+        datagram[2..4].copy_from_slice(&destination.to_be_bytes());
+        datagram[4..6].copy_from_slice(&2000_u16.to_be_bytes());
+        datagram
+    };
+    assert!(send(&mut rig, 0, &six(true, 17, &datagram(547, 546), 1), &[1, 0]).0.is_empty());
+    assert_eq!(rig.drops(0), [(DropReason::RogueDhcp, 5)]);
+    let mut advert = vec![0; 2000];
+    advert[0] = 134;
+    let advert = six(true, 58, &advert, 2);
+    assert!(send(&mut rig, 0, &advert, &[0, 1]).0.is_empty());
+    assert!(rig.drops(0).contains(&(DropReason::RogueRa, 2)), "{:?}", rig.drops(0));
+    // And all others come whole.
+    let fragments = cut(&whole(true, UDP, 4000), 1480, 3);
+    assert_eq!(send(&mut rig, 0, &fragments, &[2, 0, 1]).0.len(), 3);
+    assert_eq!(send(&mut rig, 0, &six(true, 17, &datagram(5, 6), 4), &[1, 0]).0.len(), 2);
+    rig.check_counters();
+}
+
+#[test]
+fn a_guards_rules_see_the_ports_of_the_whole_packet() {
+    let track =
+        |table| Action::Ct(Box::new(Ct { zone: CtZone::Number(9), table: Some(table), ..Ct::default() }));
+    let commit = Action::Ct(Box::new(Ct { commit: true, zone: CtZone::Number(9), ..Ct::default() }));
+    let (from, to) = (TableId::FROM_GUARDED.0, TableId::TO_GUARDED.0);
+    let rules = [
+        own(from, 1, "", &[track(280)]),
+        own(280, 2, "ct_state=+trk+rpl,udp,udp_src=2000", &[PERMIT]),
+        own(to, 1, "", &[track(281)]),
+        own(281, 2, "ct_state=+trk-rpl,udp,udp_dst=2000", &[commit, PERMIT]),
+        own(281, 2, "ct_state=+trk+new,icmp,icmp_type=8", &[PERMIT]),
+    ];
+    let mut rig = guarded([Guard::default(), GUARDED], &rules);
+    for (id, order) in [(1, [0, 1, 2]), (2, [2, 1, 0])] {
+        let fragments = cut(&whole(true, UDP, 4000), 1480, id);
+        assert_eq!(send(&mut rig, 0, &fragments, &order).0.len(), 3, "{:?}", rig.drops(0));
+        let answer = cut(&whole(false, UDP, 4000), 1480, id);
+        assert_eq!(send(&mut rig, 1, &answer, &order).0.len(), 3, "{:?}", rig.drops(1));
+        let other = cut(&whole(true, Ip { ports: (1000, 2001), ..UDP }, 4000), 1480, id + 10);
+        assert!(send(&mut rig, 0, &other, &order).0.is_empty());
+        let ping = cut(&whole(true, Ip { protocol: 1, ports: (0, 0), ..UDP }, 4000), 1480, id + 20);
+        assert_eq!(send(&mut rig, 0, &ping, &order).0.len(), 3, "{:?}", rig.drops(0));
+    }
+    rig.check_counters();
 }
 
 /// Fragments of an IPv6 packet that carries `message` (its checksum is filled in), at most 1,232 octets of it each.
@@ -286,7 +390,7 @@ fn fragments_that_a_tunnel_carries_wait_for_each_other_and_not_for_those_of_anot
     use weft_wire::TunnelKind;
     let mut rig = Rig::with_bridge(1);
     rig.add_uplink();
-    rig.add_device(1, rig::access(0));
+    rig.add_device(1, access(0));
     let spec = |number| rig::tunnel(TunnelKind::Vxlan, number, TunnelKeys::Flow);
     (50..=51).for_each(|number| rig.add_tunnel(number, spec(number as u8)));
     rig.publish();

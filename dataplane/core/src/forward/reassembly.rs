@@ -4,6 +4,8 @@
 //! last one has come, each walks again, from the start and by the configuration of that moment, in the order in which they came;
 //! the tracker is asked once ([`Datagram`]). None of this is cached.
 
+use std::sync::Arc;
+
 use weft_io::Packet;
 use weft_wire::DropReason;
 
@@ -54,6 +56,20 @@ impl Forwarder {
     pub fn expire_fragments(&mut self, now: Now) {
         while let Some((packet, waits)) = self.fragments.take_expired(now.uptime) {
             self.drop_fragment(packet, &waits, DropReason::FragmentExpired);
+        }
+    }
+
+    /// Drops what waits and came in by a port that is no more: its number may be another port's next.
+    pub fn forget_removed(&mut self) {
+        let snapshot = Arc::clone(&self.snapshot);
+        let is_gone = |port: PortId| snapshot.port(port).is_none();
+        for waiting in self.held.take_of(is_gone) {
+            self.drop(waiting.ingress, DropReason::PortRemoved, waiting.packet);
+        }
+        while let Some((packet, waits)) =
+            self.fragments.take_of(|waits| is_gone(waits.ingress) || is_gone(waits.port))
+        {
+            self.drop_fragment(packet, &waits, DropReason::PortRemoved);
         }
     }
 

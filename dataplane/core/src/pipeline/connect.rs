@@ -35,7 +35,7 @@ const ENDS: [(usize, u64); 6] = {
     [(3, 0xffff << 48 | 0xff << 24 | 3), a, b, c, d, e]
 };
 /// The bits of the IP protocol.
-const PROTOCOL: (usize, u64) = (3, 0xff << 24);
+pub(super) const PROTOCOL: (usize, u64) = (3, 0xff << 24);
 
 /// Bits of fields that a connection decides, and not the path.
 #[derive(Clone, Copy, Default)]
@@ -204,24 +204,30 @@ impl<'a, T: Tracer> Walk<'a, T> {
         }
     }
 
-    /// What the tracker is told of the packet; `None` if it can have no connection. The error ends the walk of a fragment that has
-    /// to wait for the others: it is its drop's reason if nobody keeps it.
+    /// What the tracker is told of the packet; `None` if it can have no connection. The error is that of [`Walk::wait_for_whole`].
     fn facts(&mut self, zone: u16) -> Result<Option<Facts>, DropReason> {
+        if !connection::is_fragment(&self.fields) {
+            return Ok(connection::facts(&self.fields, self.occasion.packet));
+        }
+        self.wait_for_whole(zone)?;
+        let whole = self.occasion.whole;
+        Ok(whole.and_then(|whole| connection::facts_of_fragment(&self.fields, &whole.facts, self.ports)))
+    }
+
+    /// The error ends the walk of a fragment that has to wait for the others: it is its drop's reason if nobody keeps it.
+    pub(super) fn wait_for_whole(&mut self, zone: u16) -> Result<(), DropReason> {
         let Occasion { packet, whole, effects, .. } = self.occasion;
         if !connection::is_fragment(&self.fields) {
-            return Ok(connection::facts(&self.fields, packet));
+            return Ok(());
         }
         self.verdict.fleeting = true;
-        match (whole, packet) {
-            (Some(whole), _) => Ok(connection::facts_of_fragment(&self.fields, &whole.facts, self.ports)),
-            (None, Some(_)) if effects => {
-                let (key, zone) = (&self.occasion.key.0, u64::from(zone));
-                // The tunnel that it came in by, and its outermost tag.
-                self.verdict.waits = Some([key[2], key[1] << 48 | zone]);
-                Err(DropReason::FragmentExpired)
-            }
-            _ => Ok(None),
+        if whole.is_some() || packet.is_none() || !effects {
+            return Ok(());
         }
+        let (key, zone) = (&self.occasion.key.0, u64::from(zone));
+        // The tunnel that it came in by, and its outermost tag.
+        self.verdict.waits = Some([key[2], key[1] << 48 | zone]);
+        Err(DropReason::FragmentExpired)
     }
 
     /// Asks the tracker; for a fragment only if its packet hasn't been asked for yet.
@@ -244,6 +250,18 @@ impl<'a, T: Tracer> Walk<'a, T> {
     /// The packet that this one is a fragment of.
     pub(super) fn whole(&self) -> Option<&'a Datagram> {
         self.occasion.whole.filter(|_| connection::is_fragment(&self.fields))
+    }
+
+    /// Of a fragment: protocol and ports (or type and code) of its whole packet, as the words of [`PROTOCOL`] and ports have them.
+    pub(super) fn shown_of_whole(&self) -> Option<(u64, u64)> {
+        let tuple = self.whole()?.facts.tuple;
+        let (source, destination) = match self.ports {
+            _ if tuple.is_icmp() => (tuple.icmp_type().into(), tuple.dst_port & 0xff),
+            Some(ports) => ports,
+            None => (tuple.src_port, tuple.dst_port),
+        };
+        let ports = u64::from(source) << 48 | u64::from(destination) << 32;
+        Some((u64::from(tuple.protocol) << 24, ports))
     }
 
     /// Which bits of mark and label `exec(..)` sets.

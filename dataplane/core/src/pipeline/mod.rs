@@ -43,7 +43,7 @@ use crate::tables::{FlowTables, Miss, Rule, TableId, Tables};
 use crate::verdict::{Look, Terms, Verdict, Visited};
 
 pub(crate) use connect::TUPLE;
-use connect::Unknown;
+use connect::{PROTOCOL, Unknown};
 use trace::{Event, Tracer};
 
 /// How deep resubmits backwards may nest (Open vSwitch's `MAX_DEPTH`).
@@ -314,7 +314,7 @@ impl<'a, T: Tracer> Walk<'a, T> {
         if original {
             self.swap_tuples()?;
         }
-        let ports = self.hide_ports();
+        let ports = self.hide_ports(table, original);
         let conjunction = self.conjunction();
         let hit = here.tables.lookup(table, &mut self.fields);
         let conjoined = self.conjunction();
@@ -334,28 +334,40 @@ impl<'a, T: Tracer> Walk<'a, T> {
     }
 
     /// No rule sees the ports (or type and code) of a fragment, be it a first one that has them, as in Open vSwitch
-    /// (ovs-ofctl(8), `set-frags normal`). Their value, and which of it is known.
-    fn hide_ports(&mut self) -> Option<(u64, u64)> {
+    /// (ovs-ofctl(8), `set-frags normal`). Weft's own rules see those of its whole packet, and its protocol: what guards refuse,
+    /// no fragment may bring. The words as they were.
+    fn hide_ports(&mut self, table: TableId, original: bool) -> Option<[(u64, u64); 2]> {
         const IS_FRAGMENT: u128 = 1;
-        let (word, bits) = PORTS;
         if self.get(Field::IpFrag) & IS_FRAGMENT == 0 {
             return None;
         }
-        let own = (self.fields.0[word] & bits, self.written.0[word] & bits);
-        self.fields.0[word] &= !bits;
-        self.written.0[word] |= bits;
+        let whole = self.shown_of_whole().filter(|_| table >= TableId::OWN);
+        if whole.is_some() && original {
+            // They are its connection's.
+            return None;
+        }
+        let own = OF_WHOLE.map(|(word, _)| (self.fields.0[word], self.written.0[word]));
+        let protocol = self.fields.0[PROTOCOL.0] & PROTOCOL.1;
+        let (protocol, ports) = whole.unwrap_or((protocol, 0));
+        for ((word, bits), value) in OF_WHOLE.into_iter().zip([protocol, ports]) {
+            self.fields.0[word] = self.fields.0[word] & !bits | value;
+        }
+        self.written.0[PORTS.0] |= PORTS.1;
+        if whole.is_some() {
+            self.written.0[PROTOCOL.0] |= PROTOCOL.1;
+        }
         self.state = None;
         Some(own)
     }
 
     /// See [`Walk::hide_ports`].
-    fn show_ports(&mut self, own: Option<(u64, u64)>) {
-        let (word, bits) = PORTS;
-        if let Some((value, written)) = own {
-            self.fields.0[word] = self.fields.0[word] & !bits | value;
-            self.written.0[word] = self.written.0[word] & !bits | written;
-            self.state = None;
+    fn show_ports(&mut self, own: Option<[(u64, u64); 2]>) {
+        let Some(own) = own else { return };
+        for ((word, bits), (value, written)) in OF_WHOLE.into_iter().zip(own) {
+            self.fields.0[word] = self.fields.0[word] & !bits | value & bits;
+            self.written.0[word] = self.written.0[word] & !bits | written & bits;
         }
+        self.state = None;
     }
 
     /// No rule matched.
@@ -488,6 +500,8 @@ const UNSET: u16 = 0xfff7;
 
 /// Word and bits of the ports of TCP, UDP and SCTP, and of type and code of ICMP.
 pub(crate) const PORTS: (usize, u64) = (8, 0xffff_ffff << 32);
+/// What a fragment and its whole packet can differ in, for a look-up.
+const OF_WHOLE: [(usize, u64); 2] = [PROTOCOL, PORTS];
 
 /// As what a packet is looked up.
 #[derive(Clone, Copy)]

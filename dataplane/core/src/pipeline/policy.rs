@@ -3,7 +3,8 @@
 //! What comes in by a guarded port is looked up from [`TableId::FROM_GUARDED`] on before the user's tables see it; a copy
 //! that is to leave by one, from [`TableId::TO_GUARDED`] on. Both happen to a packet of its own: whatever rules do to
 //! registers, metadata or connection is undone behind them, and they find none of the user's. They end with
-//! [`Own::Permit`] or [`Own::Drop`]; a packet of which nothing is said is dropped. The user's limits don't count there.
+//! [`Own::Permit`] or [`Own::Drop`]; a packet of which nothing is said is dropped. The user's limits don't count there. A fragment
+//! waits in front of them for the others of its packet: they see that one's protocol and ports.
 //!
 //! What they find set: `reg5` is the guarded port's OpenFlow number, `reg6` the VLAN of the packet at that port.
 
@@ -83,6 +84,10 @@ impl<T: Tracer> Walk<'_, T> {
     }
 
     fn pass(&mut self, here: &Here<'_>, pass: &Pass<'_>) -> Result<bool, DropReason> {
+        // Where there are no rules, nobody reads whether it is a fragment.
+        if here.tables.table(pass.entry).is_some_and(|table| !table.is_empty()) {
+            self.wait_for_whole(pass.vid.get())?;
+        }
         let in_port = OfPort(self.get(Field::InPort) as u16);
         let outer = self.outcome.take();
         let action_set = std::mem::take(&mut self.action_set);

@@ -122,6 +122,27 @@ impl Oracle {
         for waiting in std::mem::take(&mut self.held) {
             self.look_again(waiting);
         }
+        self.forget_removed();
+    }
+
+    /// What waits and came in by a port that is no more is dropped.
+    fn forget_removed(&mut self) {
+        let snapshot = Arc::clone(&self.snapshot);
+        let is_gone = |port: PortId| snapshot.port(port).is_none();
+        let (gone, held) =
+            std::mem::take(&mut self.held).into_iter().partition(|waiting| is_gone(waiting.ingress));
+        self.held = held;
+        for waiting in gone {
+            let _: &Waiting = &waiting;
+            self.drop(waiting.ingress, DropReason::PortRemoved);
+        }
+        for worker in 0..self.workers {
+            while let Some((packet, (_, port, ingress))) =
+                self.fragments[worker].take_of(|(_, port, ingress)| is_gone(*port) || is_gone(*ingress))
+            {
+                self.drop_fragment(packet, (port, ingress), DropReason::PortRemoved);
+            }
+        }
     }
 
     /// This switch's own copy of the tables that the other one has.

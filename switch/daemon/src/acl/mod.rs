@@ -47,17 +47,27 @@ struct Guarded {
 pub(crate) type Removals = Vec<(PortName, Vec<Change>)>;
 
 impl Acl {
-    /// The zones of a bridge: four bits that no other bridge has.
-    fn zones(&mut self, bridge: &Bridge) -> u8 {
-        if !bridge.ports.iter().any(|port| guard(port).to) {
+    /// The zones of a bridge of `config`: four bits that no other bridge has.
+    fn zones(&self, bridge: &Bridge, config: &Config) -> u8 {
+        let has_zones = |bridge: &Bridge| bridge.ports.iter().any(|port| guard(port).to);
+        if !has_zones(bridge) {
             return 0;
         }
         match self.bridges.get(&bridge.name).map(|guarded| guarded.zones) {
             Some(zones) if zones != 0 => zones,
             _ => {
-                let taken: BTreeSet<u8> = self.bridges.values().map(|guarded| guarded.zones).collect();
-                // Validation has counted the bridges.
-                (1..=15).rev().find(|zones| !taken.contains(zones)).unwrap_or(15)
+                let stay: BTreeSet<&PortName> =
+                    config.bridges.iter().filter(|own| has_zones(own)).map(|own| &own.name).collect();
+                let is_free = |zones: &u8, of_all: bool| {
+                    let mut others = self.bridges.iter().filter(|(name, _)| of_all || stay.contains(name));
+                    !others.any(|(_, guarded)| guarded.zones == *zones)
+                };
+                // If may be, not those of a bridge that goes: its connections are there yet. Validation has counted the bridges.
+                let mut all = (1..=15).rev();
+                all.clone()
+                    .find(|zones| is_free(zones, true))
+                    .or_else(|| all.find(|zones| is_free(zones, false)))
+                    .unwrap_or(15)
             }
         }
     }
@@ -76,7 +86,7 @@ impl Switch {
     fn add_rules_of(&mut self, config: &Config) -> Removals {
         let mut removals = Vec::new();
         for bridge in &config.bridges {
-            let zones = self.acl.zones(bridge);
+            let zones = self.acl.zones(bridge, config);
             let Some(state) = self.bridges.get(&bridge.name) else { continue };
             let known = self.acl.bridges.contains_key(&bridge.name);
             if !known && !bridge.ports.iter().any(|port| guard(port).from) {

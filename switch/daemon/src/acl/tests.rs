@@ -42,15 +42,21 @@ impl Lab {
 
     /// The switch's way: rules that come, the model, rules that go. How many rules were touched.
     fn apply(&mut self, config: Config) -> usize {
+        let changes = self.begin(config);
+        self.flows.prepare(&changes.removed, Duration::ZERO).unwrap().commit();
+        self.datapath.publish(self.model()).unwrap();
+        changes.len()
+    }
+
+    /// The same up to where rules that have to go are still there.
+    fn begin(&mut self, config: Config) -> Changes {
         self.config = config;
         let bridge = &self.config.bridges[0];
         let next = units(&self.config, bridge, 15, &mut self.compiled.numbering);
         let changes = self.compiled.become_units(next, &self.flows.load());
         self.flows.prepare(&changes.added, Duration::ZERO).unwrap().commit();
         self.datapath.publish(self.model()).unwrap();
-        self.flows.prepare(&changes.removed, Duration::ZERO).unwrap().commit();
-        self.datapath.publish(self.model()).unwrap();
-        changes.len()
+        changes
     }
 
     fn model(&self) -> Model {
@@ -439,6 +445,80 @@ rule = [
             assert_eq!(lab.sends(from, packet), reason, "{packet}");
         }
         lab.apply(config(&friends));
+    }
+}
+
+#[test]
+fn while_rules_come_and_go_nothing_passes_that_is_permitted_neither_before_nor_after() {
+    let toml = |vm1: &str, vm2: &str, friends: &str, others: &str| {
+        format!(
+            r#"
+[[bridge]]
+name = "br0"
+port = [{{ name = "vm1", type = "null", {vm1} }}, {{ name = "vm2", type = "null", {vm2} }}, {{ name = "vm3", type = "null" }}]
+[[acl.group]]
+name = "friends"
+members = [{friends}]
+[[acl.group]]
+name = "others"
+members = [{others}]
+[[acl.group]]
+name = "ssh"
+rule = [{{ direction = "ingress", protocol = "tcp", ports = "22" }}, {{ direction = "ingress", protocol = "tcp", ports = "443", remote = "friends" }}]
+[[acl.group]]
+name = "web"
+rule = [{{ direction = "ingress", protocol = "tcp", ports = "80" }}, {{ direction = "ingress", protocol = "tcp", ports = "8080", remote = "others" }}]
+"#
+        )
+    };
+    let syn = |last: u8, port: u16| {
+        format!("tcp,nw_src=10.0.0.{last},nw_dst=10.0.0.2,tp_src=4000,tp_dst={port},tcp_flags=syn")
+    };
+    // A port's groups become another's.
+    let mut lab = Lab::new(&toml("acl = \"ssh\"", "acl = []", "", ""));
+    assert_eq!(lab.sends("vm3", &syn(3, 22)), "vm1 vm2");
+    lab.begin(config(&toml("acl = []", "acl = \"web\"", "", "")));
+    assert_eq!(lab.sends("vm3", &syn(3, 80)), "vm1 vm2");
+    assert_eq!(lab.sends("vm3", &syn(3, 22)), "vm1", "the groups of vm2 have never permitted it");
+    // A member goes, and another comes elsewhere.
+    let bound = "acl = [\"ssh\", \"web\"]";
+    let mut lab = Lab::new(&toml("acl = []", bound, "\"10.0.0.7\"", ""));
+    assert_eq!(lab.sends("vm3", &syn(7, 443)), "vm1 vm2");
+    lab.begin(config(&toml("acl = []", bound, "", "\"10.0.0.8\"")));
+    assert_eq!(lab.sends("vm3", &syn(8, 8080)), "vm1 vm2");
+    assert_eq!(lab.sends("vm3", &syn(8, 443)), "vm1", "10.0.0.8 has never been a friend");
+}
+
+#[test]
+fn a_bridge_that_takes_anothers_place_does_not_share_the_zones_of_a_third() {
+    let bridge = |number: usize, acl: &str| {
+        format!(
+            "[[bridge]]\nname = \"br{number}\"\nport = [{{ name = \"vm{number}\", type = \"null\", acl = {acl} }}]\n"
+        )
+    };
+    let all = |acl_of_first: &str, numbers: std::ops::RangeInclusive<usize>| {
+        let first = bridge(*numbers.start(), acl_of_first);
+        let others: String = numbers.skip(1).map(|number| bridge(number, "\"web\"")).collect();
+        config(&format!("{first}{others}[[acl.group]]\nname = \"web\"\n"))
+    };
+    let zones_of = |acl: &Acl, config: &Config| {
+        let of = |bridge: &Bridge| (bridge.name.clone(), acl.zones(bridge, config));
+        config.bridges.iter().map(of).collect::<Vec<_>>()
+    };
+    let mut acl = Acl::default();
+    let before = all("\"web\"", 1..=15);
+    for bridge in &before.bridges {
+        let zones = acl.zones(bridge, &before);
+        acl.bridges.insert(bridge.name.clone(), Guarded { zones, ..Guarded::default() });
+    }
+    let known = zones_of(&acl, &before);
+    assert_eq!(known.iter().map(|(_, zones)| *zones).collect::<BTreeSet<_>>(), (1..=15).collect());
+    // br1 goes, or is left without groups, and br16 comes.
+    for after in [all("\"web\"", 2..=16), all("[]", 1..=16)] {
+        let zones = zones_of(&acl, &after);
+        let used: Vec<u8> = zones.iter().map(|(_, zones)| *zones).filter(|zones| *zones != 0).collect();
+        assert_eq!(used.iter().collect::<BTreeSet<_>>().len(), 15, "{zones:?}");
+        assert_eq!(zones.last().unwrap().1, known[0].1);
     }
 }
 
