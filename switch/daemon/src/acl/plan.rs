@@ -119,12 +119,13 @@ impl<K> Default for Ids<K> {
 }
 
 impl<K: Clone + Eq + Hash + Ord> Ids<K> {
-    /// The numbers of these, and of no others.
+    /// The numbers of these, and of no others. One that is given up now stays unused until the next time: while rules
+    /// come and go, it means nothing else.
     fn settle(&mut self, keys: HashSet<K>) {
+        let taken: HashSet<u32> = self.ids.values().copied().collect();
         self.ids.retain(|key, _| keys.contains(key));
         let mut new: Vec<K> = keys.into_iter().filter(|key| !self.ids.contains_key(key)).collect();
         new.sort_unstable();
-        let taken: HashSet<u32> = self.ids.values().copied().collect();
         let free = (1..).filter(|id| !taken.contains(id));
         self.ids.extend(new.into_iter().zip(free));
     }
