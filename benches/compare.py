@@ -74,11 +74,12 @@ def build_weft():
     sys.exit('compare.py: cargo built no weft-replay')
 
 
-def run_weft(options, case, pcap):
+def run_weft(options, case, pcap, before):
     command = [options.weft, '--case', case.weft, '--pcap', pcap, '--seconds', str(options.seconds),
                '--rounds', '1', '--core', str(options.core), '--json']
     rules = case.rules(pcap)
     command += ['--rules', rules] if rules else []
+    command += ['--before', before] if before else []
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         samples = sample_cpu(process, 60 + 4 * options.seconds)
@@ -114,18 +115,19 @@ def last_share(samples, seconds):
     return (used_by_end - used) / (end - start)
 
 
-def run_case(options, case, pcap, ovs):
-    """All rounds of a case: a list of {'ovs': ..., 'weft': ...}."""
-    outputs = cases.feed(ovs, case, pcap) if ovs else None
+def run_case(options, case, files, ovs):
+    """All rounds of a case: a list of {'ovs': ..., 'weft': ...}. `files` are the packets, and those that come before."""
+    pcap, before = files
+    outputs = cases.feed(ovs, case, pcap, before) if ovs else None
     rounds = []
     try:
         for number in range(options.rounds):
             measured = {}
             if ovs:
-                measured['ovs'] = ovs.measure(options.seconds, outputs)
+                measured['ovs'] = cases.measure(ovs, case, pcap, options.seconds, outputs)
                 ovs.pause()
             if options.weft:
-                measured['weft'] = run_weft(options, case, pcap)
+                measured['weft'] = run_weft(options, case, pcap, before)
             rounds.append(measured)
             shown = ['%s %.2f Mpps' % (side, measured[side]['mpps']) for side in measured]
             say('  %s, round %d: %s' % (case.name, number + 1, ', '.join(shown)))
@@ -194,6 +196,14 @@ def start_ovs(options, group, folder, pages):
     raise failure
 
 
+def file_of(folder, arguments):
+    """The file with packets that gen_pcap.write makes of these arguments."""
+    path = os.path.join(folder, re.sub(r'\W+', '_', str(sorted(arguments.items()))) + '.pcap')
+    if not os.path.exists(path):
+        gen_pcap.write(path, **arguments)
+    return path
+
+
 def run_group(options, group, wanted, folder, pages):
     """Yields (case, rounds or an error's text) for the cases of one OVS set-up."""
     ovs = None
@@ -201,11 +211,9 @@ def run_group(options, group, wanted, folder, pages):
         if options.only != 'weft':
             ovs = start_ovs(options, group, folder, pages)
         for case in wanted:
-            pcap = os.path.join(folder, re.sub(r'\W+', '_', str(sorted(case.pcap.items()))) + '.pcap')
-            if not os.path.exists(pcap):
-                gen_pcap.write(pcap, **case.pcap)
+            files = file_of(folder, case.pcap), case.before and file_of(folder, case.before)
             try:
-                yield case, run_case(options, case, pcap, ovs)
+                yield case, run_case(options, case, files, ovs)
             except (ovs_dpdk.PeerError, subprocess.TimeoutExpired) as error:
                 say('  %s: FAILED: %s' % (case.name, error))
                 yield case, str(error)

@@ -9,6 +9,9 @@ Both have one input, which replays the file for ever, and swallow what leaves. w
   *-decap       the same tunnel, from the underlay to a port
   rules         one table of 1,000 rules in 10 or 50 mask shapes, all to the output (rules.make); OVS also with its signature
                 match cache, which it is shipped without
+  stateful      a stateful access list of 13 rules in zone 1 (stateful_rules): established connections pass, new ones to
+                four ports are committed; both directions of each connection in turn. TCP connections are begun first
+  new-connections  the same list; packets of connections that nobody knows yet. OVS reads the file as it goes (libpcap)
 """
 from dataclasses import dataclass, field
 import os
@@ -24,10 +27,11 @@ class Case:
     """One line of the table."""
     name: str
     weft: str                                      # weft-replay's --case
-    group: str                                     # which OVS it needs: plain, vxlan, gre or rules
+    group: str                                     # which OVS it needs: plain, vxlan, gre, rules or stateful
     pcap: dict = field(hash=False)                 # gen_pcap.write's arguments
     slow: bool = False                             # OVS takes long to set its flows up
     smc: bool = False                              # OVS with its signature match cache
+    before: dict = field(default=None, hash=False)   # of packets that come in once, before
 
     def rules(self, pcap):
         """Its rules' file, beside the pcap; None if it has none."""
@@ -41,7 +45,25 @@ class Case:
         return path
 
 
+# What the access list lets new connections to.
+OPEN_PORTS = (53, 80, 443, 8080)
+# OVS's limit of connections is raised to this.
+MOST_CONNECTIONS = 3_000_000
+
+
+def stateful_rules():
+    """The access list, as flow text."""
+    lines = ['table=0,priority=10,ip,ct_state=-trk,actions=ct(table=1,zone=1)', 'table=0,priority=5,arp,actions=NORMAL',
+             'table=1,priority=30,ip,ct_state=+trk+inv,actions=drop', 'table=1,priority=0,actions=drop']
+    lines += ['table=1,priority=20,ip,ct_state=+trk+%s,actions=NORMAL' % state for state in ('est', 'rel')]
+    lines += ['table=1,priority=10,%s,ct_state=+trk+new,tp_dst=%d,actions=ct(commit,zone=1),NORMAL' % (protocol, port)
+              for protocol in ('udp', 'tcp') for port in OPEN_PORTS]
+    return '\n'.join(lines) + '\n'
+
+
 def label(flows):
+    if flows >= 1_000_000:
+        return '%dM' % (flows // 1_000_000)
     return '%dk' % (flows // 1000) if flows >= 1000 else str(flows)
 
 
@@ -62,6 +84,13 @@ def all_cases():
         for smc in (False, True):
             name = '1,000 rules in %d shapes, 100k flows%s' % (shapes, ', OVS with SMC' if smc else '')
             cases.append(Case(name, 'l2', 'rules', {'flows': 100_000, 'shapes': shapes}, True, smc))
+    for protocol, counts in (('udp', (1, 1000, 10_000, 100_000)), ('tcp', (1000, 100_000))):
+        for flows in counts:
+            pcap = {'flows': flows, 'protocol': protocol, 'ports': OPEN_PORTS, 'talk': 'both'}
+            before = dict(pcap, talk='greet') if protocol == 'tcp' else None
+            name = 'stateful, %s established %s' % (label(flows), protocol.upper())
+            cases.append(Case(name, 'stateful', 'stateful', pcap, flows > 10_000, before=before))
+    cases.append(Case('stateful, 1M new UDP', 'new-connections', 'stateful', {'flows': 1_000_000, 'ports': OPEN_PORTS}))
     return cases
 
 
@@ -70,6 +99,16 @@ def prepare(ovs, group):
     if group == 'rules':
         ovs.bridge('br0')
         ovs.null_port('br0', 'out0')
+        return
+    if group == 'stateful':
+        ovs.bridge('br0')
+        ovs.null_port('br0', 'out0')
+        ovs.appctl('dpctl/ct-set-maxconns', str(MOST_CONNECTIONS))
+        path = os.path.join(ovs.dir, 'stateful.flows')
+        with open(path, 'w') as out:
+            out.write(stateful_rules())
+        ovs.ofctl('del-flows', 'br0')
+        ovs.ofctl('add-flows', 'br0', path)
         return
     if group == 'plain':
         ovs.bridge('br0', 'other-config:mac-table-size=1000000')
@@ -94,14 +133,29 @@ def prepare(ovs, group):
     ovs.learn('br-phy', 'wire0', 0, [OUTER_SOURCE_MAC])
 
 
-def feed(ovs, case, pcap):
-    """Starts the traffic of a case and returns the ports that each packet leaves by."""
+def measure(ovs, case, pcap, seconds, outputs):
+    """One window of OVS in a case that was fed."""
+    if case.weft == 'new-connections':
+        return ovs.measure_once('br0', pcap, outputs, ovs.forget_connections)
+    return ovs.measure(seconds, outputs)
+
+
+def feed(ovs, case, pcap, before=None):
+    """Starts the traffic of a case, behind that of the file `before`, and returns the ports that each packet leaves by."""
     macs = [DESTINATION_MAC] + ['02:20:00:00:%02x:%02x' % (n >> 8, n & 255) for n in range(DESTINATION_MACS)]
     if case.group == 'rules':
         ovs.vsctl('set', 'Open_vSwitch', '.', 'other_config:smc-enable=%s' % ('true' if case.smc else 'false'))
         ovs.ofctl('del-flows', 'br0')
         ovs.ofctl('add-flows', 'br0', case.rules(pcap))
         ovs.feed('br0', pcap, settle=120)
+        return ['out0']
+    if case.group == 'stateful':
+        ovs.forget_connections()
+        ovs.learn('br0', 'out0', 0, macs[:1])
+        if before:
+            ovs.play('br0', before)
+        if case.weft == 'stateful':
+            ovs.feed('br0', pcap, settle=120 if case.slow else 20)
         return ['out0']
     if case.weft == 'l2':
         ovs.learn('br0', 'out0', 0, macs)

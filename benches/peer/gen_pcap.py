@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
-"""Writes pcap files of UDP packets for the switch benches.
+"""Writes pcap files of UDP or TCP packets for the switch benches.
 
   gen_pcap.py --out FILE --flows N [--size 64] [--vary tuple|macs] [--vlan V] [--encap vxlan|gre] [--shapes N]
+              [--protocol udp|tcp] [--ports 53,80] [--talk one|both|greet]
 
 Flow i is a function of i and the seed alone, so every switch is fed the same traffic; the packets go round the flows in
-turn. `size` counts the octets of the (inner) frame, tag included, FCS not. There are at least 1024 packets in a file.
+turn. `size` counts the octets of the (inner) frame, tag included, FCS not. There are at least 1024 packets in a file, but
+for `greet`, which is the three first packets of each TCP connection, once.
 """
 import argparse
 import random
@@ -21,6 +23,9 @@ KEY = 100
 VXLAN_PORT = 4789
 DESTINATION_MACS = 1024
 LEAST_PACKETS = 1024
+# First sequence numbers of the two ends of a TCP connection.
+CLIENT, SERVER = 0x1000, 0x9000
+SYN, ACK, PSH = 0x02, 0x10, 0x08
 
 
 def mac(text):
@@ -46,19 +51,39 @@ def ipv4_header(source, destination, protocol, payload_len):
     return head + struct.pack('!H', checksum(head + b'\0\0' + addresses)) + addresses
 
 
-def tuples(flows, seed):
-    """Different (source, destination, source port, destination port), as numbers."""
+def tuples(flows, seed, ports=()):
+    """Different (source, destination, source port, destination port), as numbers; the last is one of `ports` if there are any."""
     if flows == 1:
         return [(0x0a000001, 0x0a800001, 1234, 80)]
     rng, found = random.Random(seed), {}
     while len(found) < flows:
         source, destination = (net | rng.randrange(1, 1 << 22) for net in (0x0a000000, 0x0a800000))
-        found[(source, destination, rng.randrange(1024, 65536), rng.randrange(1, 65536))] = None
+        port = rng.randrange(1024, 65536)
+        found[(source, destination, port, rng.choice(ports) if ports else rng.randrange(1, 65536))] = None
     return list(found)
 
 
-def inner_frame(index, flow, size, vary, vlan):
-    """The Ethernet frame of flow number `index`, UDP without checksum."""
+def turned(flow):
+    """The flow of the answers."""
+    source, destination, source_port, destination_port = flow
+    return (destination, source, destination_port, source_port)
+
+
+def udp(flow, size):
+    """A UDP packet of `size` octets, without checksum."""
+    return struct.pack('!HHHH', *flow[2:], size, 0) + bytes(size - 8)
+
+
+def tcp(flow, size, flags, numbers):
+    """A TCP segment without options that fills `size` octets if it has data at all; `numbers` are SEQ and ACK."""
+    data = bytes(size - 20 if flags & PSH else 0)
+    segment = struct.pack('!HHIIBBHHH', *flow[2:], *numbers, 0x50, flags, 65535, 0, 0) + data
+    pseudo = struct.pack('!IIHH', *flow[:2], 6, len(segment))
+    return segment[:16] + struct.pack('!H', checksum(pseudo + segment + bytes(len(segment) % 2))) + segment[18:]
+
+
+def inner_frame(index, flow, size, vary, vlan, segment=None):
+    """The Ethernet frame of flow number `index`: UDP, or TCP with `segment`, its flags and numbers."""
     source_mac, destination_mac = mac(SOURCE_MAC), mac(DESTINATION_MAC)
     if vary == 'macs':
         source_mac = b'\x02\x10' + struct.pack('!I', index)
@@ -67,11 +92,11 @@ def inner_frame(index, flow, size, vary, vlan):
     if vlan:
         ethernet += struct.pack('!HH', 0x8100, vlan)
     ethernet += b'\x08\x00'
-    source, destination, source_port, destination_port = flow
-    udp_len = size - len(ethernet) - 20
-    addresses = struct.pack('!I', source), struct.pack('!I', destination)
-    udp = struct.pack('!HHHH', source_port, destination_port, udp_len, 0) + bytes(udp_len - 8)
-    return ethernet + ipv4_header(*addresses, 17, udp_len) + udp
+    addresses = struct.pack('!I', flow[0]), struct.pack('!I', flow[1])
+    room = size - len(ethernet) - 20
+    payload = tcp(flow, room, *segment) if segment else udp(flow, room)
+    frame = ethernet + ipv4_header(*addresses, 6 if segment else 17, len(payload)) + payload
+    return frame + bytes(size - len(frame))
 
 
 def encapsulate(kind, flow, frame):
@@ -86,17 +111,27 @@ def encapsulate(kind, flow, frame):
     return mac(OUTER_DESTINATION_MAC) + mac(OUTER_SOURCE_MAC) + b'\x08\x00' + ip + payload
 
 
-def write(path, flows=1, size=64, vary='tuple', vlan=0, encap=None, seed=7, shapes=0):
+def talk_of(flow, protocol, talk):
+    """The packets of a flow, one after the other: (flow, segment) of each."""
+    there, back = (CLIENT + 1, SERVER + 1), (SERVER + 1, CLIENT + 1)
+    if talk == 'greet':
+        return [(flow, (SYN, (CLIENT, 0))), (turned(flow), (SYN | ACK, (SERVER, CLIENT + 1))), (flow, (ACK, there))]
+    data = [(PSH | ACK, there), (PSH | ACK, back)] if protocol == 'tcp' else [None, None]
+    return [(flow, data[0]), (turned(flow), data[1])][:2 if talk == 'both' else 1]
+
+
+def write(path, flows=1, size=64, vary='tuple', vlan=0, encap=None, seed=7, shapes=0, protocol='udp', ports=(), talk='one'):
     """Writes a pcap file (microseconds, Ethernet). With `shapes`, each flow meets one of the rules of rules.make()."""
-    each = rules.make(shapes, flows, '')[1] if shapes else tuples(flows, seed)
+    each = rules.make(shapes, flows, '')[1] if shapes else tuples(flows, seed, ports)
     with open(path, 'wb', buffering=1 << 20) as out:
         out.write(struct.pack('<IHHiIII', 0xa1b2c3d4, 2, 4, 0, 0, 65535, 1))
-        for number in range(max(flows, LEAST_PACKETS)):
+        for number in range(flows if talk == 'greet' else max(flows, LEAST_PACKETS)):
             index = number % flows
-            frame = inner_frame(index, each[index], size, vary, vlan)
-            if encap:
-                frame = encapsulate(encap, each[index], frame)
-            out.write(struct.pack('<IIII', 0, 0, len(frame), len(frame)) + frame)
+            for flow, segment in talk_of(each[index], protocol, talk):
+                frame = inner_frame(index, flow, size, vary, vlan, segment)
+                if encap:
+                    frame = encapsulate(encap, flow, frame)
+                out.write(struct.pack('<IIII', 0, 0, len(frame), len(frame)) + frame)
 
 
 def main():
@@ -109,6 +144,11 @@ def main():
     parser.add_argument('--encap', choices=['vxlan', 'gre'])
     parser.add_argument('--shapes', type=int, default=0, help='flows for the rules of case S4, in so many shapes')
     parser.add_argument('--seed', type=int, default=7)
+    parser.add_argument('--protocol', default='udp', choices=['udp', 'tcp'])
+    parser.add_argument('--ports', default=[], type=lambda text: [int(port) for port in text.split(',')],
+                        help='what destination ports are chosen from')
+    parser.add_argument('--talk', default='one', choices=['one', 'both', 'greet'], help='who talks: the client, both in turn, '
+                        'or both, once, to begin a TCP connection')
     options = vars(parser.parse_args())
     if not 1 <= options['flows'] <= 4_000_000:
         sys.exit('gen_pcap.py: %d flows are out of range: 1 to 4000000' % options['flows'])

@@ -5,9 +5,10 @@ COUNT = '/proc/sys/vm/nr_hugepages'
 
 
 def read_meminfo(text):
-    """Free huge pages and their size in KiB, from the text of /proc/meminfo."""
+    """Huge pages that are free and promised to nobody, and their size in KiB, from the text of /proc/meminfo."""
     values = {name: int(value) for name, value in re.findall(r'^(\w+):\s+(\d+)', text, re.M)}
-    return values.get('HugePages_Free', 0), values.get('Hugepagesize', 0)
+    free = values.get('HugePages_Free', 0) - values.get('HugePages_Rsvd', 0)
+    return max(0, free), values.get('Hugepagesize', 0)
 
 
 def missing(free, page_kib, wanted_mib):

@@ -64,6 +64,24 @@ class Pcaps(unittest.TestCase):
         self.assertEqual(len(set(packets(flows=3000))), 3000)
         self.assertEqual(len({frame[6:12] for frame in packets(flows=3000, vary='macs')}), 3000)
 
+    def test_answers_come_from_where_the_question_went(self):
+        there, back = packets(flows=1, talk='both')[:2]
+        self.assertEqual((there[26:30], there[34:36]), (back[30:34], back[36:38]))
+        self.assertEqual((there[30:34], there[36:38]), (back[26:30], back[34:36]))
+
+    def test_tcp_is_greeted_once_and_its_checksums_are_good(self):
+        self.assertEqual(len(packets(flows=5, protocol='tcp', talk='greet')), 15)
+        for frame in packets(flows=5, protocol='tcp', talk='greet') + packets(flows=1, protocol='tcp', talk='both')[:2]:
+            length = struct.unpack('!H', frame[16:18])[0] - 20
+            segment = frame[34:34 + length]
+            pseudo = frame[26:34] + struct.pack('!HH', 6, length)
+            self.assertEqual(gen_pcap.checksum(pseudo + segment + bytes(length % 2)), 0)
+            self.assertEqual(len(frame), 64)
+
+    def test_destination_ports_are_among_those_that_are_asked_for(self):
+        ports = {frame[36:38] for frame in packets(flows=1000, ports=(53, 80))}
+        self.assertEqual(ports, {struct.pack('!H', 53), struct.pack('!H', 80)})
+
     def test_two_files_of_the_same_traffic_are_equal(self):
         self.assertEqual(packets(flows=100), packets(flows=100))
 
@@ -91,6 +109,8 @@ class Numbers(unittest.TestCase):
 
     def test_only_the_huge_pages_that_lack_are_asked_for(self):
         self.assertEqual(hugepages.read_meminfo('HugePages_Free:   40\nHugepagesize:  2048 kB\n'), (40, 2048))
+        promised = 'HugePages_Free:   40\nHugePages_Rsvd: 30\nHugepagesize:  2048 kB\n'
+        self.assertEqual(hugepages.read_meminfo(promised), (10, 2048))
         self.assertEqual(hugepages.missing(40, 2048, 1280), 600)
         self.assertEqual(hugepages.missing(640, 2048, 1280), 0)
         self.assertIsNone(hugepages.missing(0, 0, 1280))

@@ -15,9 +15,11 @@ use weft_benches::Failure;
 use weft_benches::case::{self, Case, IN};
 use weft_benches::switch::{Setup, Switch};
 use weft_io::null::NullQueue;
+use weft_io::queue::Sent;
 use weft_io::replay::ReplayQueue;
 use weft_io::thread::{cpu_time, pin, tsc_hz};
-use weft_io::{Burst, FramePool, PortQueue};
+use weft_io::{Burst, FrameCache, FramePool, PortQueue};
+use weft_wire::DropCounts;
 
 /// Switches a pcap from memory to nowhere, as fast as one core can.
 #[derive(Parser, Debug)]
@@ -29,6 +31,9 @@ struct Options {
     /// The packets.
     #[arg(long)]
     pcap: PathBuf,
+    /// Packets that come in once, before: what begins TCP connections.
+    #[arg(long)]
+    before: Option<PathBuf>,
     /// The bridge's rules, as flow text, in place of the case's. Ports are in0 and out0.
     #[arg(long)]
     rules: Option<PathBuf>,
@@ -53,6 +58,8 @@ struct Options {
 #[derive(Clone, Copy, Debug)]
 struct Rate {
     packets: u64,
+    /// Packets whose flow was not cached.
+    misses: u64,
     cpu: Duration,
     clock: Duration,
 }
@@ -64,6 +71,10 @@ impl Rate {
 
     fn per_second(&self) -> f64 {
         self.packets as f64 / self.clock.as_secs_f64()
+    }
+
+    fn miss_percent(&self) -> f64 {
+        100.0 * self.misses as f64 / self.packets as f64
     }
 
     fn cpu_share(&self) -> f64 {
@@ -94,30 +105,37 @@ fn print(options: &Options, rate: &Rate) {
         let cpu_share = rate.cpu_share();
         println!(
             "{}",
-            serde_json::json!({ "mpps": mpps, "cycles_per_packet": cycles, "cpu_share": cpu_share, "tsc_hz": tsc })
+            serde_json::json!({
+                "mpps": mpps,
+                "cycles_per_packet": cycles,
+                "cpu_share": cpu_share,
+                "tsc_hz": tsc,
+                "miss_percent": rate.miss_percent(),
+            })
         );
         return;
     }
     println!(
-        "{:?} {}: {:.2} Mpps, {:.0} cycles/packet of CPU time ({:.2} Mpps by the clock, {:.0} % of the core)",
+        "{:?} {}: {:.2} Mpps, {:.0} cycles/packet of CPU time ({:.2} Mpps by the clock, {:.0} % of the core), {:.2} % misses",
         options.case,
         options.pcap.display(),
         rate.per_cpu_second() / 1e6,
         tsc / rate.per_cpu_second(),
         rate.per_second() / 1e6,
         100.0 * rate.cpu_share(),
+        rate.miss_percent(),
     );
 }
 
 /// Replay to null without a switch between.
 fn bare(options: &Options) -> Result<Vec<Rate>, Failure> {
     let pool = FramePool::new(FramePool::DEFAULT_FRAMES)?;
-    let (mut frames, mut drops) = (pool.cache(), weft_wire::DropCounts::default());
+    let (mut frames, mut drops) = (pool.cache(), DropCounts::default());
     let mut replay = replay(&options.pcap, options.burst)?;
     let (mut null, mut burst) = (NullQueue, Burst::new());
     measure(options, || {
         replay.rx_burst(&mut frames, &mut burst, &mut drops);
-        null.tx_burst(&mut frames, &mut burst, &mut drops).packets
+        (null.tx_burst(&mut frames, &mut burst, &mut drops).packets, 0)
     })
 }
 
@@ -128,11 +146,12 @@ fn first_packets(options: &Options) -> Result<Vec<Rate>, Failure> {
     let mut switch = Switch::new(options.case, replay)?;
     let mut pass = || -> Result<Rate, Failure> {
         switch.forget_connections();
-        let (start, cpu_start, mut done) = (Instant::now(), cpu_time()?, 0);
+        let (misses, start, cpu_start, mut done) = (switch.misses(), Instant::now(), cpu_time()?, 0);
         while done < packets {
             done += switch.round();
         }
-        Ok(Rate { packets: done, cpu: cpu_time()? - cpu_start, clock: start.elapsed() })
+        let (cpu, clock) = (cpu_time()? - cpu_start, start.elapsed());
+        Ok(Rate { packets: done, misses: switch.misses() - misses, cpu, clock })
     };
     let rates: Result<Vec<Rate>, Failure> = (0..options.rounds + 1).map(|_| pass()).collect();
     switch.check()?;
@@ -147,9 +166,22 @@ fn switched(options: &Options) -> Result<Vec<Rate>, Failure> {
         Some(path) => case::tables(path)?,
         None => options.case.flows(),
     };
-    let replay = replay(&options.pcap, options.burst)?;
-    let mut switch = Switch::with(Setup { case: options.case, flows, inputs: vec![(IN, Box::new(replay))] })?;
-    let rates = measure(options, || switch.round())?;
+    let again = replay(&options.pcap, options.burst)?;
+    let first = options.before.as_deref().map(|path| ReplayQueue::open(path, false)).transpose()?;
+    let once = first.as_ref().map_or(0, ReplayQueue::frames) as u64;
+    let input: Box<dyn PortQueue> = match first {
+        Some(first) => Box::new(Succession { first: Some(first), again }),
+        None => Box::new(again),
+    };
+    let mut switch = Switch::with(Setup { case: options.case, flows, inputs: vec![(IN, input)] })?;
+    let mut done = 0;
+    while done < once {
+        done += switch.round();
+    }
+    let rates = measure(options, || {
+        let misses = switch.misses();
+        (switch.round(), switch.misses() - misses)
+    })?;
     switch.check()?;
     Ok(rates)
 }
@@ -160,24 +192,50 @@ fn replay(path: &Path, burst: usize) -> Result<ReplayQueue, Failure> {
     Ok(queue)
 }
 
-/// All rounds; one before them warms up.
-fn measure(options: &Options, mut burst: impl FnMut() -> u64) -> Result<Vec<Rate>, Failure> {
+/// One file once, and then another one over and over.
+#[derive(Debug)]
+struct Succession {
+    first: Option<ReplayQueue>,
+    again: ReplayQueue,
+}
+
+impl PortQueue for Succession {
+    fn rx_burst(&mut self, frames: &mut FrameCache, burst: &mut Burst, drops: &mut DropCounts) {
+        if let Some(first) = &mut self.first {
+            first.rx_burst(frames, burst, drops);
+            if !burst.is_empty() {
+                return;
+            }
+            self.first = None;
+        }
+        self.again.rx_burst(frames, burst, drops);
+    }
+
+    fn tx_burst(&mut self, frames: &mut FrameCache, burst: &mut Burst, drops: &mut DropCounts) -> Sent {
+        NullQueue.tx_burst(frames, burst, drops)
+    }
+}
+
+/// All rounds; one before them warms up. `burst` says how many packets there were, and how many of them missed.
+fn measure(options: &Options, mut burst: impl FnMut() -> (u64, u64)) -> Result<Vec<Rate>, Failure> {
     let rates: Result<Vec<Rate>, Failure> =
         (0..options.rounds + 1).map(|_| rate(options.seconds, &mut burst)).collect();
     Ok(rates?.split_off(1))
 }
 
 /// Bursts for at least `seconds`.
-fn rate(seconds: f64, mut burst: impl FnMut() -> u64) -> Result<Rate, Failure> {
+fn rate(seconds: f64, mut burst: impl FnMut() -> (u64, u64)) -> Result<Rate, Failure> {
     let (start, cpu_start) = (Instant::now(), cpu_time()?);
-    let mut packets = 0;
+    let (mut packets, mut misses) = (0, 0);
     loop {
         for _ in 0..1024 {
-            packets += burst();
+            let (more, missed) = burst();
+            packets += more;
+            misses += missed;
         }
         let clock = start.elapsed();
         if clock.as_secs_f64() >= seconds {
-            return Ok(Rate { packets, cpu: cpu_time()? - cpu_start, clock });
+            return Ok(Rate { packets, misses, cpu: cpu_time()? - cpu_start, clock });
         }
     }
 }

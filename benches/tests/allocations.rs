@@ -66,3 +66,15 @@ fn a_new_flow_on_a_path_that_was_compiled_before_allocates_nothing() {
         switch.check().unwrap();
     }
 }
+
+#[test]
+fn a_connection_that_begins_as_others_before_it_allocates_nothing() {
+    const WARM: u64 = 100;
+    let frames = frames::by_tuple(((WARM + ROUNDS) * PER_ROUND) as u32, false);
+    let mut switch = switch(Case::NewConnections, frames).unwrap();
+    count(&mut switch, WARM);
+    assert_eq!(count(&mut switch, ROUNDS), (0, ROUNDS * PER_ROUND), "(allocations, misses)");
+    // All but the very first.
+    assert_eq!(switch.counters().begun.get(), (WARM + ROUNDS) * PER_ROUND - 1);
+    switch.check().unwrap();
+}

@@ -25,6 +25,8 @@ pub const SWITCH: &[Key] = &[
     key("frames", "1024 to 4194304", "65536", "frames of the pool, 4 KiB each"),
     key("idle", "auto|spin", "auto", "what a worker without packets does"),
     key("socket_group", "GROUP", "none", "the group that may use the control socket"),
+    key("slow_path_share", "1 to 100", "5", "percent of a busy worker's time for a port's new flows"),
+    key("port_flows", "1024 to 262144", "262144", "flows of a port that a worker caches"),
 ];
 
 /// Keys of `[[bridge]]` that can be set, and its name.
@@ -68,6 +70,7 @@ pub const PORT: &[Key] = &[
     key("acl", "GROUP,GROUP,...", "none", "security groups: only what they permit passes"),
     key("acl_egress", "deny|open", "deny", "what it may send when no rule of its groups is about it"),
     key("acl_multicast", "true|false", "false", "let IGMP and MLD pass a port of groups"),
+    key("fdb_limit", "1 to 1000000", "none", "addresses that are learned behind it"),
     key("port_security", "MAC IP,MAC IP/LENGTH,MAC,...", "none", "addresses that it may send from"),
 ];
 

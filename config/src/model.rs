@@ -15,6 +15,10 @@ use crate::value::{Bounded, Quoted, Value, ValueError, is_default, number, optio
 
 /// Frames of the pool.
 pub type Frames = Bounded<1024, 4_194_304, 65_536>;
+/// Percent of a worker's time that a port's slow path may take while others need it.
+pub type SlowPathShare = Bounded<1, 100, 5>;
+/// Flows of a port that a worker caches.
+pub type PortFlows = Bounded<1024, 262_144, 262_144>;
 /// Entries of a bridge's FDB.
 pub type FdbSize = Bounded<1, 1_000_000, 8192>;
 /// Seconds until an FDB entry that is not heard of goes; 0 is never. (Open vSwitch allows 15 to 3600.)
@@ -59,7 +63,8 @@ impl Config {
     }
 }
 
-/// `[switch]`: what concerns the process and its workers. Takes effect when the switch starts.
+/// `[switch]`: what concerns the process and its workers. Takes effect when the switch starts, but for the limits, which do at
+/// once.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Switch {
@@ -75,6 +80,12 @@ pub struct Switch {
     /// The group that may use the control socket; the daemon's own when absent.
     #[serde(default, deserialize_with = "optional", skip_serializing_if = "Option::is_none")]
     pub socket_group: Option<Group>,
+    /// Percent of a worker's time that a port's slow path may take while others need it; 100 is no limit.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub slow_path_share: SlowPathShare,
+    /// Flows of a port that a worker caches.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub port_flows: PortFlows,
 }
 
 /// The key `idle`.

@@ -13,6 +13,9 @@ use crate::vlan::{PriorityTags, Trunks, VlanMode, VlanModeName};
 /// The MTU of a port: the largest Ethernet payload, in octets, VLAN tag not counted.
 pub type Mtu = Bounded<68, 9600, 1500>;
 
+/// FDB entries that may be learned at a port.
+pub type FdbLimit = Bounded<1, 1_000_000, 1_000_000>;
+
 /// What stands behind a port.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub enum PortType {
@@ -117,6 +120,9 @@ pub struct Port {
     /// Lets IGMP and MLD pass a port that is bound to groups.
     #[serde(default, deserialize_with = "scalar", skip_serializing_if = "is_default")]
     pub acl_multicast: bool,
+    /// FDB entries that may be learned at it; as many as there is room for when absent.
+    #[serde(default, deserialize_with = "optional", skip_serializing_if = "Option::is_none")]
+    pub fdb_limit: Option<FdbLimit>,
     /// The addresses that it may send from; all when there are none.
     #[serde(default, skip_serializing_if = "is_default")]
     pub port_security: Pairs,
@@ -145,6 +151,7 @@ impl Port {
             acl: List::default(),
             acl_egress: Decision::Deny,
             acl_multicast: false,
+            fdb_limit: None,
             port_security: Pairs::default(),
         }
     }

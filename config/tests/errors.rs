@@ -96,7 +96,7 @@ fn unknown_keys_and_broken_text() {
     refused(
         "vlan = 10\n\n",
         "vlam = 10\n\n",
-        "weft.toml:15: bridge[br0].port[vm1].vlam: unknown field `vlam`, expected one of `name`, `type`, `backend`, `netns`, `mtu`, `persistent`, `mac`, `ofport`, `mode`, `vlan`, `trunks`, `priority_tags`, `protected`, `file`, `loop`, `peer`, `acl`, `acl_egress`, `acl_multicast`, `port_security`",
+        "weft.toml:15: bridge[br0].port[vm1].vlam: unknown field `vlam`, expected one of `name`, `type`, `backend`, `netns`, `mtu`, `persistent`, `mac`, `ofport`, `mode`, `vlan`, `trunks`, `priority_tags`, `protected`, `file`, `loop`, `peer`, `acl`, `acl_egress`, `acl_multicast`, `fdb_limit`, `port_security`",
     );
     refused(
         "[switch]",

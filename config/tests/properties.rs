@@ -83,6 +83,7 @@ fn port() -> impl Strategy<Value = Port> {
             (port.mode, port.vlan, port.trunks) = (vlan.0, vlan.1, parse(vlan.2));
             (port.priority_tags, port.netns, port.mac) = (priority_tags, netns, mac);
             (port.mtu, port.protected) = (numbers.0.map(parse), numbers.1);
+            port.fdb_limit = numbers.0.map(parse);
             match numbers.2 {
                 kind @ 0..200 => device(&mut port, kind),
                 kind => {
@@ -177,6 +178,16 @@ fn renamed(bridge: &mut Bridge, index: u8) {
     bridge.fdb.iter_mut().zip(old).for_each(|(entry, name)| entry.port = parse(name));
 }
 
+/// Settings with limits of their own.
+fn limited(number: u32) -> Switch {
+    Switch {
+        socket_group: Some(parse("weft")),
+        slow_path_share: parse(number % 100 + 1),
+        port_flows: parse(number % 1000 + 1024),
+        ..Switch::default()
+    }
+}
+
 fn config() -> impl Strategy<Value = Config> {
     let workers = prop_oneof![
         (1u16..=64).prop_map(Workers::Count),
@@ -188,7 +199,7 @@ fn config() -> impl Strategy<Value = Config> {
     (workers, 1024u32..=4_194_304, any::<bool>(), rest).prop_map(|(workers, frames, spin, rest)| {
         let (bridges, groups, bound, conntrack) = rest;
         let idle = if spin { Idle::Spin } else { Idle::Auto };
-        let switch = Switch { workers, frames: parse(frames), idle, socket_group: Some(parse("weft")) };
+        let switch = Switch { workers, frames: parse(frames), idle, ..limited(frames) };
         let mut config = Config { switch, bridges: Vec::new(), conntrack, acl: Acl { groups } };
         let names: Vec<String> = config.acl.groups.iter().map(|group| group.name.to_string()).collect();
         for (index, mut bridge) in bridges {

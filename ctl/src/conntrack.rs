@@ -194,10 +194,16 @@ fn counted(count: &ConntrackCount) -> String {
 
 fn limits((max, default): (u32, Option<u32>), zones: &[ZoneLimitStatus], wanted: Option<u16>) -> String {
     let name = |limit: Option<u32>| limit.map_or_else(|| "unlimited".to_owned(), |limit| limit.to_string());
-    let mut table = Table::new(&[">zone", ">connections", ">limit", "of"]);
+    let mut table = Table::new(&[">zone", ">connections", ">limit", "of", ">refused"]);
     for zone in zones.iter().filter(|zone| wanted.is_none_or(|wanted| wanted == zone.zone)) {
         let of = if zone.own { "its own" } else { "the default" };
-        table.row([zone.zone.to_string(), zone.connections.to_string(), name(zone.limit), of.to_owned()]);
+        table.row([
+            zone.zone.to_string(),
+            zone.connections.to_string(),
+            name(zone.limit),
+            of.to_owned(),
+            zone.refused.to_string(),
+        ]);
     }
     let zones = table.render();
     let gap = if zones.is_empty() { "" } else { "\n" };

@@ -4,7 +4,7 @@ use std::hint::black_box;
 
 use criterion::Throughput;
 use weft_core::cache::{Cache, KeyHash, LINKS};
-use weft_core::key::{KEY_WORDS, MIDDLE, NARROW};
+use weft_core::key::{KEY_WORDS, MIDDLE, NARROW, PortId};
 use weft_core::worker::CACHED_FLOWS;
 
 use crate::{BURST, Criterion};
@@ -43,7 +43,7 @@ fn filled<const W: usize, const L: usize>(flows: usize) -> (Cache<W, L>, Vec<[u6
         })
         .collect();
     for key in keys.iter().take(flows) {
-        cache.insert(KeyHash::of(key), key);
+        cache.insert((KeyHash::of(key), key), (PortId(0), 0));
     }
     // Fisher and Yates, with a generator that is the same in every run.
     let mut random = 0x9e37_79b9_7f4a_7c15u64;

@@ -304,4 +304,7 @@ pub struct ZoneLimitStatus {
     pub limit: Option<u32>,
     /// The limit is its own, not the default.
     pub own: bool,
+    /// How many connections it has refused because of its limit.
+    #[serde(default)]
+    pub refused: u64,
 }

@@ -17,7 +17,7 @@ pub struct Report {
     pub ports: Vec<PortRates>,
     /// By number.
     pub workers: Vec<WorkerLoad>,
-    /// The nearest to being reached first.
+    /// Those that refuse something now first, then those that are nearest to being reached.
     pub limits: Vec<TopLimit>,
     /// Connections.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -103,7 +103,13 @@ impl Report {
         // The busiest first, and among equals as they are configured.
         ports.sort_by(|one, two| busy(two).total_cmp(&busy(one)));
         let mut limits = now.limits.clone();
-        limits.sort_by(|one, two| share(two).total_cmp(&share(one)));
+        // Those that refuse something now come first.
+        let refuses = |limit: &TopLimit| {
+            let old = before.limits.iter().find(|known| known.what == limit.what);
+            limit.refused > old.map_or(0, |old| old.refused)
+        };
+        let order = |one: &TopLimit, two: &TopLimit| share(two).total_cmp(&share(one));
+        limits.sort_by(|one, two| refuses(two).cmp(&refuses(one)).then(order(one, two)));
         Report {
             seconds,
             ports,

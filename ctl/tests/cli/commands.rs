@@ -124,7 +124,7 @@ fn fails(switch: &FakeSwitch, words: &str, status: i32, expected: &str) {
 #[test]
 fn a_wrong_command_line_is_told_in_one_line_and_nothing_is_sent() {
     let switch = FakeSwitch::new("usage").unwrap();
-    let keys = "type, backend, netns, mtu, persistent, mac, ofport, mode, vlan, trunks, priority_tags, protected, file, loop, peer, acl, acl_egress, acl_multicast, port_security";
+    let keys = "type, backend, netns, mtu, persistent, mac, ofport, mode, vlan, trunks, priority_tags, protected, file, loop, peer, acl, acl_egress, acl_multicast, fdb_limit, port_security";
     fails(
         &switch,
         "port add br0 vm1 vlam=10",

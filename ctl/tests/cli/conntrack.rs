@@ -29,7 +29,13 @@ pub fn answer(op: &ConntrackOp) -> ConntrackReply {
             totals: BTreeMap::from([("created".to_owned(), 100), ("invalid".to_owned(), 0)]),
         }),
         ConntrackOp::Limits => {
-            let zone = |zone, connections, limit, own| ZoneLimitStatus { zone, connections, limit, own };
+            let zone = |zone, connections, limit, own| ZoneLimitStatus {
+                zone,
+                connections,
+                limit,
+                own,
+                refused: if own && limit.is_some() { 7 } else { 0 },
+            };
             let zones =
                 vec![zone(0, 2, Some(1000), false), zone(5, 10, Some(20), true), zone(6, 0, None, true)];
             ConntrackReply::Limits { max: 4_000_000, default: Some(1000), zones }

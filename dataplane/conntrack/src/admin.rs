@@ -119,6 +119,11 @@ impl Connections {
         self.zones.limit(zone)
     }
 
+    /// How many connections the zone's limit has refused.
+    pub fn zone_refusals(&self, zone: u16) -> u64 {
+        self.zones.refused(zone)
+    }
+
     /// The timeout policy of a zone; `None` is the default. Counts for a connection from its first packet in a later
     /// second on.
     pub fn set_timeouts(&self, zone: u16, timeouts: Option<Timeouts>) {

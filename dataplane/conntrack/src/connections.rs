@@ -15,7 +15,7 @@ use crate::hash::Key;
 use crate::index::{Index, Place};
 use crate::link::{Absence, Link, Target};
 use crate::nat::Translation;
-use crate::request::{Request, Segment, Tracked};
+use crate::request::{Commit, Facts, Request, Segment, Tracked};
 use crate::state::{Direction, State};
 use crate::streams::{Stream, Streams};
 use crate::tally::{Count, Tally};
@@ -104,21 +104,40 @@ impl Connections {
         answer
     }
 
+    /// What `ct(..)` and then `ct(commit,..)` do to the first packet of an ordinary connection, at once: one that has none in
+    /// the zone, that nothing expects, and that the zone has room for. If it isn't such a packet (`None`) nothing has
+    /// happened, and [`Connections::track`] is to be asked. Of `commit` only mark and label count.
+    pub fn begin(&self, zone: u16, facts: &Facts, commit: &Commit, second: u32) -> Option<Link> {
+        let (translate, effects) = (false, true);
+        Work::new(
+            self,
+            &Request { zone, facts, before: None, commit: Some(commit), translate, second, effects },
+        )
+        .begin_at_once(commit)
+    }
+
     /// Tells the processor that `step` will be called for this link soon.
-    #[inline]
+    #[inline(always)]
     pub fn prefetch(&self, link: Link) {
-        match link.target() {
-            Target::Entry(slot, _) => {
+        match link.connection() {
+            Some((slot, _)) => {
                 if let Some(entry) = self.arena.get(slot) {
                     prefetch(entry);
                 }
             }
-            Target::Absent(bucket, _) => self.index.prefetch(bucket),
-            Target::Nothing => {}
+            None => self.prefetch_apart(link),
         }
     }
 
-    /// Tells the processor that `track` will be called for this tuple soon: of what a new connection costs, most is to
+    /// The same where there is no connection.
+    #[inline(never)]
+    fn prefetch_apart(&self, link: Link) {
+        if let Target::Absent(bucket, _) = link.target() {
+            self.index.prefetch(bucket);
+        }
+    }
+
+    /// Tells the processor that `track` or `begin` will be called for this tuple soon: of what a new connection costs, most is to
     /// wait for one cache line of the index.
     #[inline]
     pub fn prefetch_tuple(&self, zone: u16, tuple: &Tuple) {
@@ -129,21 +148,25 @@ impl Connections {
     /// age starts anew and its windows slide. If not, nothing has happened, and [`Connections::track`] is to be asked.
     ///
     /// `segment` is called for TCP alone. Takes no lock and allocates nothing.
-    #[inline]
+    #[inline(always)]
     pub fn step(&self, link: Link, second: u32, segment: impl FnOnce() -> Option<Segment>) -> bool {
+        let Some((slot, direction)) = link.connection() else { return self.step_apart(link, segment) };
+        let Some(entry) = self.arena.get(slot) else { return false };
+        let expiry = entry.expiry();
+        let alive = entry.epoch.load(Ordering::Acquire) == link.epoch && second < expiry;
+        let steps = alive && entry.step(direction, segment);
+        if steps {
+            entry.refresh(expiry, second, |zone, timeout| self.zones.seconds(zone, timeout));
+        }
+        steps
+    }
+
+    /// The same where there is no connection.
+    #[inline(never)]
+    fn step_apart(&self, link: Link, segment: impl FnOnce() -> Option<Segment>) -> bool {
         match link.target() {
-            Target::Entry(slot, direction) => {
-                let Some(entry) = self.arena.get(slot) else { return false };
-                let expiry = entry.expiry();
-                let alive = entry.epoch.load(Ordering::Acquire) == link.epoch && second < expiry;
-                let steps = alive && entry.step(direction, segment);
-                if steps {
-                    entry.refresh(expiry, second, |zone, timeout| self.zones.seconds(zone, timeout));
-                }
-                steps
-            }
             Target::Absent(bucket, why) => self.absence(bucket) == link.epoch && still_absent(why, segment),
-            Target::Nothing => link.epoch == 0,
+            _ => link == Link::NONE,
         }
     }
 
@@ -328,11 +351,70 @@ fn still_absent(why: Absence, segment: impl FnOnce() -> Option<Segment>) -> bool
         Absence::TcpInvalid => !begins(),
     }
 }
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::request::{Commit, Facts};
+    use crate::control::Filter;
+    use crate::request::Masked;
     use crate::tuple::Family;
+
+    const UDP: Tuple = Tuple { src: 1, dst: 2, src_port: 3, dst_port: 4, protocol: 17, family: Family::V4 };
+    const SYN: Segment = Segment { seq: 7, ack: 0, window: 500, flags: 2, payload: 0, scale: Some(3) };
+
+    fn ask(tracker: &Connections, facts: &Facts, commit: Option<&Commit>) -> Tracked {
+        let (before, translate, second, effects) = (None, false, 9, true);
+        tracker.track(&Request { zone: 5, facts, before, commit, translate, second, effects })
+    }
+
+    fn all(tracker: &Connections) -> Vec<crate::Connection> {
+        let mut all = Vec::new();
+        tracker.list(&Filter::default(), 9, &mut |connection| all.push(*connection));
+        all
+    }
+
+    #[test]
+    fn what_begins_at_once_is_what_two_questions_make() {
+        let commit = Commit { mark: Masked { value: 6, mask: 7 }, ..Commit::default() };
+        let echo = Tuple { dst_port: Tuple::icmp(8, 0), protocol: 1, ..UDP };
+        let tcp = Tuple { protocol: 6, ..UDP };
+        let facts = [(UDP, None), (echo, None), (tcp, Some(SYN)), (Tuple { protocol: 47, ..UDP }, None)];
+        for (tuple, tcp) in facts {
+            let [one, two] = [(); 2].map(|()| Connections::new(Settings::default()).unwrap());
+            let facts = Facts { tuple, tcp, inner: None, valid: true };
+            assert!(ask(&one, &facts, None).state.has(State::NEW));
+            assert!(ask(&one, &facts, Some(&commit)).created);
+            assert!(two.begin(5, &facts, &commit, 9).is_some());
+            assert_eq!(all(&one), all(&two));
+            assert_eq!(one.statistics().created, two.statistics().created);
+            assert_eq!(two.begin(5, &facts, &commit, 9), None, "it is there already");
+            let turned = Facts { tuple: tuple.reversed(), ..facts };
+            assert_eq!(two.begin(5, &turned, &commit, 9), None, "so are its replies");
+        }
+    }
+
+    #[test]
+    fn what_is_out_of_the_ordinary_does_not_begin_at_once_and_nothing_has_happened() {
+        let tracker = Connections::new(Settings::default()).unwrap();
+        let plain = Facts { tuple: UDP, tcp: None, inner: None, valid: true };
+        let tcp = Tuple { protocol: 6, ..UDP };
+        let answer = Segment { flags: 0x12, ..SYN };
+        let refused = [
+            Facts { valid: false, ..plain },
+            Facts { inner: Some(UDP), ..plain },
+            Facts { tuple: Tuple { src_port: 0, ..UDP }, ..plain },
+            Facts { tuple: tcp, tcp: Some(answer), ..plain },
+            Facts { tuple: tcp, ..plain },
+            Facts { tuple: Tuple { dst_port: Tuple::icmp(0, 0), protocol: 1, ..UDP }, ..plain },
+        ];
+        for facts in refused {
+            assert_eq!(tracker.begin(5, &facts, &Commit::default(), 9), None, "{facts:?}");
+        }
+        tracker.set_default_zone_limit(Some(0));
+        assert_eq!(tracker.begin(5, &plain, &Commit::default(), 9), None);
+        let statistics = tracker.statistics();
+        assert_eq!((statistics.connections, statistics.created, statistics.refused_zone), (0, 0, 0));
+    }
 
     #[test]
     fn a_committed_udp_connection_is_established_by_its_reply_and_its_link_steps() {

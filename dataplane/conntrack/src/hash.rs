@@ -1,5 +1,7 @@
 //! The keyed hash of a tuple: the same for both directions of a connection that isn't translated.
 
+use weft_io::hash::folded_product as fold;
+
 use crate::tuple::{Family, Tuple};
 
 /// The key, spread.
@@ -39,13 +41,6 @@ fn canonical(tuple: &Tuple) -> ((u128, u16), (u128, u16), u8) {
         ((tuple.src, tuple.src_port), (tuple.dst, tuple.dst_port), 0)
     };
     if a <= b { (a, b, extra) } else { (b, a, extra) }
-}
-
-/// The two halves of the product, together.
-#[inline]
-fn fold(a: u64, b: u64) -> u64 {
-    let product = u128::from(a) * u128::from(b);
-    product as u64 ^ (product >> 64) as u64
 }
 
 /// SplitMix64's finaliser.

@@ -66,8 +66,15 @@ impl Link {
         }
     }
 
+    /// The entry that it leads to, and the direction, if it leads to one.
+    #[inline(always)]
+    pub(crate) fn connection(self) -> Option<(usize, Direction)> {
+        let direction = if self.place & 1 != 0 { Direction::Original } else { Direction::Reply };
+        self.is_connection().then_some(((self.place >> 3) as usize, direction))
+    }
+
     /// Whether it leads to a connection.
-    #[inline]
+    #[inline(always)]
     pub fn is_connection(self) -> bool {
         matches!(self.place & 7, 1 | 2)
     }

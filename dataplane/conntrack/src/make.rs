@@ -10,7 +10,7 @@ use crate::image::{Image, Moving};
 use crate::index::Place;
 use crate::link::Link;
 use crate::nat::{self, Nat, Side};
-use crate::protocol::Progress;
+use crate::protocol::{self, Progress};
 use crate::request::{Commit, Refusal, Request, Tracked};
 use crate::state::Direction;
 use crate::tally::Count;
@@ -94,6 +94,27 @@ impl Work<'_> {
             }
         }
         Err(Refusal::NatExhausted)
+    }
+
+    /// Makes the connection of a packet that is nothing out of the ordinary; see [`Connections::begin`].
+    pub fn begin_at_once(&self, commit: &Commit) -> Option<Link> {
+        let Request { zone, facts, second, .. } = *self.request;
+        let tracker = self.tracker;
+        let tuple = facts.key().filter(|_| facts.inner.is_none() && protocol::may_begin(facts))?;
+        let home = tracker.place(zone, &tuple);
+        if tracker.find(home, zone, &tuple, second) != Sought::Absent(tracker.index.epoch(home.bucket))
+            || tracker.expectations.find(zone, &tuple, second).is_some()
+        {
+            return None;
+        }
+        tracker.reserve(zone).ok()?;
+        let wanted = Wanted { tuple: &tuple, home, commit, parent: None };
+        let made = self.plan(&wanted).ok().and_then(|image| self.insert(&image, home).ok());
+        match made {
+            Some(_) => tracker.tally.add(home.bucket, Count::Created, 1),
+            None => tracker.release(zone),
+        }
+        made
     }
 
     /// The connection as it is to be.

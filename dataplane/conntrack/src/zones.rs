@@ -1,7 +1,7 @@
 //! What belongs to a zone: its number of connections, its limit, its timeout policy. One cache line each.
 
 use std::io;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use bytemuck::Zeroable;
 use weft_io::mem::HugeTable;
@@ -22,7 +22,8 @@ struct Zone {
     /// Whether it has a policy of its own.
     own: AtomicU32,
     timeouts: [AtomicU32; 11],
-    _spare: [u32; 2],
+    /// Connections that its limit has refused.
+    refused: AtomicU64,
 }
 
 const _: () = assert!(size_of::<Zone>() == 64);
@@ -53,6 +54,7 @@ impl Zones {
         let admitted = self.is_below(zone, count);
         if !admitted {
             self.release(zone);
+            self.zone(zone).refused.fetch_add(1, RELAXED);
         }
         admitted
     }
@@ -73,6 +75,11 @@ impl Zones {
     /// A connection has gone.
     pub fn release(&self, zone: u16) {
         self.zone(zone).count.fetch_sub(1, RELAXED);
+    }
+
+    /// Connections that the zone's limit has refused.
+    pub fn refused(&self, zone: u16) -> u64 {
+        self.zone(zone).refused.load(RELAXED)
     }
 
     /// Zones that have connections.

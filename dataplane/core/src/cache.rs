@@ -5,22 +5,31 @@
 //! holds all that a hit touches: key, epochs, counters, age, program number. Beside it, for programs with doubts only,
 //! is up to which doubt the flow was compared ([`crate::doubt`]).
 //!
+//! A flow whose bucket is full goes to its *neighbour*, whose tags are in the same cache line: so the table can be filled
+//! to nine tenths before flows push each other out.
+//!
 //! One more place, [`Cache::spare`], is for the flow of a packet that is not to be cached: no key leads there.
 //!
-//! Bounded: a full bucket gives up one of its flows, which costs that flow a miss and nobody a walk. That is also why
-//! the hash needs no secret: whoever aims at a bucket pushes out his own flows and, at worst, seven others'.
+//! Bounded: a full bucket with a full neighbour gives up one of its flows: one of a port that has more than twice as many
+//! flows as the one whose flow comes, else one of the same port, else one that has been idle for [`IDLE`] seconds, else one of
+//! a port that has at least half as many. So whoever makes flows by the thousand, or aims at a bucket, pushes out his own. That
+//! is also why the hash needs no secret. Who has how many is counted beside, where no hit looks.
 //!
 //! Owner: one worker, alone.
 
 use bytemuck::Zeroable;
 use weft_conntrack::Link;
+use weft_io::hash::folded_product;
 use weft_io::mem::{HugeTable, equal_lanes, prefetch};
 
 use crate::epoch::Dep;
+use crate::key::PortId;
 use crate::program::ProgramId;
 
 /// Flows of a bucket.
 const WAYS: usize = 8;
+/// Seconds without a packet after which a flow makes room for any other.
+pub const IDLE: u32 = 10;
 /// Connections that a flow can depend on. What goes through more of them isn't cached.
 pub const LINKS: usize = 2;
 
@@ -45,6 +54,14 @@ pub struct Flow<const W: usize, const L: usize> {
     pub bytes: u64,
 }
 
+impl<const W: usize, const L: usize> Flow<W, L> {
+    /// Whether that is its key. A loop of its own: a call for so few octets would cost more than they do.
+    #[inline(always)]
+    pub fn is_of(&self, key: &[u64; W]) -> bool {
+        self.key.iter().zip(key).fold(0, |differ, (own, other)| differ | (own ^ other)) == 0
+    }
+}
+
 const _: () = assert!(size_of::<Flow<{ crate::key::NARROW }, 0>>() == 64);
 const _: () = assert!(size_of::<Flow<{ crate::key::MIDDLE }, { LINKS }>>() == 128);
 const _: () = assert!(size_of::<Flow<{ crate::key::KEY_WORDS }, { LINKS }>>() == 192);
@@ -63,8 +80,25 @@ pub struct Cache<const W: usize, const L: usize> {
     /// Number of buckets minus 1.
     bucket_mask: usize,
     used: usize,
+    /// How many flows a port may have; the cache's capacity is no limit.
+    pub limit: u32,
+    /// The port by which each flow came in.
+    owners: HugeTable<[u16; WAYS]>,
+    /// How many flows each port has.
+    held: Vec<u32>,
     /// Which way goes next when a bucket is full.
     turn: usize,
+}
+
+/// Where a new flow is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Inserted {
+    /// Its place; [`Cache::spare`] if it gets none.
+    pub place: Place,
+    /// The program of the flow that it has pushed out.
+    pub victim: Option<ProgramId>,
+    /// Whether its port had as many flows as it may have.
+    pub refused: bool,
 }
 
 /// A key's hash: bucket in the low bits, tag in the high ones.
@@ -78,14 +112,16 @@ impl KeyHash {
         (self.0 >> 48) as u16 | 1
     }
 
-    /// Hashes a key's words, two at a time, by folded multiplication.
+    /// Hashes a key's words by folded multiplication, two at a time; no pair waits for another.
     #[inline(always)]
     pub fn of<const W: usize>(key: &[u64; W]) -> KeyHash {
         const SECRET: [u64; 2] = [0xa076_1d64_78bd_642f, 0xe703_7ed1_a0b4_28db];
-        let mut hash = SECRET[0];
+        let mut hash = 0;
         let mut pairs = key.chunks_exact(2);
-        for pair in &mut pairs {
-            hash = folded_product(pair[0] ^ hash, pair[1] ^ SECRET[1]);
+        for (pair, number) in (&mut pairs).zip(0..) {
+            // Two pairs that change places give another hash.
+            let turned = SECRET[0].rotate_left(number * 11);
+            hash ^= folded_product(pair[0] ^ turned, pair[1] ^ SECRET[1]);
         }
         for &last in pairs.remainder() {
             // Most narrow keys have no tunnel: a 0 costs nothing but this comparison.
@@ -97,13 +133,6 @@ impl KeyHash {
     }
 }
 
-/// The two halves of the product, together: a hash's step.
-#[inline(always)]
-pub(crate) fn folded_product(a: u64, b: u64) -> u64 {
-    let product = u128::from(a) * u128::from(b);
-    product as u64 ^ (product >> 64) as u64
-}
-
 impl<const W: usize, const L: usize> Cache<W, L> {
     /// A cache for at least `capacity` flows.
     pub fn new(capacity: usize) -> std::io::Result<Self> {
@@ -111,7 +140,9 @@ impl<const W: usize, const L: usize> Cache<W, L> {
         let places = buckets * WAYS + 1;
         let (tags, flows) = (HugeTable::new(buckets)?, HugeTable::new(places)?);
         let compared = HugeTable::new(places)?;
-        Ok(Cache { tags, flows, compared, bucket_mask: buckets - 1, used: 0, turn: 0 })
+        let (owners, held) = (HugeTable::new(buckets)?, vec![0; PortId::COUNT]);
+        let (limit, bucket_mask) = ((buckets * WAYS) as u32, buckets - 1);
+        Ok(Cache { tags, flows, compared, bucket_mask, used: 0, limit, owners, held, turn: 0 })
     }
 
     /// How many flows there is room for.
@@ -144,7 +175,13 @@ impl<const W: usize, const L: usize> Cache<W, L> {
         hash.0 as usize & self.bucket_mask
     }
 
-    /// Brings the bucket's tags near.
+    /// The bucket that takes what this one has no room for; the other way round, too.
+    #[inline(always)]
+    fn neighbour(&self, bucket: usize) -> usize {
+        (bucket ^ 1) & self.bucket_mask
+    }
+
+    /// Brings the bucket's tags near, and its neighbour's.
     #[inline(always)]
     pub fn prefetch(&self, hash: KeyHash) {
         if let Some(tags) = self.tags.get(self.bucket(hash)) {
@@ -155,10 +192,14 @@ impl<const W: usize, const L: usize> Cache<W, L> {
     /// The first flow whose tag fits, to be compared by [`Cache::flow`]'s caller; brings it near.
     #[inline(always)]
     pub fn candidate(&self, hash: KeyHash) -> Option<Place> {
-        let bucket = self.bucket(hash);
-        let ways = equal_lanes(self.tags.get(bucket)?, hash.tag());
+        let mut bucket = self.bucket(hash);
+        let mut ways = equal_lanes(self.tags.get(bucket)?, hash.tag());
         if ways == 0 {
-            return None;
+            bucket = self.neighbour(bucket);
+            ways = equal_lanes(self.tags.get(bucket)?, hash.tag());
+            if ways == 0 {
+                return None;
+            }
         }
         let place = bucket * WAYS + ways.trailing_zeros() as usize;
         let flow = self.flows.get(place)?;
@@ -189,42 +230,91 @@ impl<const W: usize, const L: usize> Cache<W, L> {
         self.flows.get_mut(place as usize)
     }
 
+    /// The flow at a place, and up to which of its program's doubts it was compared.
+    #[inline(always)]
+    pub fn flow_and_compared(&mut self, place: Place) -> Option<(&mut Flow<W, L>, Option<&mut u32>)> {
+        Some((self.flows.get_mut(place as usize)?, self.compared.get_mut(place as usize)))
+    }
+
     /// The flow of that key, whatever way it is in.
     pub fn find(&self, hash: KeyHash, key: &[u64; W]) -> Option<Place> {
         let bucket = self.bucket(hash);
-        let mut ways = equal_lanes(self.tags.get(bucket)?, hash.tag());
-        while ways != 0 {
-            let place = bucket * WAYS + ways.trailing_zeros() as usize;
-            if self.is_key(place as Place, key) {
-                return Some(place as Place);
+        [bucket, self.neighbour(bucket)].into_iter().find_map(|bucket| {
+            let mut ways = equal_lanes(self.tags.get(bucket)?, hash.tag());
+            while ways != 0 {
+                let place = bucket * WAYS + ways.trailing_zeros() as usize;
+                if self.is_key(place as Place, key) {
+                    return Some(place as Place);
+                }
+                ways &= ways - 1;
             }
-            ways &= ways - 1;
-        }
-        None
+            None
+        })
     }
 
-    /// Whether that is the flow's key. A loop of its own: a call for so few octets would cost more than they do.
-    #[inline(always)]
-    pub fn is_key(&self, place: Place, key: &[u64; W]) -> bool {
-        let Some(flow) = self.flows.get(place as usize) else { return false };
-        flow.key.iter().zip(key).fold(0, |differ, (own, other)| differ | (own ^ other)) == 0
+    /// Whether that is the flow's key.
+    fn is_key(&self, place: Place, key: &[u64; W]) -> bool {
+        self.flows.get(place as usize).is_some_and(|flow| flow.is_of(key))
     }
 
-    /// A place for a flow that isn't there, and the program of the flow that it pushes out, if any.
-    pub fn insert(&mut self, hash: KeyHash, key: &[u64; W]) -> (Place, Option<ProgramId>) {
-        let bucket = self.bucket(hash);
-        let free = equal_lanes(&self.tags[bucket], 0).trailing_zeros() as usize;
-        let (way, victim) = if free < WAYS {
-            self.used += 1;
-            (free, None)
-        } else {
-            self.turn = (self.turn + 1) % WAYS;
-            (self.turn, Some(self.flows[bucket * WAYS + self.turn].program))
+    /// How many flows a port has.
+    pub fn held(&self, port: PortId) -> u32 {
+        self.held.get(port.index()).copied().unwrap_or(0)
+    }
+
+    /// A place for a flow of `port` that isn't there, in this second.
+    pub fn insert(&mut self, (hash, key): (KeyHash, &[u64; W]), (port, second): (PortId, u32)) -> Inserted {
+        let home = self.bucket(hash);
+        let refused = self.held(port) >= self.limit;
+        let free = |bucket: usize| {
+            let ways = equal_lanes(self.tags.get(bucket)?, 0);
+            (ways != 0).then(|| (bucket, ways.trailing_zeros() as usize))
+        };
+        let free = free(home).or_else(|| free(self.neighbour(home))).filter(|_| !refused);
+        let way = free.or_else(|| Some((home, self.victim(home, port, (!refused).then_some(second))?)));
+        let Some((bucket, way)) = way else {
+            return Inserted { place: self.spare(), victim: None, refused };
         };
         let place = bucket * WAYS + way;
+        let victim = (self.tags[bucket][way] != 0).then(|| self.flows[place].program);
+        match victim {
+            Some(_) => self.count(self.owners[bucket][way], -1),
+            None => self.used += 1,
+        }
+        self.count(port.0, 1);
+        self.owners[bucket][way] = port.0;
         self.tags[bucket][way] = hash.tag();
         self.flows[place] = Flow { key: *key, ..Flow::zeroed() };
-        (place as Place, victim)
+        Inserted { place: place as Place, victim, refused }
+    }
+
+    /// Which flow of a bucket makes room for one of `port`: its own, or, if it may have more in `second`, another's.
+    fn victim(&mut self, bucket: usize, port: PortId, second: Option<u32>) -> Option<usize> {
+        self.turn = (self.turn + 1) % WAYS;
+        let (tags, owners) = (self.tags.get(bucket)?, self.owners.get(bucket)?);
+        let ways = (0..WAYS).map(|way| (way + self.turn) % WAYS).filter(|&way| tags[way] != 0);
+        let holds = |way: &usize| self.held(PortId(owners[*way]));
+        let greediest = ways.clone().max_by_key(holds)?;
+        let own = || ways.clone().find(|&way| owners[way] == port.0);
+        let Some(second) = second else { return own() };
+        if holds(&greediest) / 2 > self.held(port) {
+            return Some(greediest);
+        }
+        if let Some(own) = own() {
+            return Some(own);
+        }
+        let seen = |way: &usize| self.flows.get(bucket * WAYS + way).map_or(0, |flow| flow.stamp);
+        let oldest = ways.clone().min_by_key(seen)?;
+        if second.saturating_sub(seen(&oldest)) >= IDLE {
+            return Some(oldest);
+        }
+        (holds(&greediest) >= self.held(port) / 2).then_some(greediest)
+    }
+
+    fn count(&mut self, port: u16, change: i32) {
+        if let Some(held) = self.held.get_mut(usize::from(port)) {
+            *held = held.saturating_add_signed(change);
+        }
     }
 
     /// Shows every flow of `buckets` buckets to `keep`, from bucket `from` on, round the table; those that it doesn't want
@@ -239,10 +329,14 @@ impl<const W: usize, const L: usize> Cache<W, L> {
             let Some(tags) = self.tags.get_mut(bucket) else { continue };
             let places = bucket * WAYS..(bucket + 1) * WAYS;
             let flows = self.flows[places.clone()].iter().zip(&mut self.compared[places]);
-            for (tag, (flow, compared)) in tags.iter_mut().zip(flows) {
+            let owners = self.owners.get(bucket).into_iter().flatten();
+            for ((tag, (flow, compared)), &owner) in tags.iter_mut().zip(flows).zip(owners) {
                 if *tag != 0 && !keep(flow, compared) {
                     *tag = 0;
                     self.used -= 1;
+                    if let Some(held) = self.held.get_mut(usize::from(owner)) {
+                        *held = held.saturating_sub(1);
+                    }
                 }
             }
         }
@@ -279,14 +373,70 @@ mod tests {
         let mut cache = Cache::<3, 0>::new(8).unwrap();
         for number in 0..8u64 {
             let key = [number, 1, 0];
-            let (place, victim) = cache.insert(KeyHash::of(&key), &key);
+            let Inserted { place, victim, .. } = cache.insert((KeyHash::of(&key), &key), (PortId(1), 0));
             assert_eq!(victim, None);
             cache.flow(place).unwrap().program = 100 + number as u32;
         }
         let key = [8, 1, 0];
-        let (_, victim) = cache.insert(KeyHash::of(&key), &key);
+        let Inserted { victim, .. } = cache.insert((KeyHash::of(&key), &key), (PortId(1), 0));
         assert!(victim.is_some_and(|program| (100..108).contains(&program)));
         assert_eq!((cache.len(), cache.iter().count()), (8, 8));
+    }
+
+    /// Puts flow `number` of a port in, unless it is there.
+    fn put(cache: &mut Cache<3, 0>, port: u16, number: u64, second: u32) -> Inserted {
+        let key = [u64::from(port), number, 0];
+        let inserted = cache.insert((KeyHash::of(&key), &key), (PortId(port), second));
+        if let Some(flow) = cache.flow(inserted.place) {
+            (flow.program, flow.stamp) = (port.into(), second);
+        }
+        inserted
+    }
+
+    #[test]
+    fn a_port_with_many_flows_pushes_out_its_own_and_never_those_of_one_with_few() {
+        let mut cache = Cache::<3, 0>::new(1024).unwrap();
+        for number in 0..100_000 {
+            put(&mut cache, 2, number, 1);
+            if number == 700 {
+                (0..100).for_each(|number| assert_eq!(put(&mut cache, 1, number, 1).victim.unwrap_or(2), 2));
+            }
+        }
+        let places = (0..100).map(|number| cache.find(KeyHash::of(&[1, number, 0]), &[1, number, 0]));
+        assert_eq!(places.flatten().count(), 100);
+        assert_eq!((cache.held(PortId(1)), cache.held(PortId(2))), (100, cache.len() as u32 - 100));
+        // A port that comes later takes its room from the one that has most.
+        for number in 0..100 {
+            assert_eq!(put(&mut cache, 3, number, 1).victim.unwrap_or(2), 2);
+        }
+        assert!(cache.held(PortId(3)) >= 90 && cache.held(PortId(1)) == 100);
+    }
+
+    #[test]
+    fn an_idle_flow_makes_room_whoever_has_it() {
+        let mut cache = Cache::<3, 0>::new(8).unwrap();
+        for port in 1..=8 {
+            put(&mut cache, port, 0, 100 + u32::from(port));
+        }
+        let at = |port, second| (PortId(port), second);
+        assert_eq!(cache.victim(0, PortId(9), Some(111)), Some(0));
+        let key = [9, 9, 9];
+        assert_eq!(cache.insert((KeyHash::of(&key), &key), at(9, 111)).victim, Some(1));
+        assert_eq!((cache.held(PortId(1)), cache.held(PortId(9)), cache.len()), (0, 1, 8));
+    }
+
+    #[test]
+    fn a_port_at_its_limit_takes_the_place_of_its_own_flows_or_none() {
+        let mut cache = Cache::<3, 0>::new(1024).unwrap();
+        cache.limit = 64;
+        for number in 0..10_000 {
+            let Inserted { place, victim, refused } = put(&mut cache, 2, number, 1);
+            assert_eq!(refused, number >= 64, "{number}");
+            assert!(!refused || victim == Some(2) || place == cache.spare());
+        }
+        assert_eq!((cache.held(PortId(2)), cache.len()), (64, 64));
+        assert_eq!(cache.sweep(0, cache.buckets(), |_, _| false), 0);
+        assert_eq!((cache.held(PortId(2)), cache.len()), (0, 0));
     }
 
     proptest! {
@@ -300,7 +450,7 @@ mod tests {
                 match cache.find(hash, &key) {
                     Some(place) => prop_assert_eq!(Some(&cache.flow(place).unwrap().program), oracle.get(&key)),
                     None => {
-                        let (place, _) = cache.insert(hash, &key);
+                        let place = cache.insert((hash, &key), (PortId(1), 0)).place;
                         cache.flow(place).unwrap().program = number as u32;
                         oracle.insert(key, number as u32);
                     }

@@ -24,7 +24,8 @@ pub fn facts(fields: &Fields, packet: Option<&Packet>) -> Option<Facts> {
 /// The same of a fragment, whose whole packet is this; its addresses are what they are by now, and its ports what translations
 /// have made of them, if any has.
 pub fn facts_of_fragment(fields: &Fields, whole: &Facts, ports: Option<(u16, u16)>) -> Option<Facts> {
-    let (family, src, dst) = addresses(fields).filter(|&(family, ..)| family == whole.tuple.family)?;
+    let found = fields.0.first_chunk().and_then(addresses);
+    let (family, src, dst) = found.filter(|&(family, ..)| family == whole.tuple.family)?;
     let (src_port, dst_port) = ports.unwrap_or((whole.tuple.src_port, whole.tuple.dst_port));
     let tuple = facts::named(Tuple { src, dst, src_port, dst_port, family, ..whole.tuple });
     let inner = whole.inner.map(facts::named);
@@ -39,9 +40,17 @@ pub fn is_fragment(fields: &Fields) -> bool {
 
 /// The tuple that these fields are. This runs for every new connection, so it reads words (`weft_flow::fields`).
 pub fn tuple(fields: &Fields) -> Option<Tuple> {
-    let words = &fields.0;
-    let (family, src, dst) = addresses(fields)?;
-    if is_fragment(fields) {
+    fields.0.first_chunk().and_then(tuple_of_words)
+}
+
+/// The words of a key that say which connection a packet belongs to.
+pub const WORDS: usize = 9;
+
+/// The tuple that a key with these words is of.
+#[inline]
+pub fn tuple_of_words(words: &[u64; WORDS]) -> Option<Tuple> {
+    let (family, src, dst) = addresses(words)?;
+    if words[3] & 3 != 0 {
         return None;
     }
     let protocol = (words[3] >> 24) as u8;
@@ -57,8 +66,7 @@ pub fn tuple(fields: &Fields) -> Option<Tuple> {
 
 /// Version, source and destination of an IP packet.
 #[inline]
-fn addresses(fields: &Fields) -> Option<(Family, u128, u128)> {
-    let words = &fields.0;
+fn addresses(words: &[u64; WORDS]) -> Option<(Family, u128, u128)> {
     let address = |at: usize| u128::from(words[at]) << 64 | u128::from(words[at + 1]);
     match EtherType((words[3] >> 48) as u16) {
         EtherType::IPV4 => Some((Family::V4, (words[5] as u32).into(), (words[7] as u32).into())),

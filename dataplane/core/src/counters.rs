@@ -55,6 +55,12 @@ pub struct PortCounters {
     pub tx_packets: Counter,
     /// Octets handed to the device.
     pub tx_bytes: Counter,
+    /// Nanoseconds that walks have taken while they were limited ([`crate::budget`]).
+    pub slow_nanos: Counter,
+    /// Flows that are cached.
+    pub flows: Counter,
+    /// Flows that were not cached, or took the place of another one of the port, because it has as many as it may have.
+    pub flows_refused: Counter,
     /// Copies that floods of packets received here have made, beyond the first.
     pub copies: Counter,
     drops: [Counter; DropReason::COUNT],
@@ -96,6 +102,8 @@ pub struct WorkerCounters {
     pub misses: Counter,
     /// Of those, packets whose flow was cached and had gone stale.
     pub stale: Counter,
+    /// Of those, packets that began a connection as others had before them, without a walk.
+    pub begun: Counter,
     /// Packets whose flow a change of rules might have concerned, but did not.
     pub reprieved: Counter,
     /// Packets whose flow was not cached because those of their port are hardly met again.
@@ -139,6 +147,17 @@ pub struct PortTotals {
     pub drops: DropCounts,
 }
 
+/// What a port takes of the workers, all together.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct PortUse {
+    /// Nanoseconds that walks have taken while they were limited.
+    pub slow_nanos: u64,
+    /// Flows that are cached.
+    pub flows: u64,
+    /// How often a flow was not cached, or took the place of another one of the port, because of its limit.
+    pub flows_refused: u64,
+}
+
 impl Counters {
     /// Zeroed counters for every port there can be.
     pub fn new() -> std::io::Result<Self> {
@@ -167,6 +186,28 @@ pub fn port_totals<'a>(workers: impl IntoIterator<Item = &'a Counters>, id: Port
         }
     }
     totals
+}
+
+/// Sums what one port takes over all workers.
+pub fn port_use<'a>(workers: impl IntoIterator<Item = &'a Counters>, id: PortId) -> PortUse {
+    let ports = workers.into_iter().map(|counters| counters.port(id));
+    ports.fold(PortUse::default(), |sum, port| PortUse {
+        slow_nanos: sum.slow_nanos + port.slow_nanos.get(),
+        flows: sum.flows + port.flows.get(),
+        flows_refused: sum.flows_refused + port.flows_refused.get(),
+    })
+}
+
+impl PortUse {
+    /// What was counted since `before`, and what is used now.
+    #[must_use]
+    pub fn since(&self, before: &PortUse) -> PortUse {
+        PortUse {
+            slow_nanos: self.slow_nanos.wrapping_sub(before.slow_nanos),
+            flows: self.flows,
+            flows_refused: self.flows_refused.wrapping_sub(before.flows_refused),
+        }
+    }
 }
 
 impl PortTotals {

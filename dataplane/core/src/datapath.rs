@@ -10,7 +10,7 @@ use weft_conntrack::{Connections, Settings};
 use weft_flow::message::FlowMod;
 use weft_io::{FramePool, PortQueue};
 
-use crate::counters::{Counters, PortTotals, port_totals};
+use crate::counters::{Counters, PortTotals, PortUse, port_totals, port_use};
 use crate::epoch::OutOfCells;
 use crate::key::PortId;
 use crate::listing::FlowInfo;
@@ -65,7 +65,7 @@ pub struct Datapath {
     /// Which workers have how many queues of a port.
     placement: Vec<(PortId, usize)>,
     /// What ports had counted when their number was given to a new port: that is not the new port's.
-    before: Vec<(PortId, PortTotals)>,
+    before: Vec<(PortId, PortTotals, PortUse)>,
 }
 
 #[derive(Debug)]
@@ -222,9 +222,9 @@ impl Datapath {
 
     /// Starts a port's counters at 0: for ports without a queue, too.
     pub fn reset_counters(&mut self, port: PortId) {
-        self.before.retain(|(known, _)| *known != port);
-        let totals = port_totals(self.counters(), port);
-        self.before.push((port, totals));
+        self.before.retain(|(known, ..)| *known != port);
+        let (totals, uses) = (port_totals(self.counters(), port), port_use(self.counters(), port));
+        self.before.push((port, totals, uses));
         (0..self.workers.len()).for_each(|worker| self.tell(worker, Command::ForgetDrops(port)));
     }
 
@@ -311,8 +311,17 @@ impl Datapath {
     /// One port's counters since it came.
     pub fn port_totals(&self, port: PortId) -> PortTotals {
         let now = port_totals(self.counters(), port);
-        match self.before.iter().find(|(known, _)| *known == port) {
-            Some((_, before)) => now.since(before),
+        match self.before.iter().find(|(known, ..)| *known == port) {
+            Some((_, before, _)) => now.since(before),
+            None => now,
+        }
+    }
+
+    /// What one port takes of the workers, since it came.
+    pub fn port_use(&self, port: PortId) -> PortUse {
+        let now = port_use(self.counters(), port);
+        match self.before.iter().find(|(known, ..)| *known == port) {
+            Some((.., before)) => now.since(before),
             None => now,
         }
     }

@@ -16,6 +16,8 @@
 //!
 //! When the table is full, a new address takes the place of an old one of the port that has the most, so that one
 //! port can't crowd out the others (Open vSwitch's fairness rule); the victim is the oldest of a few found by sampling.
+//! A port can be given a limit of its own: beyond it, addresses are not learned. What was decided without them depends on the
+//! table's *room*, a cell that moves when a port that has met its limit loses an entry.
 
 mod entry;
 
@@ -29,7 +31,7 @@ use weft_wire::{Mac, Vid};
 use crate::epoch::{Cell, Dep, Epochs};
 use crate::key::PortId;
 
-pub use entry::{Entry, Flush, Learned, Lookup, Sight};
+pub use entry::{Entry, Flush, Learned, Lookup, Share, Sight};
 
 /// Slots of a bucket: two cache lines.
 const WAYS: usize = 8;
@@ -74,7 +76,7 @@ pub struct Fdb {
     slots: HugeTable<Slot>,
     buckets: usize,
     epochs: Arc<Epochs>,
-    /// Cells of the slots, then those of the buckets.
+    /// Cells of the slots, then those of the buckets, then that of the room.
     cells: Cell,
     secret: [u64; 2],
     limit: AtomicU32,
@@ -87,8 +89,8 @@ struct Writer {
     stats: FdbStats,
     /// The oldest snapshot by which addresses can be learned.
     oldest: u64,
-    /// Learned and static entries by port.
-    by_port: Vec<(PortId, u32)>,
+    /// What ports have, those that have anything or may not have all.
+    shares: Vec<Share>,
     random: u64,
 }
 
@@ -117,11 +119,11 @@ impl Fdb {
         }
         let buckets = (limit as usize * SPARE).div_ceil(WAYS).next_power_of_two();
         let slots = HugeTable::new(buckets * WAYS)?;
-        let cells = epochs.allocate(buckets * WAYS + buckets)?;
+        let cells = epochs.allocate(buckets * WAYS + buckets + 1)?;
         let writer = Writer {
             stats: FdbStats { limit, ..FdbStats::default() },
             oldest: 0,
-            by_port: Vec::new(),
+            shares: Vec::new(),
             random: secret[0] | 1,
         };
         Ok(Fdb {
@@ -143,6 +145,38 @@ impl Fdb {
     /// The counters.
     pub fn stats(&self) -> FdbStats {
         self.lock().stats
+    }
+
+    /// How many addresses a port may learn; it keeps those that it has. `None` is as many as there is room for.
+    pub fn set_port_limit(&self, port: PortId, limit: Option<u32>) {
+        let mut writer = self.lock();
+        let share = writer.share(port);
+        if share.limit != limit {
+            share.limit = limit;
+            self.make_room(share);
+        }
+        writer.forget_empty();
+    }
+
+    /// What ports have that have a limit or any entry.
+    pub fn shares(&self) -> Vec<Share> {
+        self.lock().shares.clone()
+    }
+
+    /// The port may learn again: whoever was refused is to ask again.
+    fn make_room(&self, share: &mut Share) {
+        if std::mem::take(&mut share.waits) {
+            self.epochs.advance(self.room_cell());
+        }
+    }
+
+    /// The address is not learned.
+    #[cold]
+    fn refuse(&self, writer: &mut Writer, port: PortId) -> Learned {
+        let share = writer.share(port);
+        share.refused += 1;
+        share.waits = true;
+        Learned::Refused(self.epochs.observe(self.room_cell()))
     }
 
     /// Where `mac` is in `vid`.
@@ -201,6 +235,9 @@ impl Fdb {
         if let Some(slot) = self.find(bucket, key) {
             return self.update(&mut writer, slot, (port, second, is_static));
         }
+        if !is_static && writer.share(port).is_full() {
+            return self.refuse(&mut writer, port);
+        }
         if writer.stats.entries >= self.limit() {
             self.evict_fairly(&mut writer);
         }
@@ -209,7 +246,7 @@ impl Fdb {
         let dep = self.write_slot(slot, key, value);
         self.epochs.stamp(dep.cell, second);
         self.epochs.advance(self.bucket_cell(bucket));
-        writer.count(port, 1);
+        writer.add(port, is_static);
         writer.stats.learned += u64::from(!is_static);
         Learned::New(dep)
     }
@@ -223,6 +260,9 @@ impl Fdb {
         if was_static && !make_static && old != port {
             return Learned::Pinned(self.epochs.observe(cell));
         }
+        if old != port && !make_static && writer.share(port).is_full() {
+            return self.refuse(writer, port);
+        }
         self.epochs.stamp(cell, second);
         if old == port && (was_static || !make_static) {
             return Learned::Known(self.epochs.observe(cell));
@@ -231,11 +271,11 @@ impl Fdb {
         let moves = (value >> 32).saturating_add(u64::from(moved)).min(u64::from(u32::MAX));
         let value = moves << 32 | u64::from(port.0) | if make_static { STATIC } else { 0 };
         let dep = self.write_slot(slot, self.slots[slot].key.load(Ordering::Relaxed), value);
+        self.take(writer, old, was_static);
+        writer.add(port, make_static);
         if !moved {
             return Learned::Known(dep);
         }
-        writer.count(old, -1);
-        writer.count(port, 1);
         writer.stats.moved += 1;
         Learned::Moved(old, dep)
     }
@@ -339,6 +379,10 @@ impl Fdb {
         self.cells.at(self.slots.len() + bucket)
     }
 
+    fn room_cell(&self) -> Cell {
+        self.bucket_cell(self.buckets)
+    }
+
     fn write_slot(&self, slot: usize, key: u64, value: u64) -> Dep {
         let place = &self.slots[slot];
         self.epochs.write(self.cells.at(slot), || {
@@ -348,9 +392,23 @@ impl Fdb {
     }
 
     fn clear(&self, writer: &mut Writer, slot: usize) {
-        let port = port_of(self.slots[slot].value.load(Ordering::Relaxed));
+        let value = self.slots[slot].value.load(Ordering::Relaxed);
         self.write_slot(slot, 0, 0);
-        writer.count(port, -1);
+        self.take(writer, port_of(value), value & STATIC != 0);
+    }
+
+    /// A port has one entry less.
+    fn take(&self, writer: &mut Writer, port: PortId, is_static: bool) {
+        writer.stats.entries = writer.stats.entries.saturating_sub(1);
+        let share = writer.share(port);
+        share.entries = share.entries.saturating_sub(1);
+        share.learned = share.learned.saturating_sub(u32::from(!is_static));
+        if !share.is_full() {
+            self.make_room(share);
+        }
+        if share.entries == 0 {
+            writer.forget_empty();
+        }
     }
 
     /// A free slot of the bucket, which is made if there is none: a learned entry goes before a static one, one of the
@@ -399,25 +457,42 @@ impl Fdb {
 
 impl Drop for Fdb {
     fn drop(&mut self) {
-        self.epochs.release(self.cells, self.slots.len() + self.buckets);
+        self.epochs.release(self.cells, self.slots.len() + self.buckets + 1);
+    }
+}
+
+impl Share {
+    fn is_full(&self) -> bool {
+        self.limit.is_some_and(|limit| self.learned >= limit)
     }
 }
 
 impl Writer {
     /// The port that has most entries.
     fn greediest(&self) -> Option<PortId> {
-        self.by_port.iter().max_by_key(|(_, count)| *count).map(|(port, _)| *port)
+        self.shares.iter().max_by_key(|share| share.entries).map(|share| share.port)
     }
 
-    fn count(&mut self, port: PortId, change: i32) {
-        self.stats.entries = self.stats.entries.saturating_add_signed(change);
-        match self.by_port.iter_mut().find(|(known, _)| *known == port) {
-            Some((_, count)) => *count = count.saturating_add_signed(change),
-            None => self.by_port.push((port, change.max(0) as u32)),
-        }
-        if change < 0 {
-            self.by_port.retain(|(_, count)| *count > 0);
-        }
+    /// What a port has; it has a share from now on.
+    fn share(&mut self, port: PortId) -> &mut Share {
+        let at = self.shares.iter().position(|share| share.port == port).unwrap_or_else(|| {
+            let none = Share { port, entries: 0, learned: 0, limit: None, refused: 0, waits: false };
+            self.shares.push(none);
+            self.shares.len() - 1
+        });
+        &mut self.shares[at]
+    }
+
+    /// A port has one entry more.
+    fn add(&mut self, port: PortId, is_static: bool) {
+        self.stats.entries = self.stats.entries.saturating_add(1);
+        let share = self.share(port);
+        share.entries = share.entries.saturating_add(1);
+        share.learned = share.learned.saturating_add(u32::from(!is_static));
+    }
+
+    fn forget_empty(&mut self) {
+        self.shares.retain(|share| share.entries > 0 || share.limit.is_some());
     }
 
     /// xorshift64: good enough to sample slots.

@@ -5,25 +5,31 @@
 //! connection is taking part in it: it keeps the packet's window and its own age. So it is asked last, and a packet that
 //! changes what rules can see of its connection is no hit.
 //!
-//! What a walk finds is cached, unless it is for this packet only: one that begins a connection, say. Then the next packet
-//! walks as well, and no other flow is pushed out of the cache for this one.
+//! What a walk finds is cached, unless it is for this packet only. Then the next packet walks as well, and no other flow is
+//! pushed out of the cache for this one. What begins a connection is for this packet only, but those like it learn from it
+//! ([`beginnings`]).
 //!
 //! Owner: one worker's lane.
+
+pub mod beginnings;
 
 use weft_conntrack::Link;
 use weft_io::Packet;
 use weft_wire::DropReason;
 
-use crate::cache::{Cache, Flow, KeyHash, Place};
+use crate::cache::{Cache, Flow, Inserted, KeyHash, Place};
 use crate::forward::{Decision, Ended, Forwarder};
 use crate::intake::Intake;
 use crate::key::FlowKey;
+use beginnings::Beginnings;
 
 /// See the module's text.
 #[derive(Debug)]
 pub struct Flows<const W: usize, const L: usize> {
     /// Those that are cached.
     pub cache: Cache<W, L>,
+    /// What first packets of connections do.
+    pub beginnings: Beginnings<W, L>,
     /// Whether there may be flows with connections among them.
     pub tracks: bool,
 }
@@ -31,7 +37,7 @@ pub struct Flows<const W: usize, const L: usize> {
 impl<const W: usize, const L: usize> Flows<W, L> {
     /// None, with room for `flows`.
     pub fn new(flows: usize) -> std::io::Result<Self> {
-        Ok(Flows { cache: Cache::new(flows)?, tracks: false })
+        Ok(Flows { cache: Cache::new(flows)?, beginnings: Beginnings::new()?, tracks: false })
     }
 
     /// The flow at this place, if it is the packet's.
@@ -43,27 +49,14 @@ impl<const W: usize, const L: usize> Flows<W, L> {
         packet: &Packet,
         forward: &mut Forwarder,
     ) -> Option<&mut Flow<W, L>> {
-        if !self.stands(place, key, forward) {
-            return None;
-        }
-        let flow = self.cache.flow(place)?;
-        if forward.steps(&flow.links, packet) { Some(flow) } else { None }
-    }
-
-    /// Whether the flow is the key's, and all that it depends on stands but its connections.
-    #[inline(always)]
-    fn stands(&mut self, place: Place, key: &[u64; W], forward: &mut Forwarder) -> bool {
-        let cache = &mut self.cache;
-        if !cache.is_key(place, key) {
-            return false;
-        }
-        let Some(&mut Flow { deps, program, .. }) = cache.flow(place) else { return false };
-        let epochs = &forward.shared.epochs;
-        epochs.holds(deps[0])
-            && epochs.holds(deps[1])
+        let (flow, compared) = self.cache.flow_and_compared(place)?;
+        let Flow { deps, program, .. } = *flow;
+        let stands = flow.is_of(key)
+            && forward.holds(deps)
             && forward.is_current(program)
             && (!forward.current_has_doubts()
-                || cache.compared(place).is_some_and(|compared| forward.has_compared(program, compared, key)))
+                || compared.is_some_and(|compared| forward.has_compared(program, compared, key)));
+        if stands && forward.steps(&flow.links, packet) { Some(flow) } else { None }
     }
 
     /// The flow isn't cached, or is stale, or was cached within this burst: walks the pipeline if need be, and caches what
@@ -79,12 +72,25 @@ impl<const W: usize, const L: usize> Flows<W, L> {
     ) -> Result<&mut Flow<W, L>, Ended> {
         let known = self.cache.find(hash, key);
         if let Some(place) = known
-            && self.stands(place, key, forward)
-            && self.cache.flow(place).is_some_and(|flow| forward.steps(&flow.links, packet))
+            && self.hit(place, key, packet, forward).is_some()
         {
-            return self.at(place);
+            return at(&mut self.cache, place);
+        }
+        if !forward.budget.grants(known.is_some()) {
+            forward.counters.worker.misses.add(1);
+            return Err(Ended::Dropped(DropReason::SlowPathLimit));
+        }
+        if let Some(place) = forward.charged(|forward| self.beginnings.begin(key, packet, forward)) {
+            forward.counters.worker.misses.add(1);
+            forward.counters.worker.begun.add(1);
+            return at(&mut self.beginnings.cache, place);
         }
         let decision = forward.walk(&widened(key), packet, None)?;
+        if let Some(begun) = decision.begun
+            && let Some(place) = self.beginnings.put(key, begun, &decision, forward)
+        {
+            return at(&mut self.beginnings.cache, place);
+        }
         let place = match lasts::<L>(&decision) {
             true => self.place((hash, key), known, forward, intake),
             false => self.cache.spare(),
@@ -105,12 +111,7 @@ impl<const W: usize, const L: usize> Flows<W, L> {
         if let Some(compared) = self.cache.compared(place) {
             *compared = forward.programs.hot(decision.program).map_or(0, |hot| hot.doubt);
         }
-        self.at(place)
-    }
-
-    fn at(&mut self, place: Place) -> Result<&mut Flow<W, L>, Ended> {
-        // The place is one of the cache's own.
-        self.cache.flow(place).ok_or(Ended::Dropped(DropReason::NoBridge))
+        at(&mut self.cache, place)
     }
 
     /// Where the flow is, or shall be: the spare place if the port's intake doesn't take it.
@@ -128,9 +129,15 @@ impl<const W: usize, const L: usize> Flows<W, L> {
                 (place, self.cache.flow(place).map(|flow| flow.program))
             }
             None if intake.takes() => {
-                let (place, victim) = self.cache.insert(hash, key);
+                let port = forward.budget.serving();
+                let Inserted { place, victim, refused } =
+                    self.cache.insert((hash, key), (port, forward.second));
+                if refused {
+                    forward.counters.port(port).flows_refused.add(1);
+                }
+                counters.evicted.add(u64::from(victim.is_some()));
+                counters.uncached.add(u64::from(place == self.cache.spare()));
                 if victim.is_some() {
-                    counters.evicted.add(1);
                     intake.pushed_out();
                 }
                 (place, victim)
@@ -145,6 +152,14 @@ impl<const W: usize, const L: usize> Flows<W, L> {
         }
         place
     }
+}
+
+fn at<const W: usize, const L: usize>(
+    cache: &mut Cache<W, L>,
+    place: Place,
+) -> Result<&mut Flow<W, L>, Ended> {
+    // The place is one of the cache's own.
+    cache.flow(place).ok_or(Ended::Dropped(DropReason::NoBridge))
 }
 
 /// Whether the decision is for more than one packet, and a flow has room for what it depends on. One without room for

@@ -8,6 +8,7 @@ use weft_conntrack::Link;
 use weft_io::{FrameCache, Packet, PortQueue};
 use weft_wire::{DropCounts, DropReason};
 
+use crate::budget::Budget;
 use crate::cache::LINKS;
 use crate::counters::Counters;
 use crate::edit::remark::Remarks;
@@ -28,7 +29,7 @@ use crate::retag::retag;
 use crate::shared::{Shared, Wanted};
 use crate::snapshot::{PortKind, Snapshot};
 use crate::tables::{Admission, Meter};
-use crate::verdict::{Emit, Verdict};
+use crate::verdict::{Asked, Begun, Emit, Verdict};
 use crate::vlan::TagRewrite;
 use crate::why::watch::{Outgoing, Suspect, Watches, head};
 use crate::why::{DropLog, Sample};
@@ -73,10 +74,14 @@ pub struct Forwarder {
     /// Which of `queues` is a port's.
     queue_of: Vec<u16>,
     outputs: Outputs,
+    /// What walks may take of this worker's time.
+    pub budget: Budget,
     /// Which new flows are cached, by the port whose queue they come by.
     intakes: Vec<Intake>,
     verdict: Verdict,
     current: Current,
+    /// The one before it: packets of a connection's two directions take turns.
+    previous: Current,
     /// What meters' bands do to a packet's DSCP.
     remarks: Remarks,
     /// What `sample` actions owe, of 65535.
@@ -89,7 +94,7 @@ pub struct Forwarder {
     pub watches: Watches,
 }
 
-/// The program that the last packet of this burst took, known to stand: most packets of a burst take the same.
+/// A program that packets of this burst took, known to stand: most packets of a burst take one of two.
 #[derive(Clone, Copy, Debug)]
 struct Current {
     id: ProgramId,
@@ -115,6 +120,8 @@ pub struct Decision {
     pub links: [Link; LINKS],
     /// Whether it is for further packets of the flow.
     pub lasts: bool,
+    /// How the packet has begun a connection, if all that do so the same way are to be treated alike.
+    pub begun: Option<Begun>,
 }
 
 /// Why a walk has left nothing to be done.
@@ -170,9 +177,11 @@ impl Forwarder {
             queues: Vec::new(),
             queue_of: vec![NOT_OURS; PortId::COUNT],
             outputs: Outputs::new(),
+            budget: Budget::default(),
             intakes: vec![Intake::default(); PortId::COUNT],
             verdict: Verdict::default(),
             current: Current::NONE,
+            previous: Current::NONE,
             remarks: Remarks::default(),
             sample_debt: 0,
             drops: DropCounts::default(),
@@ -245,6 +254,28 @@ impl Forwarder {
         packet: &Packet,
         whole: Option<&Datagram>,
     ) -> Result<Decision, Ended> {
+        self.charged(|forward| forward.decide(key, packet, whole))
+    }
+
+    /// Does some work on the slow path, which the port that is being served answers for.
+    #[inline]
+    pub fn charged<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> T {
+        let start = self.budget.start();
+        let done = work(self);
+        if let Some(start) = start {
+            let (port, nanos) = self.budget.charge(start);
+            self.counters.port(port).slow_nanos.add(nanos);
+        }
+        done
+    }
+
+    #[inline]
+    fn decide(
+        &mut self,
+        key: &FlowKey,
+        packet: &Packet,
+        whole: Option<&Datagram>,
+    ) -> Result<Decision, Ended> {
         self.counters.worker.misses.add(1);
         // Programs may come and go now.
         self.forget_current();
@@ -274,24 +305,42 @@ impl Forwarder {
         }
         // A rule that this walk has made is for the next packet, even if it is of the same flow.
         let checked = if verdict.made { 0 } else { self.published };
+        let begun = match verdict.asked {
+            Asked::Begun(begun) => Some(begun),
+            _ => None,
+        };
         Ok(Decision {
             program: self.programs.intern(verdict, &self.snapshot, checked),
             deps: verdict.flow_deps,
             links: verdict.links,
-            lasts: !verdict.fleeting,
+            lasts: !verdict.fleeting && begun.is_none(),
+            begun: begun.filter(|_| !verdict.fleeting && !verdict.made),
         })
+    }
+
+    /// Whether FDB entries are as they were.
+    #[inline(always)]
+    pub fn holds(&self, deps: [Dep; 2]) -> bool {
+        let epochs = &self.shared.epochs;
+        deps.into_iter().all(|dep| epochs.holds(dep))
     }
 
     /// Whether a packet changes nothing that rules can see of the connections that its flow belongs to. Then they have taken
     /// note of it.
     #[inline(always)]
     pub fn steps<const L: usize>(&self, links: &[Link; L], packet: &Packet) -> bool {
-        let (connections, second) = (&self.shared.connections, self.second);
-        let steps =
-            |link: Link| link == Link::NONE || connections.step(link, second, || facts::segment(packet));
-        links.first().is_none_or(|&first| {
-            first == Link::NONE || steps(first) && links.iter().skip(1).all(|&further| steps(further))
-        })
+        let Some((&first, further)) = links.split_first() else { return true };
+        if first == Link::NONE {
+            return true;
+        }
+        self.shared.connections.step(first, self.second, || facts::segment(packet))
+            && further.iter().all(|&link| link == Link::NONE || self.steps_further(link, packet))
+    }
+
+    /// The same of a second connection: out of the way of the usual case.
+    #[inline(never)]
+    fn steps_further(&self, link: Link, packet: &Packet) -> bool {
+        self.shared.connections.step(link, self.second, || facts::segment(packet))
     }
 
     /// Whether a flow of `key` that was compared with the program's doubts as far as `compared` says may keep the program.
@@ -300,6 +349,19 @@ impl Forwarder {
     pub fn has_compared(&mut self, id: ProgramId, compared: &mut u32, key: &[u64]) -> bool {
         let latest = self.programs.hot(id).map_or(0, |hot| hot.doubt);
         *compared >= latest || self.compare(id, (compared, latest), key)
+    }
+
+    /// The same of packets that are alike in `kind`, and differ in what tracking alone reads.
+    #[cold]
+    pub fn has_compared_kind(&mut self, id: ProgramId, compared: &mut u32, kind: &[u64]) -> bool {
+        let latest = self.programs.hot(id).map_or(0, |hot| hot.doubt);
+        let mask = kind.first().and_then(|&word| self.snapshot.mask_apart(Ingress::of_word(word)));
+        let clear =
+            *compared >= latest || mask.is_some_and(|mask| self.programs.clears(id, *compared, (kind, mask)));
+        if clear {
+            *compared = latest;
+        }
+        clear
     }
 
     #[cold]
@@ -319,7 +381,7 @@ impl Forwarder {
     #[inline]
     pub fn forget_current(&mut self) {
         self.settle_current();
-        self.current = Current::NONE;
+        (self.current, self.previous) = (Current::NONE, Current::NONE);
     }
 
     /// Whether what the program was compiled from stands; then it is the current one.
@@ -336,6 +398,10 @@ impl Forwarder {
 
     #[inline]
     fn make_current(&mut self, id: ProgramId) -> bool {
+        if self.previous.id == id && !self.previous.watched {
+            std::mem::swap(&mut self.current, &mut self.previous);
+            return true;
+        }
         let valid = self.programs.valid(id, &self.shared.epochs, self.published);
         if valid {
             self.set_current(id);
@@ -345,7 +411,12 @@ impl Forwarder {
 
     #[inline]
     fn set_current(&mut self, id: ProgramId) {
-        self.settle_current();
+        if self.current.id != id {
+            std::mem::swap(&mut self.current, &mut self.previous);
+        }
+        if self.current.packets > 0 {
+            self.settle_current();
+        }
         if let Some(hot) = self.programs.hot(id) {
             let (shape, tunnel, doubtful) = (hot.shape, hot.tunnel, hot.doubt != 0);
             let watched = hot.has_to_be_watched(self.published);
@@ -353,12 +424,14 @@ impl Forwarder {
         }
     }
 
-    /// Writes down what the current program has counted in this burst.
+    /// Writes down what the current programs have counted in this burst.
     #[inline]
     fn settle_current(&mut self) {
-        if self.current.packets > 0 {
-            self.programs.count(self.current.id, self.current.packets, self.current.bytes);
-            (self.current.packets, self.current.bytes) = (0, 0);
+        for counted in [&mut self.current, &mut self.previous] {
+            if counted.packets > 0 {
+                self.programs.count(counted.id, counted.packets, counted.bytes);
+                (counted.packets, counted.bytes) = (0, 0);
+            }
         }
     }
 

@@ -6,12 +6,13 @@
 
 use std::sync::Arc;
 
+use weft_conntrack::Link;
 use weft_io::{BURST, Burst, Packet};
 use weft_wire::DropReason;
 
-use crate::cache::{KeyHash, Place};
+use crate::cache::{Flow, KeyHash, Place};
 use crate::decap::{TUNNEL_WORDS, Vteps};
-use crate::flows::{Flows, widened};
+use crate::flows::{Flows, beginnings, widened};
 use crate::forward::Forwarder;
 use crate::key::{Ingress, KeyMask, MIDDLE, NARROW, PortId};
 use crate::parse;
@@ -59,18 +60,21 @@ impl<const W: usize, const L: usize> Lane<W, L> {
         let shared = Arc::clone(&forward.shared);
         let (second, published) = (forward.second, forward.published);
         let round = 2 * self.flows.cache.buckets().div_ceil(SWEEP) as u64;
-        self.swept = self.flows.cache.sweep(self.swept, SWEEP, |flow, compared| {
+        let stands = |flow: &Flow<W, L>, forward: &mut Forwarder| {
             forward.programs.dispel(flow.program, (forward.maintenance, round));
-            let keeps = second.saturating_sub(flow.stamp) < IDLE
+            second.saturating_sub(flow.stamp) < IDLE
                 && flow.deps.iter().all(|&dep| shared.epochs.holds(dep))
                 && flow.links.iter().all(|&link| shared.connections.holds(link, second))
                 && forward.programs.valid(flow.program, &shared.epochs, published)
-                && forward.has_compared(flow.program, compared, &flow.key);
+        };
+        self.swept = self.flows.cache.sweep(self.swept, SWEEP, |flow, compared| {
+            let keeps = stands(flow, forward) && forward.has_compared(flow.program, compared, &flow.key);
             if !keeps {
                 forward.release(flow.program);
             }
             keeps
         });
+        self.flows.beginnings.sweep(SWEEP, forward, stands);
     }
 
     /// Switches a burst from a bridge port.
@@ -86,6 +90,7 @@ impl<const W: usize, const L: usize> Lane<W, L> {
         });
         self.probe(burst.len(), forward.programs.have_doubts());
         self.prefetch_connections(burst.len(), forward);
+        self.prefetch_beginnings(burst.len(), forward);
         self.act(burst, port, forward);
     }
 
@@ -108,6 +113,7 @@ impl<const W: usize, const L: usize> Lane<W, L> {
         });
         self.probe(burst.len(), forward.programs.have_doubts());
         self.prefetch_connections(burst.len(), forward);
+        self.prefetch_beginnings(burst.len(), forward);
         self.act(burst, uplink, forward);
     }
 
@@ -157,7 +163,22 @@ impl<const W: usize, const L: usize> Lane<W, L> {
             if let Found::Candidate(place) = *found
                 && let Some(flow) = self.flows.cache.flow(place)
             {
-                flow.links.iter().for_each(|&link| forward.shared.connections.prefetch(link));
+                let links = flow.links.iter().take_while(|&&link| link != Link::NONE);
+                links.for_each(|&link| forward.shared.connections.prefetch(link));
+            }
+        }
+    }
+
+    /// The same for packets without a flow, where the last burst's began connections.
+    #[inline(always)]
+    fn prefetch_beginnings(&mut self, packets: usize, forward: &Forwarder) {
+        if L == 0 {
+            return;
+        }
+        let Some(zone) = self.flows.beginnings.likely_zone() else { return };
+        for (key, found) in self.keys.iter().zip(&self.found).take(packets) {
+            if *found == Found::Nothing {
+                beginnings::prefetch(key, zone, forward);
             }
         }
     }

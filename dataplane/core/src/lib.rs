@@ -21,6 +21,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bell;
+pub mod budget;
 pub mod cache;
 pub mod classifier;
 pub mod connection;

@@ -9,12 +9,37 @@ use crate::snapshot::{BridgeId, Model, PortKind, PortSpec};
 use crate::tables::{Edge, TableId, Tables};
 use crate::vlan::{VlanMode, VlanSet};
 
+/// What of packets can matter.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Seen {
+    /// All of it.
+    pub all: KeyMask,
+    /// What matters apart from which connection they belong to: all but what tracking alone reads.
+    pub apart: KeyMask,
+}
+
+impl Seen {
+    /// The same of both.
+    pub const fn both(mask: KeyMask) -> Seen {
+        Seen { all: mask, apart: mask }
+    }
+
+    /// What either sees.
+    pub fn union(&self, other: &Seen) -> Seen {
+        Seen { all: self.all.union(&other.all), apart: self.apart.union(&other.apart) }
+    }
+
+    fn map(&self, change: impl Fn(&KeyMask) -> KeyMask) -> Seen {
+        Seen { all: change(&self.all), apart: change(&self.apart) }
+    }
+}
+
 /// What a bridge's tables can read of a packet.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Reads {
-    mask: KeyMask,
+    seen: Seen,
     /// What is read, besides, of packets from the bridge's guarded ports.
-    guarded: KeyMask,
+    guarded: Seen,
     lengths: Vec<u16>,
     /// Whether they can take the outermost tag off, so that who comes next reads the second in its place.
     pops: bool,
@@ -26,19 +51,23 @@ impl Reads {
         let reach = tables.reads(TableId::FIRST);
         let own = |entry| tables.table(entry).is_some_and(|table| !table.is_empty());
         let guarded = match own(TableId::FROM_GUARDED) {
-            true => unclaimed(tables.reads(TableId::FROM_GUARDED).mask).union(&KeyMask::TAG),
-            false => KeyMask::INGRESS,
+            true => {
+                let reach = tables.reads(TableId::FROM_GUARDED);
+                Seen { all: reach.mask, apart: reach.apart }.map(|mask| unclaimed(*mask).union(&KeyMask::TAG))
+            }
+            false => Seen::both(KeyMask::INGRESS),
         };
         // Which connections a packet can belong to is decided by its VLAN.
         let tag = if own(TableId::TO_GUARDED) { KeyMask::TAG } else { KeyMask::INGRESS };
         let pops = reach.has(Edge::PopVlan);
         let lengths = reach.lengths().flat_map(with_tags).collect();
-        Reads { mask: reach.mask.union(&tag), guarded, lengths, pops }
+        let seen = Seen { all: reach.mask, apart: reach.apart }.union(&Seen::both(tag));
+        Reads { seen, guarded, lengths, pops }
     }
 
     /// Reads what `other` reads as well.
     pub fn add(&mut self, other: &Reads) {
-        self.mask = self.mask.union(&other.mask);
+        self.seen = self.seen.union(&other.seen);
         self.guarded = self.guarded.union(&other.guarded);
         self.lengths.extend(&other.lengths);
         self.pops |= other.pops;
@@ -72,28 +101,29 @@ fn unclaimed(mut mask: KeyMask) -> KeyMask {
 #[derive(Clone, Debug, Default)]
 pub struct Masks {
     /// Of each bridge's packets.
-    pub bridges: HashMap<BridgeId, KeyMask>,
+    pub bridges: HashMap<BridgeId, Seen>,
     /// Besides, of packets from its guarded ports.
-    guarded: HashMap<BridgeId, KeyMask>,
+    guarded: HashMap<BridgeId, Seen>,
     /// The lengths that packets are compared with, ascending.
     pub lengths: Vec<u16>,
 }
 
 impl Masks {
     /// What of packets from that port can matter; `None` if it is on no bridge.
-    pub fn of_port(&self, port: &PortSpec) -> Option<KeyMask> {
+    pub fn of_port(&self, port: &PortSpec) -> Option<Seen> {
         let bridge = port.bridge?;
-        let mask = self.bridges.get(&bridge)?;
+        let seen = self.bridges.get(&bridge)?;
         let guarded = self.guarded.get(&bridge).filter(|_| port.guard.from);
-        Some(guarded.map_or(*mask, |guarded| mask.union(guarded)))
+        Some(guarded.map_or(*seen, |guarded| seen.union(guarded)))
     }
 }
 
 /// What of packets can matter, if that is what bridges' tables read.
 pub fn of(model: &Model, reads: &OwnReads) -> Masks {
     let lengths: BTreeSet<u16> = reads.values().flat_map(|reads| reads.lengths.iter().copied()).collect();
-    let mut masks: HashMap<BridgeId, KeyMask> =
-        reads.iter().map(|(id, reads)| (*id, reads.mask.union(&KeyMask::INGRESS))).collect();
+    let ingress = Seen::both(KeyMask::INGRESS);
+    let mut masks: HashMap<BridgeId, Seen> =
+        reads.iter().map(|(id, reads)| (*id, reads.seen.union(&ingress))).collect();
     let guarded = reads.iter().map(|(id, reads)| (*id, reads.guarded)).collect();
     let links = links(model, reads);
     // As far as patch ports lead.
@@ -102,7 +132,7 @@ pub fn of(model: &Model, reads: &OwnReads) -> Masks {
         for link in &links {
             let behind = masks.get(&link.to).copied().unwrap_or_default();
             if let Some(mask) = masks.get_mut(&link.from) {
-                *mask = mask.union(&link.seen_through(&behind));
+                *mask = mask.union(&behind.map(|behind| link.seen_through(behind)));
             }
         }
         if masks == before {

@@ -13,7 +13,7 @@ pub(crate) mod transport;
 
 use weft_flow::fields::KEY_WORDS;
 use weft_io::Packet;
-use weft_wire::{EtherType, Mac, Tci, arp, ethernet};
+use weft_wire::{EtherType, Mac, Protocol, Tci, arp, ethernet, ipv4, tcp, udp};
 
 use crate::key::{FlowKey, Ingress, MIDDLE, NARROW};
 
@@ -42,6 +42,64 @@ pub fn full(frame: &[u8], ingress: Ingress) -> Option<FlowKey> {
 /// (words 2 and 14) is the caller's.
 #[inline(always)]
 pub fn words<const W: usize>(frame: &[u8], total: usize, ingress: Ingress) -> Option<[u64; W]> {
+    if W <= NARROW {
+        return any_words(frame, total, ingress);
+    }
+    match plain(frame, total, ingress) {
+        Some(key) => Some(key),
+        None => other_words(frame, total, ingress),
+    }
+}
+
+/// Out of the way of the usual case.
+#[inline(never)]
+fn other_words<const W: usize>(frame: &[u8], total: usize, ingress: Ingress) -> Option<[u64; W]> {
+    any_words(frame, total, ingress)
+}
+
+/// The same of what most packets are: untagged IPv4 without options, no fragment, with a whole header of TCP or UDP. All is
+/// at fixed places then, and one look at the frame's length suffices.
+#[inline(always)]
+fn plain<const W: usize>(frame: &[u8], total: usize, ingress: Ingress) -> Option<[u64; W]> {
+    const HEADERS: usize = ethernet::LEN + ipv4::LEN + tcp::LEN;
+    /// The header's length in words, and what only a fragment has.
+    const SHAPE: u64 = 0xf << 56 | 0x3fff;
+    const NO_OPTIONS: u64 = (ipv4::LEN as u64 / 4) << 56;
+    let octets = frame.first_chunk::<HEADERS>()?;
+    let at = |at: usize| octets.get(at..)?.first_chunk().map(|octets| u64::from_be_bytes(*octets));
+    let (front, back) = (at(0)?, at(6)?);
+    // Version and header length, TOS, total length, identification, fragment; TTL, protocol, checksum, source;
+    // destination, ports.
+    let (first, second, third) = (at(14)?, at(22)?, at(30)?);
+    let len = (first >> 32 & 0xffff) as usize;
+    let is_plain = back as u16 == EtherType::IPV4.0
+        && first & SHAPE == NO_OPTIONS
+        && len <= total.saturating_sub(ethernet::LEN);
+    let protocol = Protocol((second >> 48) as u8);
+    let flags = match protocol {
+        Protocol::UDP if is_plain && len >= ipv4::LEN + udp::LEN => 0,
+        Protocol::TCP if is_plain => {
+            let header_len = usize::from(octets[46] >> 4) * 4;
+            if header_len < tcp::LEN || len < ipv4::LEN + header_len {
+                return None;
+            }
+            u64::from(u16::from_be_bytes([octets[46], octets[47]]) & 0x0fff) << 16
+        }
+        _ => return None,
+    };
+    let kind = u64::from(protocol.0) << 24 | (first >> 48 & 0xff) << 16 | second >> 56 << 8;
+    let mut key = Words([0; W]);
+    key.put(0, front & !0xffff | ingress.bits());
+    key.put(1, back & !0xffff | u64::from(Tci::UNTAGGED.0));
+    key.put(3, u64::from(EtherType::IPV4.0) << 48 | u64::from(Tci::UNTAGGED.0) << 32 | kind);
+    key.put(5, second & 0xffff_ffff);
+    key.put(7, third >> 32);
+    key.put(8, third << 32 | flags);
+    Some(key.0)
+}
+
+#[inline(always)]
+fn any_words<const W: usize>(frame: &[u8], total: usize, ingress: Ingress) -> Option<[u64; W]> {
     let mut key = Words([0; W]);
     let [first, second] = ethernet(frame, ingress)?;
     key.put(0, first);

@@ -11,7 +11,7 @@ use weft_wire::{TunnelKind, Vid};
 
 use crate::epoch::{Cell, Dep, Epochs, OutOfCells};
 use crate::key::{KeyMask, PortId, VtepId};
-use crate::masks::{self, OwnReads, Reads};
+use crate::masks::{self, OwnReads, Reads, Seen};
 use crate::snapshot::{
     Bridge, BridgeId, BridgeSpec, Model, Path, Port, PortSpec, Remote, Route, Routes, Snapshot, TunnelKeys,
     Vtep,
@@ -170,7 +170,7 @@ impl Publisher {
     }
 
     /// Whether masks compare so with those that `reads` would make, and lengths are the same.
-    fn compare_masks(&self, reads: &OwnReads, fits: impl Fn(&KeyMask, &KeyMask) -> bool) -> bool {
+    fn compare_masks(&self, reads: &OwnReads, fits: impl Fn(&Seen, &Seen) -> bool) -> bool {
         let masks = masks::of(&self.model, reads);
         let snapshot = self.published.load();
         masks.lengths == snapshot.lengths
@@ -178,7 +178,7 @@ impl Publisher {
                 .ports
                 .iter()
                 .flatten()
-                .all(|port| masks.of_port(&port.spec).is_none_or(|mask| fits(&port.mask, &mask)))
+                .all(|port| masks.of_port(&port.spec).is_none_or(|seen| fits(&port.seen(), &seen)))
     }
 
     /// Publishes the same again, with key masks as the tables need them now, and for what a bridge's are about to read.
@@ -193,7 +193,7 @@ impl Publisher {
         let mut snapshot = Snapshot { generation: old.generation + 1, lengths, ..Snapshot::default() };
         for spec in &model.ports {
             // Even of a port without a bridge: packets of two ports are never one flow.
-            let mask = masks.of_port(spec).unwrap_or(KeyMask::INGRESS);
+            let Seen { all: mask, apart } = masks.of_port(spec).unwrap_or(Seen::both(KeyMask::INGRESS));
             let other_class = other_lengths && mask.reads_length();
             let other_mask = old.port(spec.id).is_some_and(|port| port.mask != mask || other_class);
             let other_home = spec.bridge.is_some_and(|id| changes.homes.contains(&id));
@@ -205,6 +205,7 @@ impl Publisher {
                 dep: self.dep(self.port_cells.at(spec.id.index()), changes.ports.contains(&spec.id)),
                 path_dep: self.dep(self.path_cell(spec.id), changes.paths.contains(&spec.id)),
                 mask,
+                apart,
             };
             put(&mut snapshot.ports, spec.id.index(), Arc::new(port));
         }
@@ -252,7 +253,7 @@ impl Publisher {
         &self,
         old: &Snapshot,
         model: &Model,
-        masks: &HashMap<BridgeId, KeyMask>,
+        masks: &HashMap<BridgeId, Seen>,
         changes: &mut Changes,
     ) -> Vec<Vtep> {
         let mut vteps: Vec<Vtep> = Vec::new();
@@ -268,11 +269,12 @@ impl Publisher {
                 let id = kept.or_else(|| (0..VtepId::COUNT as u16).map(VtepId).find(|&id| !taken(id)))?;
                 let (local, kind) = (tunnel.local, tunnel.kind);
                 let (mask, tunnels) = (KeyMask::TUNNEL.union(&KeyMask::NORMAL), HashMap::new());
-                vteps.push(Vtep { id, local, kind, udp_port, dep: Dep::NONE, mask, tunnels });
+                vteps.push(Vtep { id, local, kind, udp_port, dep: Dep::NONE, mask, apart: mask, tunnels });
                 Some(vteps.len() - 1)
             });
             let Some(vtep) = at.and_then(|at| vteps.get_mut(at)) else { continue };
-            vtep.mask = vtep.mask.union(masks.get(&bridge).unwrap_or(&KeyMask::NORMAL));
+            let seen = masks.get(&bridge).copied().unwrap_or(Seen::both(KeyMask::NORMAL));
+            (vtep.mask, vtep.apart) = (vtep.mask.union(&seen.all), vtep.apart.union(&seen.apart));
             let fixed = match tunnel.key {
                 TunnelKeys::Fixed(key) => Some(key),
                 TunnelKeys::Map(_) | TunnelKeys::Flow => None,

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crossbeam::queue::ArrayQueue;
@@ -10,12 +10,14 @@ use weft_conntrack::Connections;
 use weft_io::FramePool;
 
 use crate::bell::Bell;
+use crate::budget::SHARE;
 use crate::epoch::Epochs;
 use crate::faults::Faults;
 use crate::key::PortId;
 use crate::output::{INBOX, Inbox, Owners};
 use crate::packet_in::PacketIns;
 use crate::publish::Published;
+use crate::worker::CACHED_FLOWS;
 
 /// What all workers and the control thread share.
 #[derive(Debug)]
@@ -36,10 +38,27 @@ pub struct Shared {
     pub packet_ins: PacketIns,
     /// Connections.
     pub connections: Arc<Connections>,
+    /// What each port may take.
+    pub limits: Limits,
     /// Wakes the control thread.
     pub control: Bell,
     /// Each worker's inbox and bell.
     pub workers: Vec<Mailbox>,
+}
+
+/// What each port may take of a worker; the next round of each goes by it.
+#[derive(Debug)]
+pub struct Limits {
+    /// Percent of a worker's time for walks while others need it ([`crate::budget`]).
+    pub slow_path: AtomicU32,
+    /// Cached flows of each width.
+    pub flows: AtomicU32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { slow_path: AtomicU32::new(SHARE), flows: AtomicU32::new(CACHED_FLOWS as u32) }
+    }
 }
 
 /// A remote end whose next hop a packet needs.
@@ -129,6 +148,7 @@ impl Shared {
             faults: Faults::default(),
             packet_ins: PacketIns::default(),
             connections,
+            limits: Limits::default(),
             control: Bell::default(),
             workers: (0..workers).map(|_| Mailbox::default()).collect(),
         }))

@@ -13,6 +13,7 @@ use weft_wire::{Mac, OfPort, TunnelKind, Vid};
 use crate::epoch::Dep;
 use crate::fdb::Fdb;
 use crate::key::{Ingress, KeyMask, PortId, VtepId};
+use crate::masks::Seen;
 use crate::tables::FlowTables;
 use crate::vlan::{PriorityTags, VlanMode, VlanSet};
 
@@ -210,6 +211,15 @@ pub struct Port {
     pub path_dep: Dep,
     /// What of a packet from this port can matter.
     pub mask: KeyMask,
+    /// The same apart from which connection it belongs to.
+    pub apart: KeyMask,
+}
+
+impl Port {
+    /// Both masks.
+    pub fn seen(&self) -> Seen {
+        Seen { all: self.mask, apart: self.apart }
+    }
 }
 
 /// A bridge, as workers see it.
@@ -248,6 +258,8 @@ pub struct Vtep {
     pub dep: Dep,
     /// The union over its tunnel ports.
     pub mask: KeyMask,
+    /// The same apart from which connection a packet belongs to.
+    pub apart: KeyMask,
     /// Tunnel ports by remote address and fixed key; `None` for those that take any address, and for those that go by
     /// their bridge's map or by the flow.
     pub tunnels: HashMap<(Option<u32>, Option<u32>), Vec<PortId>>,
@@ -289,6 +301,14 @@ impl Snapshot {
         match ingress.decode() {
             Ok(port) => self.port(port).map(|port| &port.mask),
             Err(vtep) => self.vtep(vtep).map(|vtep| &vtep.mask),
+        }
+    }
+
+    /// Which of these bits count apart from which connection a packet belongs to.
+    pub fn mask_apart(&self, ingress: Ingress) -> Option<&KeyMask> {
+        match ingress.decode() {
+            Ok(port) => self.port(port).map(|port| &port.apart),
+            Err(vtep) => self.vtep(vtep).map(|vtep| &vtep.apart),
         }
     }
 

@@ -7,7 +7,7 @@ use std::hash::{Hash, Hasher};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use weft_conntrack::Link;
+use weft_conntrack::{Link, Masked};
 use weft_flow::action::{Controller, Own};
 use weft_flow::{Action, Term};
 use weft_wire::{DropReason, OfPort};
@@ -254,6 +254,56 @@ pub struct Verdict {
     pub waits: Option<[u64; 2]>,
     /// For this packet only: it was looked at beyond its key, or something could not be written down now.
     pub fleeting: bool,
+    /// What the tracker was asked for.
+    pub asked: Asked,
+}
+
+/// What a walk has asked the tracker, as far as other first packets would hear the same.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Asked {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// In one zone, where the packet belongs to no connection yet, and could begin one.
+    New(u16),
+    /// The same, and it has begun one there.
+    Begun(Begun),
+    /// Something else.
+    Other,
+}
+
+/// How a packet has begun an ordinary connection: one without translation, helper or parent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Begun {
+    /// In which zone.
+    pub zone: u16,
+    /// Bits of `ct_mark` that were set.
+    pub mark: Masked<u32>,
+    /// Bits of `ct_label` that were set.
+    pub label: Masked<u128>,
+}
+
+impl Asked {
+    /// After one more question; `None` if others may hear something else.
+    #[must_use]
+    pub fn and(self, ordinary: Option<Answer>) -> Asked {
+        match (self, ordinary) {
+            (Asked::Nothing, Some(Answer::New(zone))) => Asked::New(zone),
+            (Asked::New(own), Some(Answer::New(zone))) if own == zone => self,
+            (Asked::Nothing, Some(Answer::Begun(begun))) => Asked::Begun(begun),
+            (Asked::New(own), Some(Answer::Begun(begun))) if own == begun.zone => Asked::Begun(begun),
+            _ => Asked::Other,
+        }
+    }
+}
+
+/// What a packet hears that belongs to no connection, and could begin an ordinary one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Answer {
+    /// That it is new in a zone.
+    New(u16),
+    /// That it has begun one.
+    Begun(Begun),
 }
 
 /// The look-up that decided about a packet.
@@ -307,7 +357,7 @@ impl Verdict {
         self.learned.clear();
         self.patches.clear();
         (self.drop, self.tunnel, self.ingress, self.waits) = (None, None, None, None);
-        (self.made, self.fleeting) = (false, false);
+        (self.made, self.fleeting, self.asked) = (false, false, Asked::Nothing);
         (self.flow_deps, self.links) = ([Dep::NONE; 2], [Link::NONE; LINKS]);
     }
 

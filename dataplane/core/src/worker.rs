@@ -10,12 +10,14 @@
 //! ([`crate::shared`]), its counters, its inbox and its commands.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crossbeam::channel::{Receiver, Sender};
 use weft_io::{Burst, PortQueue};
 use weft_wire::DropReason;
 
+use crate::budget::UPLINK;
 use crate::cache::LINKS;
 use crate::counters::Counters;
 use crate::decap::Vteps;
@@ -29,8 +31,10 @@ use crate::snapshot::{PortKind, Snapshot};
 use crate::why::scan::Scan;
 use crate::why::{Place, Question, Tallied};
 
-/// Flows that a worker caches, under keys of each width.
+/// Flows that a worker caches under narrow and wide keys, of each.
 pub const CACHED_FLOWS: usize = 256 << 10;
+/// Flows that it caches under middle keys: there each direction of each connection is one.
+pub const CACHED_TUPLES: usize = 512 << 10;
 /// Packets that a worker takes from its inbox at a time.
 const INBOX_BURST: usize = 256;
 
@@ -90,6 +94,8 @@ pub struct Worker {
     /// A question that is being looked into.
     scan: Option<Box<Scan>>,
     running: bool,
+    /// Whether the last round has found nothing.
+    was_idle: bool,
     /// Counts comings and goings of queues.
     queue_changes: u64,
 }
@@ -110,7 +116,7 @@ impl Worker {
         commands: Receiver<Command>,
     ) -> std::io::Result<Self> {
         let (narrow, middle, wide) =
-            (Lane::new(CACHED_FLOWS)?, Lane::new(CACHED_FLOWS)?, Lane::new(CACHED_FLOWS)?);
+            (Lane::new(CACHED_FLOWS)?, Lane::new(CACHED_TUPLES)?, Lane::new(CACHED_FLOWS)?);
         let capacity =
             narrow.flows.cache.capacity() + middle.flows.cache.capacity() + wide.flows.cache.capacity();
         counters.worker.capacity.set(capacity as u64);
@@ -126,6 +132,7 @@ impl Worker {
             burst: Some(Box::default()),
             scan: None,
             running: true,
+            was_idle: true,
             queue_changes: 0,
         })
     }
@@ -133,6 +140,11 @@ impl Worker {
     /// Its number, from 0.
     pub fn index(&self) -> usize {
         self.index
+    }
+
+    /// Takes the time of walks by another clock, for tests.
+    pub fn set_clock(&mut self, clock: fn() -> Duration) {
+        self.forward.budget.set_clock(clock);
     }
 
     /// Whether nobody has told it to stop.
@@ -165,6 +177,7 @@ impl Worker {
         self.forward.second = now.second();
         self.forward.now = now.uptime;
         self.enter_round();
+        self.keep_limits();
         while let Ok(command) = self.commands.try_recv() {
             self.obey(command);
         }
@@ -180,7 +193,18 @@ impl Worker {
         }
         self.forward.forget_current();
         self.leave_round();
+        self.was_idle = packets == 0;
         packets
+    }
+
+    /// From here on this worker goes by the limits of this moment.
+    fn keep_limits(&mut self) {
+        let Forwarder { shared, budget, now, .. } = &mut self.forward;
+        budget.begin_round(*now, self.was_idle, shared.limits.slow_path.load(Ordering::Relaxed));
+        let flows = shared.limits.flows.load(Ordering::Relaxed);
+        self.narrow.flows.cache.limit = flows;
+        self.middle.flows.cache.limit = flows;
+        self.wide.flows.cache.limit = flows;
     }
 
     /// From here on this worker goes by one snapshot, and says by which.
@@ -229,6 +253,11 @@ impl Worker {
             self.narrow.flows.cache.len() + self.middle.flows.cache.len() + self.wide.flows.cache.len();
         gauges.flows.set(flows as u64);
         gauges.programs.set(self.forward.programs.len() as u64);
+        for &(port, _) in &self.forward.queues {
+            let caches = (&self.narrow.flows.cache, &self.middle.flows.cache, &self.wide.flows.cache);
+            let flows = caches.0.held(port) + caches.1.held(port) + caches.2.held(port);
+            self.forward.counters.port(port).flows.set(flows.into());
+        }
         self.forward.show_held();
     }
 
@@ -296,6 +325,7 @@ impl Worker {
                     self.empty_inbox();
                 }
                 let _ = reply.send(self.forward.remove_queue(port));
+                self.forward.counters.port(port).flows.set(0);
                 self.queue_changes += 1;
             }
             Command::Sync(reply) => {
@@ -341,6 +371,7 @@ impl Worker {
             packets += 1;
         }
         if packets > 0 {
+            self.forward.budget.serve(PortId::NONE, 0);
             self.forward.flush();
         }
         packets
@@ -353,7 +384,9 @@ impl Worker {
         }
         let Some(mut burst) = self.burst.take() else { return 0 };
         let mut packets = 0;
-        if let Some(&mut (port, ref mut queue)) = self.forward.queues.get_mut(at) {
+        if let Some(&mut (port, ref mut queue)) = self.forward.queues.get_mut(at)
+            && !self.forward.budget.rests(port)
+        {
             queue.rx_burst(&mut self.forward.frames, &mut burst, &mut self.forward.drops);
             packets = burst.len();
             let counters = self.forward.counters.port(port);
@@ -377,6 +410,7 @@ impl Worker {
         let (vteps, forward, Some(role)) = (&self.vteps, &mut self.forward, self.roles.get(at)) else {
             return;
         };
+        forward.budget.serve(port, if role.part == Part::Uplink { UPLINK } else { 1 });
         match (role.part, role.width) {
             (Part::Uplink, Width::Narrow) => self.narrow.switch_tunneled(burst, port, vteps, forward),
             (Part::Uplink, Width::Middle) => self.middle.switch_tunneled(burst, port, vteps, forward),

@@ -109,6 +109,61 @@ fn connections_that_take_one_path_share_a_program() {
     assert!((2..=3).contains(&programs), "{programs}");
 }
 
+/// How many packets have begun a connection as others had before them.
+fn begun(rig: &Rig) -> u64 {
+    rig.datapath.counters().map(|counters| counters.worker.begun.get()).sum()
+}
+
+#[test]
+fn first_packets_of_a_kind_begin_as_the_first_of_them_did() {
+    let mut rig = Rig::two_stations(&FIREWALL);
+    let from = |port| packet(true, Ip { ports: (port, 53), ..Ip::default() }, 20);
+    for port in 1000..1010 {
+        assert!(passes(&mut rig, true, from(port)));
+    }
+    assert_eq!((begun(&rig), rig.datapath.connections().zones()), (9, vec![(5, 10)]));
+    assert!(passes(&mut rig, true, from(1005)), "it has begun already");
+    assert!(passes(&mut rig, false, packet(false, Ip { ports: (1005, 53), ..Ip::default() }, 20)));
+    assert_eq!(begun(&rig), 9);
+    let tcp_from = |flags, port: u16| {
+        let mut frame = tcp(true, flags, (1, 0), 0);
+        frame[34..36].copy_from_slice(&port.to_be_bytes());
+        frame
+    };
+    for (flags, port, passed) in [(SYN, 2001, true), (SYN, 2002, true), (SYN | ACK, 2003, false)] {
+        assert_eq!(passes(&mut rig, true, tcp_from(flags, port)), passed);
+    }
+    assert_eq!(begun(&rig), 10, "another kind: its first one walks");
+    rig.check_counters();
+}
+
+#[test]
+fn what_a_new_rule_reads_tells_kinds_apart() {
+    let mut rig = Rig::two_stations(&FIREWALL);
+    let from = |port| packet(true, Ip { ports: (port, 53), ..Ip::default() }, 20);
+    for port in [1000, 1001] {
+        assert!(passes(&mut rig, true, from(port)));
+    }
+    let refused = "table=1,priority=10,udp,tp_src=77,ct_state=+new+trk,actions=drop";
+    let rule = parse_flow(refused, FlowCommand::Add, &NoNames).unwrap();
+    rig.change(0, &[Change::Flow(rule)]);
+    assert!(passes(&mut rig, true, from(1002)));
+    assert!(!passes(&mut rig, true, from(77)));
+    assert!(passes(&mut rig, true, from(1003)));
+    assert_eq!(begun(&rig), 1, "ports are read now");
+}
+
+#[test]
+fn connections_of_a_full_zone_are_refused_to_first_packets_of_every_kind() {
+    let mut rig = Rig::two_stations(&FIREWALL);
+    rig.datapath.connections().set_zone_limit(5, ZoneLimit::AtMost(2));
+    for port in 1000..1004 {
+        passes(&mut rig, true, packet(true, Ip { ports: (port, 53), ..Ip::default() }, 20));
+    }
+    let statistics = rig.datapath.connections().statistics();
+    assert_eq!((statistics.connections, statistics.refused_zone, begun(&rig)), (2, 2, 1));
+}
+
 #[test]
 fn tcp_is_followed_by_its_numbers_and_a_segment_out_of_its_window_is_invalid() {
     let mut rig = Rig::two_stations(&FIREWALL);

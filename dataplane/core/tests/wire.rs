@@ -70,6 +70,7 @@ fn unwrap(octets: &[u8]) -> Result<(Outer, Vec<u8>), DropReason> {
         udp_port,
         dep: Dep::NONE,
         mask: KeyMask::NORMAL,
+        apart: KeyMask::NORMAL,
         tunnels: Default::default(),
     };
     let vteps = Vteps::new(&[vtep(1, TunnelKind::Vxlan, 4789), vtep(2, TunnelKind::Gre, 0)]);

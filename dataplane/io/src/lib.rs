@@ -7,7 +7,8 @@
 //!   [`netns`]: those devices, and their namespaces, for the control plane.
 //! * [`offload`], [`transport`], `segment`: what is still to be done to a packet, and doing it in software.
 //! * [`netlink`]: the underlay's links, addresses, routes and neighbours as the kernel has them.
-//! * [`mem`]: prefetch and large tables in huge pages. [`limits`]: what the process may have.
+//! * [`mem`]: prefetch and large tables in huge pages. [`hash`]: what their hashes are made of. [`limits`]: what the process
+//!   may have.
 //!
 //! This is the one crate of weft with `unsafe` code; what it offers to the others is safe.
 
@@ -15,6 +16,7 @@ pub mod af_packet;
 mod assemble;
 pub mod device;
 mod fault;
+pub mod hash;
 pub mod limits;
 pub mod mem;
 pub mod memory;

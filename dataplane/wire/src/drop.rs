@@ -41,6 +41,8 @@ drop_reasons! {
     RxError => "rx_error",
     /// A tag or a header's fields contradict each other.
     Malformed => "malformed",
+    /// The port's packets of new flows take more of the worker's time than the port has.
+    SlowPathLimit => "slow_path_limit",
     /// The port belongs to no bridge (any more).
     NoBridge => "no_bridge",
     /// The frame carries a VLAN tag that the ingress port does not admit.

@@ -102,6 +102,7 @@ pub fn run(places: &Places) -> Result<(), Fatal> {
         rest: start,
         flow_sessions: crate::flows::Sessions::default(),
         recent: crate::why::Recent::default(),
+        limit_log: crate::limits::LimitLog::default(),
         acl: crate::acl::Acl::default(),
         samples: vec![Sample::default(); datapath.workers()],
         datapath,

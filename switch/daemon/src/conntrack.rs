@@ -60,7 +60,13 @@ impl Switch {
                 ZoneLimit::Unlimited => None,
                 ZoneLimit::AtMost(limit) => Some(limit),
             };
-            ZoneLimitStatus { zone, connections: connections_now, limit, own: own != ZoneLimit::Default }
+            ZoneLimitStatus {
+                zone,
+                connections: connections_now,
+                limit,
+                own: own != ZoneLimit::Default,
+                refused: connections.zone_refusals(zone),
+            }
         };
         let zones = zones.into_iter().map(told).collect();
         ConntrackReply::Limits { max: connections.statistics().max, default, zones }

@@ -5,7 +5,8 @@
 //!   [`underlay`] is followed, and the dataplane's [`model`] is published.
 //! * [`acl`] makes rules of port security and security groups.
 //! * [`control`] serves the control socket, [`status`] says what there is to say, `trace` what would happen to a packet,
-//!   `why` what has happened to some, `top` how busy it all is, `conntrack` what connections there are.
+//!   `why` what has happened to some, `top` how busy it all is, `conntrack` what connections there are,
+//!   `limits` what there is only so much of.
 
 pub mod acl;
 pub mod assemble;
@@ -14,6 +15,7 @@ pub mod control;
 pub mod device;
 pub mod event_loop;
 mod flows;
+mod limits;
 pub mod model;
 mod numbers;
 pub mod reconcile;

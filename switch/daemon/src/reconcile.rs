@@ -70,7 +70,12 @@ impl Switch {
             self.check_devices();
             return Err(refusal);
         }
-        let settings = self.config.switch != next.switch || self.config.conntrack.max != next.conntrack.max;
+        let limits = weft_config::model::Switch {
+            slow_path_share: next.switch.slow_path_share,
+            port_flows: next.switch.port_flows,
+            ..self.config.switch.clone()
+        };
+        let settings = limits != next.switch || self.config.conntrack.max != next.conntrack.max;
         let zones: Vec<u16> = self.config.conntrack.zones.iter().map(zone_number).collect();
         self.config = next;
         self.set_connection_limits(&zones);
@@ -281,6 +286,8 @@ impl Switch {
         self.underlay.follow(self.tunnel_ends());
         self.forget_routes_without_tunnel();
         let removals = self.add_own_rules();
+        // Before the first packet of a new port.
+        self.set_limits();
         self.publish();
         self.remove_own_rules(removals);
         for port in gone {

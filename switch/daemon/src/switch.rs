@@ -52,6 +52,8 @@ pub struct Switch {
     pub(crate) flow_sessions: crate::flows::Sessions,
     /// When ports last dropped packets.
     pub(crate) recent: crate::why::Recent,
+    /// What the log has been told of limits.
+    pub(crate) limit_log: crate::limits::LimitLog,
     /// Port security and security groups, as the flow tables have them.
     pub(crate) acl: crate::acl::Acl,
 }
@@ -123,6 +125,7 @@ impl Switch {
         }
         self.settle_state();
         self.follow_drops();
+        self.follow_limits(elapsed);
         self.expire_flows();
         self.forget_routes();
         self.check_devices();

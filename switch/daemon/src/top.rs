@@ -1,6 +1,6 @@
 //! What `weftctl top` asks for, time and again: counters and gauges that cost next to nothing to read.
 
-use weft_config::control::{Counters, TopConnections, TopLimit, TopPort, TopStatus, TopWorker};
+use weft_config::control::{Counters, TopConnections, TopPort, TopStatus, TopWorker};
 use weft_core::counters::Counters as WorkerCounters;
 
 use crate::status::counters;
@@ -13,7 +13,7 @@ impl Switch {
             uptime_ms: self.start.elapsed().as_millis() as u64,
             ports: self.top_ports(),
             workers: self.datapath.counters().enumerate().map(|worker| self.top_worker(worker)).collect(),
-            limits: self.top_limits(),
+            limits: self.all_limits(true),
             connections: Some(self.top_connections()),
         }
     }
@@ -50,59 +50,6 @@ impl Switch {
             misses: counters.misses.get(),
             evictions: counters.evicted.get(),
         }
-    }
-
-    fn top_limits(&self) -> Vec<TopLimit> {
-        let (frames, free) = (u64::from(self.pool.frames()), u64::from(self.pool.at_home()));
-        let used = frames.saturating_sub(free);
-        let mut limits = vec![TopLimit { what: "frames".to_owned(), used, limit: frames, refused: 0 }];
-        for (name, bridge) in &self.bridges {
-            let stats = bridge.fdb.stats();
-            limits.push(TopLimit {
-                what: format!("FDB of {name}"),
-                used: stats.entries.into(),
-                limit: stats.limit.into(),
-                refused: stats.evicted,
-            });
-        }
-        for (index, counters) in self.datapath.counters().enumerate() {
-            let counters = &counters.worker;
-            limits.push(TopLimit {
-                what: format!("flow cache of worker {index}"),
-                used: counters.flows.get(),
-                limit: counters.capacity.get(),
-                refused: counters.evicted.get(),
-            });
-        }
-        let statistics = self.datapath.connections().statistics();
-        limits.push(TopLimit {
-            what: "connections".to_owned(),
-            used: statistics.connections.into(),
-            limit: statistics.max.into(),
-            refused: statistics.refused_full,
-        });
-        limits.extend(self.top_zones());
-        limits
-    }
-
-    /// Zones that have a limit.
-    fn top_zones(&self) -> Vec<TopLimit> {
-        use weft_conntrack::ZoneLimit;
-        let connections = self.datapath.connections();
-        let limit = |zone| match connections.zone_limit(zone) {
-            ZoneLimit::Default => connections.default_zone_limit(),
-            ZoneLimit::Unlimited => None,
-            ZoneLimit::AtMost(limit) => Some(limit),
-        };
-        let zones = connections.zones().into_iter();
-        let limited = zones.filter_map(|(zone, used)| Some((zone, used, limit(zone)?)));
-        let told = |(zone, used, limit): (u16, u32, u32)| TopLimit {
-            what: format!("connections of zone {zone}"),
-            used: used.into(),
-            limit: limit.into(),
-            refused: 0,
-        };
-        limited.map(told).collect()
     }
 
     fn top_connections(&self) -> TopConnections {

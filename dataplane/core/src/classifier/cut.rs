@@ -4,6 +4,7 @@ use std::hash::{BuildHasher, RandomState};
 
 use arrayvec::ArrayVec;
 use weft_flow::{Fields, Match};
+use weft_io::hash::folded_product;
 
 /// A cut reads so many words at most: an IPv6 five-tuple's.
 pub(super) const CUT_WORDS: usize = 6;
@@ -80,7 +81,8 @@ impl Cut {
     fn hash_of(&self, keys: &Keys, value: impl Fn(u8) -> u64) -> u32 {
         let mut hash = 0;
         for ((word, bits), (add, multiply)) in self.bits.iter().zip(&keys.0) {
-            hash ^= fold((value(*word) & bits) ^ add, *multiply);
+            // As in the flow cache; here both factors depend on secrets.
+            hash ^= folded_product((value(*word) & bits) ^ add, *multiply);
         }
         (hash >> 32 ^ hash) as u32
     }
@@ -101,11 +103,4 @@ impl Cut {
     pub(super) fn bits(&self) -> &[(u8, u64)] {
         &self.bits
     }
-}
-
-/// Folded multiplication, as in the flow cache; here both factors depend on secrets.
-#[inline(always)]
-fn fold(a: u64, b: u64) -> u64 {
-    let product = u128::from(a) * u128::from(b);
-    product as u64 ^ (product >> 64) as u64
 }

@@ -44,6 +44,8 @@ pub enum Learned {
     Pinned(Dep),
     /// It was not taken: the packet was switched by a snapshot that is older than what the table goes by.
     Outdated(Dep),
+    /// It was not taken: the port has learned as many as it may.
+    Refused(Dep),
 }
 
 impl Learned {
@@ -54,7 +56,8 @@ impl Learned {
             | Learned::New(dep)
             | Learned::Moved(_, dep)
             | Learned::Pinned(dep)
-            | Learned::Outdated(dep) => dep,
+            | Learned::Outdated(dep)
+            | Learned::Refused(dep) => dep,
         }
     }
 }
@@ -68,6 +71,23 @@ pub struct Sight {
     pub second: u32,
     /// The number of the snapshot by which the packet was switched.
     pub generation: u64,
+}
+
+/// What a port has in a table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Share {
+    /// The port.
+    pub port: PortId,
+    /// Its entries, learned and static.
+    pub entries: u32,
+    /// Those that were learned.
+    pub learned: u32,
+    /// How many it may learn.
+    pub limit: Option<u32>,
+    /// How often an address was not learned because of that.
+    pub refused: u64,
+    /// Whether one was refused since room was made.
+    pub(super) waits: bool,
 }
 
 /// Which entries a flush takes: those that match everything that is given.

@@ -80,6 +80,34 @@ fn a_full_table_takes_from_the_port_that_has_most() {
 }
 
 #[test]
+fn a_port_at_its_limit_learns_nothing_until_it_has_room_again() {
+    let (epochs, fdb) = fdb(100);
+    let mac = |number| Mac([2, 0, 0, 0, 1, number]);
+    fdb.set_port_limit(PortId(1), Some(3));
+    fdb.insert_static(vid(1), A, PortId(1), 0);
+    let learned = |number| fdb.learn(vid(1), mac(number), PortId(1), number.into());
+    assert!((0..3).all(|number| matches!(learned(number), Learned::New(_))));
+    let Learned::Refused(dep) = learned(3) else { panic!("a fourth address is learned") };
+    fdb.learn(vid(1), B, PortId(2), 0);
+    assert!(matches!(fdb.learn(vid(1), B, PortId(1), 1), Learned::Refused(_)), "nor does it get another's");
+    assert!(matches!(learned(1), Learned::Known(_)));
+    assert!(epochs.holds(dep));
+    let share = fdb.shares().into_iter().find(|share| share.port == PortId(1)).unwrap();
+    assert_eq!((share.entries, share.learned, share.limit, share.refused), (4, 3, Some(3), 2));
+    assert!(fdb.remove(vid(1), mac(0)));
+    assert!(!epochs.holds(dep), "whoever was refused asks again");
+    assert!(matches!(learned(3), Learned::New(_)));
+    let Learned::Refused(dep) = learned(4) else { panic!("a fourth address is learned") };
+    fdb.set_port_limit(PortId(1), None);
+    assert!(!epochs.holds(dep));
+    assert!(matches!(learned(4), Learned::New(_)));
+    // Another one takes an address over: that is room, too.
+    fdb.set_port_limit(PortId(1), Some(1));
+    fdb.learn(vid(1), mac(4), PortId(2), 9);
+    assert!(matches!(learned(5), Learned::Refused(_)), "it keeps those that it has");
+}
+
+#[test]
 fn what_a_publication_has_flushed_is_not_learned_again_by_an_older_snapshot() {
     let (_, fdb) = fdb(100);
     let sight = |generation| Sight { port: PortId(1), second: 1, generation };
@@ -129,15 +157,25 @@ fn two_threads_that_learn_and_look_up_never_meet_a_half_written_entry() {
 
 proptest! {
     #[test]
-    fn the_table_agrees_with_a_plain_map(steps in proptest::collection::vec((0..5u8, 0..4u16, 0..20u8, 0..4u16), 1..300)) {
+    fn the_table_agrees_with_a_plain_map(
+        limit in proptest::option::of(1..10u32),
+        steps in proptest::collection::vec((0..5u8, 0..4u16, 0..20u8, 0..4u16), 1..300)
+    ) {
         let (_, fdb) = fdb(1000);
+        fdb.set_port_limit(PortId(3), limit);
         let mut oracle: HashMap<(u16, u8), u16> = HashMap::new();
         for (second, (step, number, mac, port)) in steps.into_iter().enumerate() {
             let address = Mac([2, 0, 0, 0, 0, mac]);
             match step {
                 0..3 => {
-                    fdb.learn(vid(number), address, PortId(port), second as u32);
-                    oracle.insert((number, mac), port);
+                    let learned = fdb.learn(vid(number), address, PortId(port), second as u32);
+                    let has = oracle.values().filter(|&&known| known == 3).count() as u32;
+                    let known = oracle.get(&(number, mac)) == Some(&port);
+                    let refused = port == 3 && !known && limit.is_some_and(|limit| has >= limit);
+                    prop_assert_eq!(matches!(learned, Learned::Refused(_)), refused);
+                    if !refused {
+                        oracle.insert((number, mac), port);
+                    }
                 }
                 3 => prop_assert_eq!(fdb.remove(vid(number), address), oracle.remove(&(number, mac)).is_some()),
                 _ => {

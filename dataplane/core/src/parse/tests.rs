@@ -60,3 +60,24 @@ proptest! {
         prop_assert_eq!(full.map(|key| [key.0[0], key.0[1]]), ethernet(&octets, PORT));
     }
 }
+
+proptest! {
+    /// Plain IPv4, of which octets that matter are changed.
+    #[test]
+    fn what_is_plain_is_read_as_anything_else_is(
+        changes in proptest::collection::vec((12..54usize, any::<u8>()), 0..3), protocol in prop::sample::select(vec![6u8, 17, 132]),
+        len in 40..70usize, total in 0..80usize, said in 0..60u16,
+    ) {
+        let mut frame = [0; 70];
+        frame[12..14].copy_from_slice(&[8, 0]);
+        frame[14] = 0x45;
+        frame[16..18].copy_from_slice(&said.to_be_bytes());
+        frame[23] = protocol;
+        frame[26..38].copy_from_slice(&[10, 0, 0, 1, 10, 0, 0, 2, 4, 5, 0, 53]);
+        frame[46] = 0x50;
+        changes.into_iter().for_each(|(at, octet)| frame[at] = octet);
+        let (frame, ingress) = (&frame[..len], Ingress::port(PortId(3)));
+        prop_assert_eq!(words::<MIDDLE>(frame, total, ingress), any_words::<MIDDLE>(frame, total, ingress));
+        prop_assert_eq!(words::<KEY_WORDS>(frame, len, ingress), any_words::<KEY_WORDS>(frame, len, ingress));
+    }
+}

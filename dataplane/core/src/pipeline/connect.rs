@@ -19,16 +19,21 @@ use super::{Datagram, Here, How, Occasion, Walk};
 use crate::connection;
 use crate::edit::nat::Once;
 use crate::tables::TableId;
-use crate::verdict::{Op, UNKNOWN};
+use crate::verdict::{Answer, Asked, Begun, Op, UNKNOWN};
 
 /// The words of `ct_mark`, `ct_state`, `ct_zone`, and of `ct_label`.
 const OWN: std::ops::RangeInclusive<usize> = 27..=29;
 /// The words that have a connection's tuple, and which of their bits.
-const TUPLE: [(usize, u64); 6] =
+pub(crate) const TUPLE: [(usize, u64); 6] =
     [(30, u64::MAX), (31, 0x00ff_ffff_ffff), (32, u64::MAX), (33, u64::MAX), (34, u64::MAX), (35, u64::MAX)];
 /// The words of a packet's addresses and ports.
 const PACKET: [(usize, u64); 5] =
     [(4, u64::MAX), (5, u64::MAX), (6, u64::MAX), (7, u64::MAX), (8, 0xffff_ffff << 32)];
+/// What says which connection a packet belongs to: EtherType, protocol, whether it is a fragment, addresses and ports.
+const ENDS: [(usize, u64); 6] = {
+    let [a, b, c, d, e] = PACKET;
+    [(3, 0xffff << 48 | 0xff << 24 | 3), a, b, c, d, e]
+};
 /// The bits of the IP protocol.
 const PROTOCOL: (usize, u64) = (3, 0xff << 24);
 
@@ -164,6 +169,11 @@ impl<'a, T: Tracer> Walk<'a, T> {
         });
         self.tracer.event(Event::Tracked { facts: Some(&facts), tracked: &tracked });
         self.before = Some(tracked.before());
+        let ordinary = self.ordinary(&tracked, &facts, commit.as_ref());
+        let begun = matches!(self.verdict.asked, Asked::Begun(_));
+        self.verdict.asked = self.verdict.asked.and(ordinary);
+        // It has begun a connection, so it is for this packet only, but others can't learn of it.
+        self.verdict.fleeting |= begun && self.verdict.asked == Asked::Other;
         self.depend(&tracked, before);
         match tracked.refused {
             // Untranslated it would leave from an address that is not to be seen there.
@@ -171,6 +181,26 @@ impl<'a, T: Tracer> Walk<'a, T> {
             // Its answers would go to another.
             Some(Refusal::Clash) => Err(DropReason::ConnectionClash),
             _ => Ok((tracked, Some(facts), before)),
+        }
+    }
+
+    /// What the answer is to the first packet of an ordinary connection; `None` if it is none.
+    fn ordinary(&self, tracked: &Tracked, facts: &Facts, commit: Option<&Commit>) -> Option<Answer> {
+        let zone = tracked.zone;
+        let is_new = tracked.state == State::NEW | State::TRK && tracked.refused.is_none();
+        let is_plain = commit.is_none_or(|commit| (commit.nat, commit.helper) == (None, None))
+            && tracked.translation.is_none()
+            && facts.inner.is_none()
+            && !connection::is_fragment(&self.fields)
+            && ENDS.into_iter().all(|(word, bits)| self.written.0[word] & bits == 0);
+        match commit {
+            _ if !(is_new && is_plain) => None,
+            // A connection that there was already, whose first packet wasn't answered yet.
+            _ if tracked.connection.is_connection() && !tracked.created => None,
+            None => Some(Answer::New(zone)),
+            Some(Commit { mark, label, .. }) => {
+                Some(Answer::Begun(Begun { zone, mark: *mark, label: *label })).filter(|_| tracked.created)
+            }
         }
     }
 
@@ -253,7 +283,8 @@ impl<'a, T: Tracer> Walk<'a, T> {
             return;
         }
         let lasts = tracked.link != Link::NEVER;
-        self.verdict.fleeting |= !lasts;
+        // Of a first packet the others of its kind can learn.
+        self.verdict.fleeting |= !lasts && !matches!(self.verdict.asked, Asked::Begun(_));
         let link = if lasts { tracked.link } else { tracked.connection };
         if [Link::NONE, Link::NEVER].contains(&link) || self.verdict.links.contains(&link) {
             return;

@@ -42,6 +42,7 @@ use crate::snapshot::{Bridge, BridgeId, Port, Snapshot};
 use crate::tables::{FlowTables, Miss, Rule, TableId, Tables};
 use crate::verdict::{Look, Terms, Verdict, Visited};
 
+pub(crate) use connect::TUPLE;
 use connect::Unknown;
 use trace::{Event, Tracer};
 

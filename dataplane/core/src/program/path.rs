@@ -88,6 +88,7 @@ impl Path {
             made: _,
             waits: _,
             fleeting: _,
+            asked: _,
         } = verdict;
         self.words.clear();
         self.is_deep = !learned.is_empty();

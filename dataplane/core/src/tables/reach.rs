@@ -44,6 +44,8 @@ pub enum Edge {
 pub struct Reach {
     /// Which bits of them; where they came in is always among them.
     pub mask: KeyMask,
+    /// The same without what tracking reads to know their connections. What kind of packet they are is always among them.
+    pub apart: KeyMask,
     /// All that they can come to, each once, in ascending order; tables include the first one.
     pub edges: Vec<Edge>,
 }
@@ -79,15 +81,20 @@ impl Reach {
         // Where it came in is in every key.
         let mut mask = KeyMask::default();
         mask.0[0] = 0xffff;
+        let mut apart = union(mask, &Reads::of_kind().mask);
         let mut seen: BTreeSet<Edge> = [from].into_iter().chain(beside).map(Edge::Table).collect();
         let mut open: Vec<Edge> = seen.iter().copied().collect();
         while let Some(edge) = open.pop() {
             let (reads, edges) = follow(tables, edge);
             mask = union(mask, &reads);
+            if edge != Edge::Ct {
+                apart = union(apart, &reads);
+            }
             open.extend(edges.into_iter().filter(|edge| seen.insert(*edge)));
         }
         shift_tags(&mut mask, &seen);
-        Reach { mask, edges: seen.into_iter().collect() }
+        shift_tags(&mut apart, &seen);
+        Reach { mask, apart, edges: seen.into_iter().collect() }
     }
 }
 
@@ -113,6 +120,7 @@ fn follow(tables: &Tables, edge: Edge) -> (KeyMask, Vec<Edge>) {
             let ip = Subfield::whole(Field::EthType).mask().key();
             (if remarks { KeyMask(ip.0) } else { KeyMask::default() }, Vec::new())
         }
+        Edge::Ct => (Reads::of_tracking().mask, Vec::new()),
         _ => Default::default(),
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! The rule: whatever can make the walk do something else has to be in the key. So an action reads its sources and what
 //! it presupposes (a change of `tcp_dst` happens to TCP packets only), and an output reads the VLAN, from which a
-//! tunnel's key can follow. What it writes it does not read. The pipeline's own words cost nothing.
+//! tunnel's key can follow. What it writes it does not read. The pipeline's own words cost nothing, but those that show a
+//! connection's ends, which the packet's own ends decide. What tracking itself reads is the far end of [`Edge::Ct`].
 
 use weft_flow::action::{HashFields, Learn, LearnSource, LearnTarget, SampleId};
 use weft_flow::field::Prerequisite;
@@ -13,7 +14,7 @@ use weft_wire::{OfPort, Tci};
 
 use super::reach::Edge;
 use super::{Rule, TableId};
-use crate::pipeline::PORTS;
+use crate::pipeline::{PORTS, TUPLE};
 
 /// What a list of actions (or a whole rule) reads, and where it sends packets.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -39,10 +40,38 @@ const LABELS: [(usize, u64); 2] = [(11, 0xffff_ffff << 32), (15, u64::MAX)];
 /// FIN and RST.
 const TCP_END: u128 = 0x005;
 
+/// Whether any of these bits are of the fields that show a connection's ends.
+fn shows_ends(bits: &weft_flow::Fields) -> bool {
+    TUPLE.into_iter().any(|(word, own)| bits.0.get(word).is_some_and(|word| word & own != 0))
+}
+
 impl Reads {
+    /// What tracking reads: a connection's ends.
+    pub fn of_tracking() -> Reads {
+        let mut reads = Reads::default();
+        reads.five_tuple();
+        reads
+    }
+
+    /// What kind of IP packet it is.
+    pub fn of_kind() -> Reads {
+        let mut reads = Reads::default();
+        reads.transport();
+        reads
+    }
+
     /// What a rule's match and actions read.
     pub fn of_rule(rule: &Rule) -> Reads {
         let mut reads = Reads { mask: rule.matches.reads(), ..Reads::default() };
+        let words = rule.matches.terms().iter().fold(weft_flow::Fields::default(), |mut words, term| {
+            if let Some(word) = words.0.get_mut(usize::from(term.word)) {
+                *word |= term.mask;
+            }
+            words
+        });
+        if shows_ends(&words) {
+            reads.five_tuple();
+        }
         reads.ports();
         reads.actions(&rule.actions);
         reads
@@ -83,6 +112,9 @@ impl Reads {
 
     fn fields(&mut self, bits: &weft_flow::Fields) {
         self.mask.0.iter_mut().zip(bits.0).take(KEY_WORDS).for_each(|(word, bits)| *word |= bits);
+        if shows_ends(bits) {
+            self.five_tuple();
+        }
     }
 
     fn source(&mut self, source: Subfield) {
@@ -216,7 +248,7 @@ impl Reads {
             Action::Resubmit { table, ct, .. } => {
                 self.edges.extend(table.map(|table| Edge::Table(TableId::from(table))));
                 if *ct {
-                    self.whole(Field::EthType);
+                    self.five_tuple();
                 }
             }
             Action::Clone(actions) | Action::WriteActions(actions) => self.actions(actions),
@@ -294,7 +326,6 @@ impl Reads {
     }
 
     fn connection(&mut self, ct: &weft_flow::action::Ct) {
-        self.five_tuple();
         if let weft_flow::action::CtZone::Field(zone) = ct.zone {
             self.source(zone);
         }

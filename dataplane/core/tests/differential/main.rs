@@ -360,7 +360,7 @@ fn the_universe_reaches_what_it_is_meant_to_reach() {
 
 #[test]
 fn connections_come_to_something() {
-    let (mut all, mut hits) = (Statistics::default(), 0);
+    let (mut all, mut hits, mut begun) = (Statistics::default(), 0, 0);
     let (mut translated, mut established, mut strangers) = (0, 0, 0);
     for seed in 0..90 {
         let mut dice = Dice(seed);
@@ -376,6 +376,7 @@ fn connections_come_to_something() {
             });
         }
         hits += pair.hits();
+        begun += pair.rig.datapath.counters().map(|counters| counters.worker.begun.get()).sum::<u64>();
         for totals in pair.oracle.totals.values() {
             let of_groups = [weft_wire::DropReason::AclEgress, weft_wire::DropReason::AclIngress];
             let reasons = totals.drops.nonzero().filter(|(reason, _)| of_groups.contains(reason));
@@ -394,5 +395,6 @@ fn connections_come_to_something() {
     assert!(hits > 2000 && translated > 100 && established > 20, "{hits}, {translated}, {established}");
     assert!(strangers > 100, "{strangers}");
     assert!(created > 500 && replaced > 5 && expired > 50 && flushed > 50 && invalid > 200, "{all:?}");
+    assert!(begun > 20, "{begun} began as others before them");
     assert!(refused_zone > 50 && refused_nat > 0, "{all:?}");
 }

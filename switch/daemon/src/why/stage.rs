@@ -12,6 +12,7 @@ pub(super) fn of(reason: DropReason) -> &'static str {
         Is::RxTruncated | Is::RxTooBig | Is::RxNoFrame | Is::RxError | Is::Malformed | Is::NoBridge => {
             "receive"
         }
+        Is::SlowPathLimit => "slow path",
         Is::TunnelUnknown | Is::TunnelKeyUnknown | Is::TunnelMalformed | Is::TunnelFragment => "tunnel in",
         Is::VniUnmapped
         | Is::TunnelTooBig
