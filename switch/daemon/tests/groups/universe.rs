@@ -79,19 +79,28 @@ pub fn change(current: &Config, dice: &mut Dice) -> Option<Config> {
     Some(next)
 }
 
-const MEMBERS: [&str; 14] = [
+/// Networks are few: not everybody is to be a member.
+const MEMBERS: [&str; 22] = [
     "10.0.0.1",
     "10.0.0.2",
+    "10.0.0.3",
+    "10.0.0.5",
     "10.0.0.6",
+    "10.0.0.7",
     "10.0.0.9",
+    "10.0.1.5",
     "10.0.0.0/30",
     "10.0.0.0/24",
     "10.0.1.0/24",
-    "10.0.1.5",
     "0.0.0.0/0",
     "2001:db8::1",
+    "2001:db8::2",
+    "2001:db8::3",
     "2001:db8::5",
-    "2001:db8::/125",
+    "2001:db8::6",
+    "2001:db8::7",
+    "2001:db8::9",
+    "2001:db8::/126",
     "2001:db8::/32",
     "::/0",
 ];
@@ -275,9 +284,9 @@ pub fn answer(packet: &Packet, dice: &mut Dice) -> Option<Packet> {
     let turned = Packet { source: packet.destination, destination: packet.source, body: Body::Other };
     let about = matches!(view.protocol, 6 | 17) && !view.ports.contains(&0)
         || view.is_icmp() && view.asks() && view.icmp.1 == 0;
-    if dice.percent(25) && about {
+    if dice.percent(35) && about {
         let (protocol, icmp) = if view.six { (58, (1, 0)) } else { (1, (3, 1)) };
-        let router = dice.pick(&[view.addresses[1], view.addresses[1], address(view.six, 8)]);
+        let router = dice.pick(&[view.addresses[1], address(view.six, 8), address(view.six, 5)]);
         let to = if dice.percent(5) { address(view.six, 7) } else { view.addresses[0] };
         let error = View { six: view.six, protocol, addresses: [router, to], ports: [0; 2], icmp, id: 0 };
         return Some(Packet { body: Body::Ip(error, Inside::Error(Box::new(view.clone()))), ..turned });
