@@ -26,6 +26,7 @@ use weft_core::parse;
 use weft_core::snapshot::PortKind;
 use weft_core::tables::Change;
 use weft_core::trace::Trace;
+use weft_daemon::acl::cookie::Cookie;
 use weft_daemon::acl::{Changes, Compiled, guard, units};
 use weft_wire::DropReason;
 
@@ -72,7 +73,7 @@ impl World {
             }
         }
         rig.datapath.connections().set_default_timeouts(Timeouts { seconds: [LIFE as u32; 11] });
-        let words = Words { config: Config::default(), talks: Vec::new(), second: 0 };
+        let words = Words { config: Config::default(), talks: Vec::new(), second: 0, permitted: 0 };
         let mut world = World {
             rig,
             compiled: Default::default(),
@@ -127,6 +128,16 @@ impl World {
                 assert!(sent && got, "midway: {packet:x?} from {name} to {}", copy.port);
             }
         }
+    }
+
+    /// What rules of groups say that they have let pass, those that are gone included.
+    fn counted(&mut self) -> u64 {
+        self.rig.wait(1);
+        let counted = self.compiled.iter().zip(&self.rig.model.bridges);
+        let counted = counted.flat_map(|(compiled, bridge)| compiled.counted(&bridge.flows.load()));
+        let by_rule =
+            |(cookie, _): &(u64, _)| matches!(Cookie::of(*cookie), Some(Cookie::Rule(..) | Cookie::Open(_)));
+        counted.filter(by_rule).map(|(_, (packets, _))| packets).sum()
     }
 
     fn trace(&self, port: usize, vlan: u16, packet: &Packet) -> Trace {
@@ -268,6 +279,7 @@ fn case(workers: usize, seed: u64) -> Seen {
     let mut dice = Dice(seed);
     let mut world = World::new(workers, &mut dice);
     (0..120).for_each(|_| world.step(&mut dice));
+    assert_eq!(world.counted(), world.words.permitted, "what rules have let pass");
     let packets: u64 = world.rig.datapath.counters().map(|counters| counters.worker.packets.get()).sum();
     (std::mem::take(&mut world.seen), [packets - world.rig.misses(), packets])
 }

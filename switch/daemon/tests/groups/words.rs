@@ -28,6 +28,8 @@ pub struct Words {
     pub config: Config,
     pub talks: Vec<Talk>,
     pub second: u64,
+    /// How often a rule of a group has let a packet pass.
+    pub permitted: u64,
 }
 
 /// What a packet is to the connections, with the view that its connection's first packet has or would have.
@@ -112,6 +114,7 @@ impl Words {
             rules.any(|rule| words.is_about(rule, view))
         };
         if permit(self, way, true, view) {
+            self.permitted += 1;
             return Ok(());
         }
         let open = port.acl_egress == Decision::Open;
@@ -126,6 +129,7 @@ impl Words {
         if !(open && begun == Direction::Egress || permit(self, begun, false, &first)) {
             return Err(refused);
         }
+        self.permitted += 1;
         if new {
             self.talks.push(Talk { place, first, ends: self.second + LIFE });
         }
