@@ -54,7 +54,7 @@ pub fn config(changes: usize, dice: &mut Dice) -> Config {
 /// Another configuration, if what was drawn makes one.
 pub fn change(current: &Config, dice: &mut Dice) -> Option<Config> {
     let mut next = current.clone();
-    for _ in 0..dice.pick(&[1, 1, 1, 2, 4]) {
+    for _ in 0..dice.pick(&[1, 1, 2, 4]) {
         let group = dice.below(GROUPS.len());
         let group = &mut next.acl.groups[group];
         match dice.below(10) {
@@ -64,9 +64,9 @@ pub fn change(current: &Config, dice: &mut Dice) -> Option<Config> {
                     group.members.insert(member);
                 }
             }
-            3..6 => group.rules.push(rule(dice)),
-            6 if !group.rules.is_empty() => drop(group.rules.remove(dice.below(group.rules.len()))),
-            6 => {}
+            3..5 => group.rules.push(rule(dice)),
+            5..7 if !group.rules.is_empty() => drop(group.rules.remove(dice.below(group.rules.len()))),
+            5..7 => {}
             _ => {
                 let at = dice.below(PORTS.len());
                 let ports = next.bridges.iter_mut().flat_map(|bridge| &mut bridge.ports);
@@ -141,7 +141,11 @@ fn rule(dice: &mut Dice) -> Rule {
     let number = dice.pick(&[6, 6, 17, 17, 17, icmp, icmp, icmp, 132, 47, 2]);
     let protocol = if dice.percent(30) { Protocol::Any } else { Protocol::Number(number) };
     let ports = ["80", "22-443", "0-65535", "443", "4000-4001", "81-442"];
-    let kinds = if six { ["128", "128/0", "128/3", "1", "129"] } else { ["8", "8/0", "8/3", "3/1", "0"] };
+    let kinds = if six {
+        ["128", "128/0", "128/3", "128/3", "1", "129"]
+    } else {
+        ["8", "8/0", "8/3", "8/3", "3/1", "0"]
+    };
     let nets = if six {
         ["2001:db8::1", "2001:db8::/126", "::/0"]
     } else {
