@@ -314,7 +314,7 @@ security_groups() {
 	ctl node2 acl rule add servers egress
 	ctl node2 acl bind red3 servers
 	no_answer "red1 -> red3, whose group permits nothing to come" red1 10.0.0.3
-	told "weftctl why at node2 says who refuses the pings" node2 red3 acl_ingress 'ICMP echo request'
+	told "weftctl why at node2 says who refuses the pings" node2 red3 acl_ingress 'servers of port red3' 'ICMP echo request'
 	told "weftctl why at node1 says where they left" node1 red1 'by to-node2 (gre to 192.168.77.2, VNI 1010)'
 	ctl node2 acl rule add servers ingress protocol=icmp icmp=8
 	ctl node2 acl rule add servers ingress protocol=tcp ports=5201

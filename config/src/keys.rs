@@ -25,7 +25,7 @@ pub const SWITCH: &[Key] = &[
     key("frames", "1024 to 4194304", "65536", "frames of the pool, 4 KiB each"),
     key("idle", "auto|spin", "auto", "what a worker without packets does"),
     key("socket_group", "GROUP", "none", "the group that may use the control socket"),
-    key("slow_path_share", "1 to 100", "5", "percent of a busy worker's time for a port's new flows"),
+    key("slow_path_share", "1 to 100", "3", "percent of a busy worker's time for a port's new flows"),
     key("port_flows", "1024 to 262144", "262144", "flows of a port that a worker caches"),
 ];
 

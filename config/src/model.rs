@@ -16,7 +16,7 @@ use crate::value::{Bounded, Quoted, Value, ValueError, is_default, number, optio
 /// Frames of the pool.
 pub type Frames = Bounded<1024, 4_194_304, 65_536>;
 /// Percent of a worker's time that a port's slow path may take while others need it.
-pub type SlowPathShare = Bounded<1, 100, 5>;
+pub type SlowPathShare = Bounded<1, 100, 3>;
 /// Flows of a port that a worker caches.
 pub type PortFlows = Bounded<1024, 262_144, 262_144>;
 /// Entries of a bridge's FDB.

@@ -6,6 +6,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use weft_config::model::Bridge;
@@ -96,7 +97,12 @@ fn members(config: &Config) -> usize {
     config.acl.groups.first().map_or(0, |group| group.members.len())
 }
 
+/// Held by who starts a process, and by who has a store open that a process is to open next: between fork and exec a new
+/// process has all files of this one, locks among them.
+static FORK: Mutex<()> = Mutex::new(());
+
 fn spawn(folder: &Folder, child: &str) -> std::io::Result<Child> {
+    let _fork = FORK.lock().unwrap_or_else(PoisonError::into_inner);
     Command::new(std::env::current_exe()?)
         .args(["--exact", child, "--nocapture"])
         .env(CHILD, &folder.0)
@@ -123,8 +129,10 @@ fn kill_again_and_again(name: &str, child: &str, found: impl Fn(&Config) -> u32)
         child.kill().unwrap();
         child.wait().unwrap();
         let acknowledged = lines.last().unwrap_or(first);
-        let mut store = Store::open(&folder.0).unwrap();
-        let found = found(&store.load().unwrap().unwrap());
+        let found = {
+            let _fork = FORK.lock().unwrap_or_else(PoisonError::into_inner);
+            found(&Store::open(&folder.0).unwrap().load().unwrap().unwrap())
+        };
         assert!(
             found == acknowledged || found == acknowledged + 1,
             "acknowledged {acknowledged}, found {found}"

@@ -1,6 +1,6 @@
 //! What a port's slow path may take of its worker's time.
 //!
-//! A walk costs its worker what ten to a hundred hits cost, and a port decides by itself how many of its packets walk. So a
+//! A miss costs its worker what ten to a hundred hits cost, and a port decides by itself how many of its packets walk. So a
 //! worker that has no time left gives each port a share of it for walks; a miss beyond that is dropped
 //! ([`SlowPathLimit`](weft_wire::DropReason::SlowPathLimit)). What counts is time and not the number of walks, because a walk
 //! through twenty tables that makes a connection takes ten times as long as one through a plain bridge.
@@ -16,8 +16,9 @@
 //! To refuse a packet costs time as well: most of what it costs to receive one and to look for its flow. So a port that is refused
 //! something rests for [`REST`] rounds: what it sends waits where it is, and meets its device's own limits. An uplink never rests.
 //!
-//! Owner: one worker. The hit path does not come here; once per burst somebody asks whether the port is limited, and a walk's
-//! time is taken only then.
+//! Owner: one worker. The hit path does not come here; once per burst somebody asks whether the port is limited, and a miss's
+//! time is taken only then: from the look for a program to the flow that is cached. What else it costs, by the memory that it
+//! pushes out of the processor's caches, say, is about as much again.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
@@ -35,7 +36,7 @@ pub const RESERVE: Duration = Duration::from_millis(5);
 /// A share that is no limit, in percent.
 pub const WHOLE: u32 = 100;
 /// The share of a port when nobody says another, in percent.
-pub const SHARE: u32 = 5;
+pub const SHARE: u32 = 3;
 /// An uplink carries the packets of many: it has so many shares.
 pub const UPLINK: u32 = 4;
 /// Rounds in which a port is not served after one in which it was refused something.

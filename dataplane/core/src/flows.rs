@@ -80,16 +80,30 @@ impl<const W: usize, const L: usize> Flows<W, L> {
             forward.counters.worker.misses.add(1);
             return Err(Ended::Dropped(DropReason::SlowPathLimit));
         }
-        if let Some(place) = forward.charged(|forward| self.beginnings.begin(key, packet, forward)) {
+        match forward.charged(|forward| self.decide((hash, key), known, packet, (forward, intake)))? {
+            Found::Flow(place) => at(&mut self.cache, place),
+            Found::Kind(place) => at(&mut self.beginnings.cache, place),
+        }
+    }
+
+    /// What is done with a packet whose flow isn't cached, or no longer stands at `known`.
+    fn decide(
+        &mut self,
+        (hash, key): (KeyHash, &[u64; W]),
+        known: Option<Place>,
+        packet: &Packet,
+        (forward, intake): (&mut Forwarder, &mut Intake),
+    ) -> Result<Found, Ended> {
+        if let Some(place) = self.beginnings.begin(key, packet, forward) {
             forward.counters.worker.misses.add(1);
             forward.counters.worker.begun.add(1);
-            return at(&mut self.beginnings.cache, place);
+            return Ok(Found::Kind(place));
         }
         let decision = forward.walk(&widened(key), packet, None)?;
         if let Some(begun) = decision.begun
             && let Some(place) = self.beginnings.put(key, begun, &decision, forward)
         {
-            return at(&mut self.beginnings.cache, place);
+            return Ok(Found::Kind(place));
         }
         let place = match lasts::<L>(&decision) {
             true => self.place((hash, key), known, forward, intake),
@@ -111,7 +125,7 @@ impl<const W: usize, const L: usize> Flows<W, L> {
         if let Some(compared) = self.cache.compared(place) {
             *compared = forward.programs.hot(decision.program).map_or(0, |hot| hot.doubt);
         }
-        at(&mut self.cache, place)
+        Ok(Found::Flow(place))
     }
 
     /// Where the flow is, or shall be: the spare place if the port's intake doesn't take it.
@@ -152,6 +166,15 @@ impl<const W: usize, const L: usize> Flows<W, L> {
         }
         place
     }
+}
+
+/// Where a miss has found what to do.
+#[derive(Clone, Copy, Debug)]
+enum Found {
+    /// A flow.
+    Flow(Place),
+    /// What first packets of its kind do.
+    Kind(Place),
 }
 
 fn at<const W: usize, const L: usize>(

@@ -246,17 +246,6 @@ impl Forwarder {
         }
     }
 
-    /// Walks the pipeline for a packet of this key; for a fragment whose packet is `whole`, to the end. The error is that the packet
-    /// waits, or a drop that must not be cached, because nothing would ever end it.
-    pub fn walk(
-        &mut self,
-        key: &FlowKey,
-        packet: &Packet,
-        whole: Option<&Datagram>,
-    ) -> Result<Decision, Ended> {
-        self.charged(|forward| forward.decide(key, packet, whole))
-    }
-
     /// Does some work on the slow path, which the port that is being served answers for.
     #[inline]
     pub fn charged<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> T {
@@ -269,8 +258,9 @@ impl Forwarder {
         done
     }
 
-    #[inline]
-    fn decide(
+    /// Walks the pipeline for a packet of this key; for a fragment whose packet is `whole`, to the end. The error is that the packet
+    /// waits, or a drop that must not be cached, because nothing would ever end it.
+    pub fn walk(
         &mut self,
         key: &FlowKey,
         packet: &Packet,

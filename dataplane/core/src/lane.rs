@@ -138,18 +138,26 @@ impl<const W: usize, const L: usize> Lane<W, L> {
         }
     }
 
-    /// Phase *probe*: compare the bucket's tags, and bring the flow near.
+    /// Phase *probe*: compare the bucket's tags, and bring the flow near. Packets of one flow, and of the two directions of a
+    /// connection, come in trains: what was found for the last two is at hand.
     #[inline(always)]
     fn probe(&mut self, packets: usize, doubts: bool) {
+        let [mut last, mut before] = [(KeyHash::default(), Found::Nothing); 2];
         for (hash, found) in self.hashes.iter().zip(&mut self.found).take(packets) {
-            if *found == Found::Nothing
-                && let Some(place) = self.flows.cache.candidate(*hash)
-            {
-                *found = Found::Candidate(place);
-                if doubts {
+            if *found != Found::Nothing {
+                continue;
+            }
+            if *hash != last.0 {
+                std::mem::swap(&mut last, &mut before);
+            }
+            if *hash != last.0 || last.1 == Found::Nothing {
+                let place = self.flows.cache.candidate(*hash);
+                last = (*hash, place.map_or(Found::Nothing, Found::Candidate));
+                if doubts && let Some(place) = place {
                     self.flows.cache.prefetch_compared(place);
                 }
             }
+            *found = last.1;
         }
     }
 
@@ -159,10 +167,15 @@ impl<const W: usize, const L: usize> Lane<W, L> {
         if L == 0 || !self.flows.tracks {
             return;
         }
-        for found in self.found.iter().take(packets) {
-            if let Found::Candidate(place) = *found
+        let [mut last, mut before] = [Found::Nothing; 2];
+        for &found in self.found.iter().take(packets) {
+            if found == last || found == before {
+                continue;
+            }
+            if let Found::Candidate(place) = found
                 && let Some(flow) = self.flows.cache.flow(place)
             {
+                (last, before) = (found, last);
                 let links = flow.links.iter().take_while(|&&link| link != Link::NONE);
                 links.for_each(|&link| forward.shared.connections.prefetch(link));
             }

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use rig::frames::{Ip, frame, ip_frame, mac};
 use weft_conntrack::Settings;
+use weft_core::budget::SHARE;
 use weft_core::datapath::Datapath;
 use weft_core::fdb::Fdb;
 use weft_core::key::PortId;
@@ -35,8 +36,8 @@ const VM: u16 = 0;
 const PEER: u16 = 1;
 const ATTACKER: u16 = 2;
 const SINK: u16 = 3;
-/// Frames that an attacker has: more than a cache holds.
-const MANY: u32 = 300_000;
+/// Frames that an attacker has: twice as many as a cache holds.
+const MANY: u32 = 1 << 20;
 /// For how long is looked.
 const WHILE: Duration = Duration::from_millis(100);
 
@@ -210,7 +211,7 @@ fn kept(rules: &[&str], share: u32, attack: Attack) -> (f64, f64) {
 
 fn is_fair(what: &str, rules: &[&str], attack: Attack) {
     let (without, _) = kept(rules, 100, attack);
-    let (with, packets) = kept(rules, 5, attack);
+    let (with, packets) = kept(rules, SHARE, attack);
     println!("{what}: the VM keeps {with:.3}, without a limit {without:.3}; attacker's packets {packets:.3}");
     assert!(with >= 0.9, "{what}: {with}");
     assert!(without < with - 0.1, "{what}: without a limit {without}");

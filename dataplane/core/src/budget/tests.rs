@@ -14,8 +14,11 @@ fn micros(count: u64) -> Duration {
     Duration::from_micros(count)
 }
 
+/// A share in percent.
+const FIVE: u32 = 5;
+
 fn budget() -> Budget {
-    let mut budget = Budget::default();
+    let mut budget = Budget { share: FIVE, ..Budget::default() };
     budget.set_clock(|| CLOCK.get());
     budget
 }
@@ -35,7 +38,7 @@ fn walk(budget: &mut Budget, stale: bool, cost: u64) -> bool {
 fn play(budget: &mut Budget, from: u64, rounds: u64, (other, idle): (PortId, u64)) -> u64 {
     let mut walks = 0;
     for round in from..from + rounds {
-        budget.begin_round(micros(100 * round), idle > 0 && round % idle == 0, SHARE);
+        budget.begin_round(micros(100 * round), idle > 0 && round % idle == 0, FIVE);
         budget.serve(other, 1);
         budget.serve(MALLORY, 1);
         walks += (0..32).filter(|_| walk(budget, false, 2)).count() as u64;
@@ -131,7 +134,7 @@ fn who_is_refused_something_rests_for_some_rounds_unless_it_is_an_uplink() {
 
 #[test]
 fn an_uplink_has_four_shares_and_a_whole_one_is_no_limit() {
-    for (shares, share, expected) in [(UPLINK, SHARE, 95_000..105_000), (1, WHOLE, 320_000..320_001)] {
+    for (shares, share, expected) in [(UPLINK, FIVE, 95_000..105_000), (1, WHOLE, 320_000..320_001)] {
         let mut budget = budget();
         let mut walks = 0;
         for round in 0..12_000 {
@@ -199,11 +202,11 @@ proptest! {
         let (mut budget, mut oracle) = (budget(), Oracle { level: 5, ..Oracle::default() });
         // Nobody has been active long before anything has happened.
         let mut now = 20_000;
-        budget.begin_round(micros(now), true, SHARE);
+        budget.begin_round(micros(now), true, FIVE);
         oracle.begin_round(now, true);
         for (passed, chance, served) in rounds {
             now += passed;
-            budget.begin_round(micros(now), chance > busy, SHARE);
+            budget.begin_round(micros(now), chance > busy, FIVE);
             oracle.begin_round(now, chance > busy);
             for (port, cost, stale) in served {
                 budget.serve(PortId(port), 1);

@@ -68,7 +68,7 @@ impl Forwarder {
         let Some(key) = self.key_of(&packet, &waits.key) else {
             return self.drop_fragment(packet, waits, DropReason::FragmentMalformed);
         };
-        match self.walk(&key, &packet, Some(whole)) {
+        match self.charged(|forward| forward.walk(&key, &packet, Some(whole))) {
             Ok(Decision { program, deps, links, .. }) => {
                 // It is the only one; the program lingers until it is through.
                 self.release(program);
