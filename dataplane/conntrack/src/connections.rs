@@ -12,6 +12,7 @@ use crate::entry::{Entry, Sight};
 use crate::expect::{Expected, Unexpected};
 use crate::expectations::{Expectation, Expectations};
 use crate::hash::Key;
+use crate::image::Image;
 use crate::index::{Index, Place};
 use crate::link::{Absence, Link, Target};
 use crate::nat::Translation;
@@ -203,6 +204,12 @@ impl Connections {
         let result = self.expectations.insert(expectation, second);
         if result == Err(Unexpected::Full) {
             self.tally.add(0, Count::RefusedExpectations, 1);
+        }
+        // The parent may have ended before this could be seen by who orphans what it expects. Who is at it now will see it.
+        let is_another = |now: &Image| (now.zone, now.original) != (image.zone, image.original);
+        if entry.read().is_some_and(|(now, _)| !entry.linked() || is_another(&now)) {
+            self.expectations.orphan(image.zone, &image.original);
+            return Err(Unexpected::NoParent);
         }
         result
     }

@@ -2,7 +2,7 @@
 
 mod walk;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::hash::BuildHasher;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -95,7 +95,9 @@ impl Switch {
         connections.set_window_check(!wanted.tcp_be_liberal);
         let default = timeouts_over(Timeouts::default(), wanted.timeouts());
         connections.set_default_timeouts(default);
-        for &zone in before {
+        // Not those that keep some, for which nothing else shall hold in between.
+        let kept: HashSet<u16> = wanted.zones.iter().map(zone_number).collect();
+        for &zone in before.iter().filter(|zone| !kept.contains(zone)) {
             connections.set_zone_limit(zone, ZoneLimit::Default);
             connections.set_timeouts(zone, None);
         }

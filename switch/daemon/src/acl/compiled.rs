@@ -1,10 +1,11 @@
 //! What is in a bridge's own tables, and how it becomes something else: only what differs is touched.
 
 use std::cmp::Ordering;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use weft_core::tables::{Change, Tables};
 use weft_flow::message::{FlowCommand, FlowFlags, FlowMod};
+use weft_wire::OfPort;
 
 use super::cookie::Cookie;
 use super::plan::{Numbering, Unit};
@@ -23,19 +24,19 @@ pub struct Compiled {
     retired: HashMap<u64, (u64, u64)>,
 }
 
-/// What has to be done to the tables.
+/// What has to be done to the tables: in two steps, each at once. Ports are published in between.
 #[derive(Debug, Default)]
 pub struct Changes {
-    /// Rules that come, or that are others now.
-    pub added: Vec<Change>,
-    /// Rules that go.
-    pub removed: Vec<Change>,
+    /// All that makes a difference to ports that are guarded before and after.
+    pub now: Vec<Change>,
+    /// Rules that go, and that only ports meet which are guarded no longer.
+    pub later: Vec<Change>,
 }
 
 impl Changes {
     /// How many rules are touched.
     pub fn len(&self) -> usize {
-        self.added.len() + self.removed.len()
+        self.now.len() + self.later.len()
     }
 
     /// Whether none is.
@@ -68,11 +69,19 @@ impl Compiled {
     /// Becomes `next`; what has to be done for it. `tables` are those that the rules are in, for their counters.
     pub fn become_units(&mut self, next: Vec<Unit>, tables: &Tables) -> Changes {
         let mut before: HashMap<Place, Option<OwnRule>> = HashMap::new();
+        let mut urgent: HashSet<Place> = HashSet::new();
         let (gone, come) = differences(&self.units, &next);
-        let (gone, come): (Vec<OwnRule>, Vec<OwnRule>) =
-            (gone.into_iter().flat_map(rules::of).collect(), come.into_iter().flat_map(rules::of).collect());
-        for rule in gone {
+        let stays = Stays::of(if gone.is_empty() { &[] } else { &next });
+        let gone = gone
+            .into_iter()
+            .flat_map(|unit| rules::of(unit).into_iter().map(|rule| (rule, stays.meet(unit))));
+        let (gone, come): (Vec<(OwnRule, bool)>, Vec<OwnRule>) =
+            (gone.collect(), come.into_iter().flat_map(rules::of).collect());
+        for (rule, is_met) in gone {
             self.note(&rule.place, &mut before);
+            if is_met {
+                urgent.insert(rule.place.clone());
+            }
             let Some(here) = self.places.get_mut(&rule.place) else { continue };
             here.extract_if(.., |own| *own == rule).next();
             if here.is_empty() {
@@ -87,7 +96,9 @@ impl Compiled {
         let mut changes = Changes::default();
         for (place, old) in before {
             let new = self.places.get(&place).and_then(|rules| rules.first()).cloned();
-            self.change(&place, (old, new), tables, &mut changes);
+            let Some(change) = self.change(&place, (old, new), tables) else { continue };
+            let now = change.1 || urgent.contains(&place);
+            if now { changes.now.push(change.0) } else { changes.later.push(change.0) }
         }
         changes
     }
@@ -99,15 +110,15 @@ impl Compiled {
         }
     }
 
+    /// The change of a place, and whether there is a rule behind it.
     fn change(
         &mut self,
         place: &Place,
         (old, new): (Option<OwnRule>, Option<OwnRule>),
         tables: &Tables,
-        changes: &mut Changes,
-    ) {
+    ) -> Option<(Change, bool)> {
         if old == new {
-            return;
+            return None;
         }
         let other_owner = old.as_ref().map(|rule| rule.cookie) != new.as_ref().map(|rule| rule.cookie);
         if other_owner && let Some(rule) = tables.rule(place.table, place.priority, &place.matches) {
@@ -129,8 +140,7 @@ impl Compiled {
             flags: FlowFlags { reset_counts: other_owner, ..FlowFlags::default() },
             ..FlowMod::default()
         };
-        let list = if command == FlowCommand::Add { &mut changes.added } else { &mut changes.removed };
-        list.push(Change::FlowIn(place.table, flow));
+        Some((Change::FlowIn(place.table, flow), command == FlowCommand::Add))
     }
 
     /// Packets and octets by cookie, those of rules that are gone included.
@@ -148,6 +158,44 @@ impl Compiled {
     /// Forgets what rules have counted that `stays` doesn't know.
     pub fn forget_counts(&mut self, stays: impl Fn(Cookie) -> bool) {
         self.retired.retain(|cookie, _| Cookie::of(*cookie).is_some_and(&stays));
+    }
+}
+
+/// What there still is behind a change.
+#[derive(Default)]
+struct Stays {
+    ports: HashSet<OfPort>,
+    profiles: HashSet<u32>,
+    classes: HashSet<u32>,
+}
+
+impl Stays {
+    fn of(units: &[Unit]) -> Stays {
+        let mut stays = Stays::default();
+        for unit in units {
+            match unit {
+                Unit::Port(port) => drop(stays.ports.insert(port.ofport)),
+                Unit::Profile(profile) => drop(stays.profiles.insert(profile.id)),
+                Unit::Address(_, class) => drop(stays.classes.insert(*class)),
+                _ => {}
+            }
+        }
+        stays
+    }
+
+    /// Whether a port that is guarded still meets the rules of a unit that goes. If not, they serve those that are guarded
+    /// until they are published otherwise, and that may do everything then. If so, they must not be met together with
+    /// what is new: the two may permit what neither the old groups nor the new ones do.
+    fn meet(&self, unit: &Unit) -> bool {
+        match unit {
+            Unit::Sent | Unit::Got | Unit::Port(_) => false,
+            Unit::Mac(port, _) => self.ports.contains(&port.ofport),
+            Unit::Pair(port, ..) => self.ports.contains(port),
+            Unit::Profile(profile) => self.profiles.contains(&profile.id),
+            Unit::Relation(profile, ..) => self.profiles.contains(profile),
+            Unit::Permit(permit) => self.profiles.contains(&permit.profile),
+            Unit::Address(_, class) => self.classes.contains(class),
+        }
     }
 }
 

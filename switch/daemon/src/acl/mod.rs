@@ -4,8 +4,9 @@
 //!  Config ── plan ─▶ units ── compiled ─▶ what differs ── rules ─▶ changes of flow tables
 //! ```
 //!
-//! Rules come before the ports that they guard are published as guarded, and go after ports are no longer: at no time
-//! does a packet of a bound port pass that no group permits. Belongs to the control thread.
+//! Rules come before the ports that they guard are published as guarded, and those of ports that are guarded no longer go
+//! behind that; all else changes at once. At no time does a packet of a bound port pass that neither the old groups nor
+//! the new ones permit. Belongs to the control thread.
 
 mod compiled;
 pub mod cookie;
@@ -104,8 +105,8 @@ impl Switch {
                 changes.len(),
                 guarded.compiled.len()
             );
-            self.change_own_rules(&bridge.name, &changes.added);
-            removals.push((bridge.name.clone(), changes.removed));
+            self.change_own_rules(&bridge.name, &changes.now);
+            removals.push((bridge.name.clone(), changes.later));
         }
         let exists = |name: &PortName| config.bridges.iter().any(|bridge| bridge.name == *name);
         self.acl.bridges.retain(|name, guarded| exists(name) && !guarded.compiled.is_empty());

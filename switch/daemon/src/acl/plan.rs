@@ -119,8 +119,8 @@ impl<K> Default for Ids<K> {
 }
 
 impl<K: Clone + Eq + Hash + Ord> Ids<K> {
-    /// The numbers of these, and of no others. A number that becomes free is given away the next time: rules that say it
-    /// still stand while those of what is new come.
+    /// The numbers of these, and of no others. One that is given up now stays unused until the next time: while rules
+    /// come and go, it means nothing else.
     fn settle(&mut self, keys: HashSet<K>) {
         let taken: HashSet<u32> = self.ids.values().copied().collect();
         self.ids.retain(|key, _| keys.contains(key));

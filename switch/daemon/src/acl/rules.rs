@@ -436,6 +436,10 @@ fn icmp_match(when: If, ethertype: Ethertype, icmp: IcmpMatch, way: Way) -> Opti
         Ethertype::Ipv6 => [Field::Icmpv6Type, Field::Icmpv6Code],
     };
     if way == Way::Back {
+        // A query has code 0: one with another has no connection, and no answer.
+        if icmp.code.is_some_and(|code| code != 0) {
+            return None;
+        }
         return answer(ethertype, icmp.kind).map(|answer| when.is(kind, answer));
     }
     let when = when.is(kind, icmp.kind);
