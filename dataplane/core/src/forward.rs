@@ -12,30 +12,31 @@ use crate::budget::Budget;
 use crate::cache::LINKS;
 use crate::counters::Counters;
 use crate::edit::remark::Remarks;
-use crate::edit::{self, nat};
 use crate::encap::Template;
 use crate::epoch::Dep;
-use crate::facts;
 use crate::fragments::{Fragments, Settings};
-use crate::held::{HELD_FOR, Held, Waiting};
+use crate::held::Held;
 use crate::intake::Intake;
-use crate::key::{FlowKey, Ingress, PortId};
-use crate::ledger::Ledger;
-use crate::output::{Outputs, Pushed, hand_over};
+use crate::key::{FlowKey, PortId};
+use crate::output::{Outputs, Pushed};
 use crate::pipeline::trace::Silent;
 use crate::pipeline::{self, Datagram, Occasion};
-use crate::program::{Program, ProgramId, Programs, Shape, Step};
+use crate::program::{Program, ProgramId, Programs, Shape};
 use crate::retag::retag;
-use crate::shared::{Shared, Wanted};
+use crate::shared::Shared;
 use crate::snapshot::{PortKind, Snapshot};
-use crate::tables::{Admission, Meter};
-use crate::verdict::{Asked, Begun, Emit, Verdict};
+use crate::verdict::{Asked, Begun, Verdict};
 use crate::vlan::TagRewrite;
-use crate::why::watch::{Outgoing, Suspect, Watches, head};
-use crate::why::{DropLog, Sample};
+use crate::why::DropLog;
+use crate::why::watch::Watches;
 
+mod current;
+mod leaving;
 mod reassembly;
+mod steps;
+mod waiting;
 
+use current::Current;
 use reassembly::Waits;
 
 /// No queue of this worker's.
@@ -94,21 +95,6 @@ pub struct Forwarder {
     pub watches: Watches,
 }
 
-/// A program that packets of this burst took, known to stand: most packets of a burst take one of two.
-#[derive(Clone, Copy, Debug)]
-struct Current {
-    id: ProgramId,
-    shape: Shape,
-    tunnel: PortId,
-    /// Whether it may cease to stand within this burst.
-    watched: bool,
-    /// Whether its flows have to be compared with its doubts.
-    doubtful: bool,
-    /// Packets and octets that it has taken in this burst.
-    packets: u64,
-    bytes: u64,
-}
-
 /// What a walk has found for a packet.
 #[derive(Clone, Copy, Debug)]
 pub struct Decision {
@@ -131,31 +117,6 @@ pub enum Ended {
     Dropped(DropReason),
     /// It is a fragment, and waits for the others of its packet ([`Verdict::waits`]).
     Waits([u64; 2]),
-}
-
-/// Whose packet a program is run for.
-#[derive(Clone, Copy, Debug)]
-struct Run<'a> {
-    /// By whose queue it came in.
-    port: PortId,
-    /// Who answers for its drops.
-    ingress: PortId,
-    /// Why it ends if no step takes it.
-    ends: DropReason,
-    /// Its connections.
-    links: &'a [Link],
-}
-
-impl Current {
-    const NONE: Current = Current {
-        id: ProgramId::MAX,
-        shape: Shape::Drop(DropReason::NoBridge),
-        tunnel: PortId::NONE,
-        watched: false,
-        doubtful: false,
-        packets: 0,
-        bytes: 0,
-    };
 }
 
 impl Forwarder {
@@ -308,148 +269,6 @@ impl Forwarder {
         })
     }
 
-    /// Whether FDB entries are as they were.
-    #[inline(always)]
-    pub fn holds(&self, deps: [Dep; 2]) -> bool {
-        let epochs = &self.shared.epochs;
-        deps.into_iter().all(|dep| epochs.holds(dep))
-    }
-
-    /// Whether a packet changes nothing that rules can see of the connections that its flow belongs to. Then they have taken
-    /// note of it.
-    #[inline(always)]
-    pub fn steps<const L: usize>(&self, links: &[Link; L], packet: &Packet) -> bool {
-        let Some((&first, further)) = links.split_first() else { return true };
-        if first == Link::NONE {
-            return true;
-        }
-        self.shared.connections.step(first, self.second, || facts::segment(packet))
-            && further.iter().all(|&link| link == Link::NONE || self.steps_further(link, packet))
-    }
-
-    /// The same of a second connection: out of the way of the usual case.
-    #[inline(never)]
-    fn steps_further(&self, link: Link, packet: &Packet) -> bool {
-        self.shared.connections.step(link, self.second, || facts::segment(packet))
-    }
-
-    /// Whether a flow of `key` that was compared with the program's doubts as far as `compared` says may keep the program.
-    /// It has been compared with all of them then.
-    #[inline(always)]
-    pub fn has_compared(&mut self, id: ProgramId, compared: &mut u32, key: &[u64]) -> bool {
-        let latest = self.programs.hot(id).map_or(0, |hot| hot.doubt);
-        *compared >= latest || self.compare(id, (compared, latest), key)
-    }
-
-    /// The same of packets that are alike in `kind`, and differ in what tracking alone reads.
-    #[cold]
-    pub fn has_compared_kind(&mut self, id: ProgramId, compared: &mut u32, kind: &[u64]) -> bool {
-        let latest = self.programs.hot(id).map_or(0, |hot| hot.doubt);
-        let mask = kind.first().and_then(|&word| self.snapshot.mask_apart(Ingress::of_word(word)));
-        let clear =
-            *compared >= latest || mask.is_some_and(|mask| self.programs.clears(id, *compared, (kind, mask)));
-        if clear {
-            *compared = latest;
-        }
-        clear
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn compare(&mut self, id: ProgramId, (compared, latest): (&mut u32, u32), key: &[u64]) -> bool {
-        let Some(&word) = key.first() else { return false };
-        let Some(mask) = self.snapshot.mask(Ingress::of_word(word)) else { return false };
-        let clear = self.programs.clears(id, *compared, (key, mask));
-        if clear {
-            *compared = latest;
-            self.counters.worker.reprieved.add(1);
-        }
-        clear
-    }
-
-    /// Another burst starts, or programs have changed.
-    #[inline]
-    pub fn forget_current(&mut self) {
-        self.settle_current();
-        (self.current, self.previous) = (Current::NONE, Current::NONE);
-    }
-
-    /// Whether what the program was compiled from stands; then it is the current one.
-    #[inline(always)]
-    pub fn is_current(&mut self, id: ProgramId) -> bool {
-        self.current.id == id && !self.current.watched || self.make_current(id)
-    }
-
-    /// Whether the current program's flows have to be compared with its doubts.
-    #[inline(always)]
-    pub fn current_has_doubts(&self) -> bool {
-        self.current.doubtful
-    }
-
-    #[inline]
-    fn make_current(&mut self, id: ProgramId) -> bool {
-        if self.previous.id == id && !self.previous.watched {
-            std::mem::swap(&mut self.current, &mut self.previous);
-            return true;
-        }
-        let valid = self.programs.valid(id, &self.shared.epochs, self.published);
-        if valid {
-            self.set_current(id);
-        }
-        valid
-    }
-
-    #[inline]
-    fn set_current(&mut self, id: ProgramId) {
-        if self.current.id != id {
-            std::mem::swap(&mut self.current, &mut self.previous);
-        }
-        if self.current.packets > 0 {
-            self.settle_current();
-        }
-        if let Some(hot) = self.programs.hot(id) {
-            let (shape, tunnel, doubtful) = (hot.shape, hot.tunnel, hot.doubt != 0);
-            let watched = hot.has_to_be_watched(self.published);
-            self.current = Current { id, shape, tunnel, watched, doubtful, packets: 0, bytes: 0 };
-        }
-    }
-
-    /// Writes down what the current programs have counted in this burst.
-    #[inline]
-    fn settle_current(&mut self) {
-        for counted in [&mut self.current, &mut self.previous] {
-            if counted.packets > 0 {
-                self.programs.count(counted.id, counted.packets, counted.bytes);
-                (counted.packets, counted.bytes) = (0, 0);
-            }
-        }
-    }
-
-    /// Adds what programs have counted to rules, buckets and patch ports, and repeats what their packets teach: at most
-    /// `limit` programs. Whether that was all.
-    pub fn settle(&mut self, limit: usize) -> bool {
-        self.forget_current();
-        let counts = (&*self.counters, &mut self.dropped);
-        let mut ledger = Ledger::of(counts, &self.shared, self.now, self.second);
-        self.programs.settle(limit, |tally| ledger.enter(&tally))
-    }
-
-    /// Forgets programs that no flow uses, after looking at `limit` at most.
-    pub fn forget_unused(&mut self, limit: usize) {
-        self.forget_current();
-        let counts = (&*self.counters, &mut self.dropped);
-        let mut ledger = Ledger::of(counts, &self.shared, self.now, self.second);
-        self.programs.forget(limit, |tally| ledger.enter(&tally));
-    }
-
-    /// A flow no longer uses the program.
-    pub fn release(&mut self, id: ProgramId) {
-        self.settle_current();
-        let counts = (&*self.counters, &mut self.dropped);
-        let mut ledger = Ledger::of(counts, &self.shared, self.now, self.second);
-        self.programs.release(id, |tally| ledger.enter(&tally));
-    }
-
     /// Does what the program says to a packet of a flow with these connections. It came in by the queue of `port`, and has
     /// `bytes` octets.
     #[inline(always)]
@@ -504,170 +323,6 @@ impl Forwarder {
         counters.tx_bytes.add(bytes as u64);
     }
 
-    #[inline(never)]
-    fn run_steps(
-        &mut self,
-        id: ProgramId,
-        links: &[Link],
-        packet: Packet,
-        (port, ingress): (PortId, PortId),
-    ) {
-        let ends = self.programs.get(id).map_or(DropReason::NoDestination, |program| program.ends);
-        let steps = self.programs.take_steps(id);
-        self.do_steps(&steps, packet, Run { port, ingress, ends, links });
-        self.programs.put_steps(id, steps);
-    }
-
-    /// Step by step; the last output takes the packet itself.
-    fn do_steps(&mut self, steps: &[Step], mut packet: Packet, run: Run<'_>) {
-        let Run { ingress, .. } = run;
-        let mut at = 0;
-        while let Some(step) = steps.get(at) {
-            at += 1;
-            let is_last = at == steps.len();
-            match step {
-                Step::Output(emit, template) if is_last => {
-                    return self.send_one((emit, template.as_ref()), packet, ingress);
-                }
-                Step::Output(emit, template) => {
-                    if let Some(copy) = self.copy(&packet, run) {
-                        self.send_one((emit, template.as_ref()), copy, ingress);
-                    }
-                }
-                Step::Clone(count) => {
-                    let inside = steps.get(at..at + *count as usize).unwrap_or_default();
-                    at += inside.len();
-                    if let Some(copy) = self.copy(&packet, run) {
-                        self.do_steps(inside, copy, run);
-                    }
-                }
-                Step::PacketIn(packet_in) => self.shared.packet_ins.offer(packet_in, &packet, self.now),
-                Step::Sample(probability, _) => self.sample(*probability),
-                Step::Edit(_)
-                | Step::Meter(_)
-                | Step::Translate(_)
-                | Step::TranslateTo(_)
-                | Step::Rewrite(_) => {
-                    if let Err(reason) = self.change(step, &mut packet, run) {
-                        return self.drop(ingress, reason, packet);
-                    }
-                }
-            }
-        }
-        self.drop(ingress, run.ends, packet);
-    }
-
-    /// Steps that change the packet, or end it.
-    #[inline]
-    fn change(&mut self, step: &Step, packet: &mut Packet, run: Run<'_>) -> Result<(), DropReason> {
-        match step {
-            Step::Edit(edits) => edit::apply(edits, packet, &mut self.frames),
-            Step::Meter(meter) => self.admit(meter, packet),
-            Step::Translate(link) => {
-                // A connection may have gone since it was asked: by another worker, for another packet.
-                let link = run.links.get(usize::from(*link)).ok_or(DropReason::ConnectionGone)?;
-                let translation = self.shared.connections.translation(*link);
-                nat::translate(packet, &translation.ok_or(DropReason::ConnectionGone)?)
-            }
-            Step::TranslateTo(once) => once.apply(packet),
-            Step::Rewrite(rewrite) => rewrite.apply(packet),
-            _ => Ok(()),
-        }
-    }
-
-    /// Takes `probability` of 65535 packets, spread evenly.
-    fn sample(&mut self, probability: u16) {
-        self.sample_debt += u32::from(probability);
-        if self.sample_debt >= u32::from(u16::MAX) {
-            self.sample_debt -= u32::from(u16::MAX);
-            self.counters.worker.sampled.add(1);
-        }
-    }
-
-    /// A copy. One that can't be made counts as made, and dropped.
-    fn copy(&mut self, packet: &Packet, Run { port, ingress, .. }: Run<'_>) -> Option<Packet> {
-        self.counters.port(port).copies.add(1);
-        let copy = self.frames.copy(packet);
-        if copy.is_none() {
-            self.counters.port(ingress).drop(DropReason::CopyNoFrame);
-        }
-        copy
-    }
-
-    fn admit(&mut self, meter: &Meter, packet: &mut Packet) -> Result<(), DropReason> {
-        match meter.admit(packet.total_len() as u64, self.now) {
-            Admission::Pass => Ok(()),
-            Admission::Drop => Err(DropReason::MeterExceeded),
-            Admission::Remark(levels) => self.remarks.apply(levels, packet, &mut self.frames),
-        }
-    }
-
-    /// One output: retagged, wrapped or held as it needs.
-    fn send_one(
-        &mut self,
-        (emit, template): (&Emit, Option<&Template>),
-        mut packet: Packet,
-        ingress: PortId,
-    ) {
-        match (template, emit.key) {
-            (Some(template), _) => match wrap(&mut packet, emit.tag, template) {
-                Ok(bytes) => {
-                    self.count_tunneled(emit.port, bytes);
-                    self.send(template.uplink, packet, ingress);
-                }
-                Err(reason) => self.drop(ingress, reason, packet),
-            },
-            (None, key) => match (retag(&mut packet, emit.tag), key) {
-                (None, _) => self.drop(ingress, DropReason::Malformed, packet),
-                (Some(()), None) => self.send(emit.port, packet, ingress),
-                (Some(()), Some(key)) => {
-                    let towards = Wanted { tunnel: emit.port, remote: emit.remote };
-                    self.hold((towards, key), packet, ingress);
-                }
-            },
-        }
-    }
-
-    /// Keeps a packet until its tunnel's next hop is known, and asks for that.
-    #[cold]
-    fn hold(&mut self, (towards, key): (Wanted, u32), packet: Packet, ingress: PortId) {
-        let deadline = Duration::from_secs(u64::from(self.second)) + HELD_FOR;
-        if let Err(packet) = self.held.put(Waiting { towards, key, ingress, deadline, packet }) {
-            // Those that wait have asked: a flood does not keep the control thread busy.
-            return self.drop(ingress, DropReason::NeighbourUnresolved, packet);
-        }
-        self.show_held();
-        // Full means that many are asked for already.
-        let _ = self.shared.wanted.push(towards);
-        self.shared.control.ring();
-    }
-
-    /// Sends a packet that was held, now that its tunnel's path is decided. It does not go through the pipeline again:
-    /// its other copies have left already.
-    pub fn resume(&mut self, mut waiting: Waiting) {
-        match self.wrap_waiting(&mut waiting) {
-            Ok(uplink) => self.send(uplink, waiting.packet, waiting.ingress),
-            Err(reason) => self.drop(waiting.ingress, reason, waiting.packet),
-        }
-    }
-
-    fn wrap_waiting(&self, waiting: &mut Waiting) -> Result<PortId, DropReason> {
-        let Wanted { tunnel: id, remote } = waiting.towards;
-        let port = self.snapshot.port(id).ok_or(DropReason::PortRemoved)?;
-        let tunnel = port.spec.tunnel().ok_or(DropReason::PortRemoved)?;
-        if !port.spec.up {
-            return Err(DropReason::TxPortDown);
-        }
-        let way = self.snapshot.way(tunnel, remote).ok_or(DropReason::TunnelNoRoute)?;
-        let template = Template::towards(tunnel, waiting.key, way).ok_or(DropReason::TunnelNoRoute)?;
-        let bytes = waiting.packet.total_len() as u64;
-        template.wrap(&mut waiting.packet)?;
-        let counters = self.counters.port(id);
-        counters.tx_packets.add(1);
-        counters.tx_bytes.add(bytes);
-        Ok(template.uplink)
-    }
-
     /// Counts a packet as dropped, and frees it.
     #[inline]
     pub fn drop(&mut self, port: PortId, reason: DropReason, packet: Packet) {
@@ -678,29 +333,6 @@ impl Forwarder {
         self.frames.free(packet);
     }
 
-    /// Somebody asks why packets are dropped: here is one.
-    #[cold]
-    #[inline(never)]
-    fn show_dropped(&mut self, port: PortId, reason: DropReason, packet: &Packet) {
-        let (programs, second, program) = (&self.programs, self.second, self.current.id);
-        let sample = || {
-            // What is dropped for another reason than its program's was dropped before it came to its end, or had none.
-            let by = programs.get(program).filter(|program| program.drops() == Some(reason));
-            let decider = by.and_then(|program| program.verdict.decider());
-            Sample {
-                port,
-                reason,
-                decided: decider.map(|decider| decider.decided()),
-                rule: decider.and_then(|decider| decider.rule.cloned()),
-                second,
-                length: packet.total_len(),
-                data: head(packet),
-            }
-        };
-        let (data, length) = (packet.data(), packet.total_len());
-        self.watches.offer(Suspect { port, reason, program, data, length }, sample);
-    }
-
     /// Puts a packet into its port's batch.
     #[inline(always)]
     pub fn send(&mut self, out: PortId, packet: Packet, ingress: PortId) {
@@ -708,57 +340,6 @@ impl Forwarder {
             Ok(Pushed::Waits) => {}
             Ok(Pushed::Full) => self.flush_port(out),
             Err(packet) => self.drop(ingress, DropReason::TxPortDown, packet),
-        }
-    }
-
-    /// Phase *flush*: transmits what the batches have collected.
-    #[inline]
-    pub fn flush(&mut self) {
-        while let Some(port) = self.outputs.next_waiting() {
-            self.flush_port(port);
-        }
-    }
-
-    fn flush_port(&mut self, port: PortId) {
-        let Some(batch) = self.outputs.batch(port).filter(|batch| !batch.is_empty()) else { return };
-        let own = self.queue_of.get(port.index()).copied().unwrap_or(NOT_OURS);
-        if let Some((_, queue)) = self.queues.get_mut(usize::from(own)) {
-            let watched = if self.watches.is_empty() { None } else { Outgoing::of(batch) };
-            let sent = queue.tx_burst(&mut self.frames, batch, &mut self.drops);
-            if let Some(outgoing) = watched {
-                self.show_refused(port, &outgoing);
-            }
-            let counters = self.counters.port(port);
-            counters.tx_packets.add(sent.packets);
-            counters.tx_bytes.add(sent.bytes);
-            counters.take_drops(&mut self.drops);
-            return;
-        }
-        let owner = self.shared.owners.get(port).filter(|&owner| owner != self.worker);
-        match owner.and_then(|owner| Some((owner, self.shared.workers.get(owner)?))) {
-            Some((owner, mailbox)) => {
-                hand_over(batch, port, &mailbox.inbox, &mut self.frames, &self.counters);
-                self.shared.ring(owner);
-            }
-            None => self.discard(port, DropReason::PortRemoved),
-        }
-    }
-
-    /// Somebody asks why packets are dropped, and the port's device may have refused some.
-    #[cold]
-    fn show_refused(&mut self, port: PortId, outgoing: &Outgoing) {
-        let Some(reason) = outgoing.refused_for(&self.drops) else { return };
-        let (data, length, second) = (&outgoing.longest, outgoing.length, self.second);
-        let sample =
-            || Sample { port, reason, decided: None, rule: None, second, length, data: data.clone() };
-        self.watches.offer(Suspect { port, reason, program: ProgramId::MAX, data, length }, sample);
-    }
-
-    /// Drops a whole batch, for one reason.
-    #[cold]
-    fn discard(&mut self, port: PortId, reason: DropReason) {
-        while let Some(packet) = self.outputs.batch(port).and_then(|batch| batch.pop()) {
-            self.drop(port, reason, packet);
         }
     }
 }
