@@ -375,7 +375,7 @@ fn settings_last(node: &mut Node) -> Result {
     assert!(
         limits
             .lines()
-            .any(|line| line.split_whitespace().collect::<Vec<_>>()[..] == ["5", "0", "1", "its", "own"]),
+            .any(|line| line.split_whitespace().collect::<Vec<_>>()[..] == ["5", "0", "1", "its", "own", "0"]),
         "{limits}"
     );
     let timeouts = node.weft.sh("conntrack timeout")?;
