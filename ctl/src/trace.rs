@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use weft_config::control::{Op, TraceEvent, TraceReport, TraceRequest, TraceRule};
+use weft_config::control::{FoundRule, Op, TraceEvent, TraceReport, TraceRequest};
 
 use crate::Error;
 use crate::request::value;
@@ -214,7 +214,7 @@ fn event(event: &TraceEvent) -> String {
     }
 }
 
-fn hit(rule: &TraceRule) -> String {
+fn hit(rule: &FoundRule) -> String {
     let name = rule.name.as_ref().map_or_else(String::new, |name| format!(" ({name})"));
     let cookie = if rule.cookie == 0 { String::new() } else { format!("cookie {:#x}{name}, ", rule.cookie) };
     let matches = if rule.matches.is_empty() { "everything" } else { &rule.matches };

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use weft_config::control::{
-    Op, Outcome, Reply, Response, WhyDrop, WhyFound, WhyGuard, WhyOutput, WhyReport, WhyRequest, WhyRule,
+    FoundRule, Op, Outcome, Reply, Response, WhyDrop, WhyGuard, WhyOutput, WhyReport, WhyRequest, WhyRule,
     WhySent, to_line,
 };
 
@@ -165,7 +165,7 @@ fn groups(guard: &WhyGuard) -> String {
 fn rule(rule: &WhyRule) -> String {
     let place = format!("table {} of bridge {}", rule.table, rule.bridge);
     let Some(found) = &rule.found else { return format!("none matches in {place}") };
-    let WhyFound { priority, cookie, name, matches, actions } = found;
+    let FoundRule { priority, cookie, name, matches, actions } = found;
     let name = name.as_ref().map_or_else(String::new, |name| format!(" ({name})"));
     if actions.is_empty() && matches.is_empty() {
         return format!("{place}, cookie {cookie:#x}{name}");

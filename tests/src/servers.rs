@@ -29,6 +29,12 @@ pub fn web(lab: &Lab, ns: &Netns, port: u16) -> Result<Process> {
     Ok(server)
 }
 
+/// dnsmasq without DNS, as a server of what `options` say; it may not listen yet.
+pub fn dnsmasq(lab: &Lab, ns: &Netns, name: &str, options: &[&str]) -> Result<Process> {
+    let quiet = ["dnsmasq", "--keep-in-foreground", "--pid-file=", "--conf-file=/dev/null"];
+    ns.spawn(lab, name, &[&quiet[..], &["--port=0", "--user=root"], options].concat())
+}
+
 /// The folder with `page`.
 pub fn pages(lab: &Lab) -> Result<String> {
     let folder = lab.path("pages");

@@ -236,16 +236,8 @@ fn upload(lab: &Lab, (from, to): (&Netns, &Netns), family: Family, address: &str
 /// dnsmasq, which has a TFTP server, and nothing else of it: files of [`servers::pages`].
 fn tftp_server(lab: &Lab, ns: &Netns) -> Result<Process> {
     let root = format!("--tftp-root={}", servers::pages(lab)?);
-    let argv = [
-        "dnsmasq",
-        "--keep-in-foreground",
-        "--pid-file=",
-        "--conf-file=/dev/null",
-        "--port=0",
-        "--user=root",
-    ];
-    let argv = [&argv[..], &["--log-facility=-", "--enable-tftp", &root]].concat();
-    let mut server = ns.spawn(lab, "dnsmasq-tftp", &argv)?;
+    let options = ["--log-facility=-", "--enable-tftp", &root];
+    let mut server = servers::dnsmasq(lab, ns, "dnsmasq-tftp", &options)?;
     let listens = |ns: &Netns| ns.sh("ss -Hlun sport = :69").is_ok_and(|text| text.lines().count() >= 2);
     server.wait_until(SHORT, |_| listens(ns))?;
     Ok(server)

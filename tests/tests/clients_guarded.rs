@@ -20,16 +20,8 @@ fn address_server(lab: &Lab, host: &Host, settings: &[&str]) -> Result<Process> 
     let name = format!("dnsmasq-{}", host.device());
     let leases = format!("--dhcp-leasefile={}", lab.path(&format!("{name}.leases")).display());
     let device = format!("--interface={}", host.device());
-    let argv = [
-        "dnsmasq",
-        "--keep-in-foreground",
-        "--pid-file=",
-        "--conf-file=/dev/null",
-        "--port=0",
-        "--user=root",
-    ];
     let common = ["--log-facility=-", "--dhcp-authoritative", "--no-ping", "--enable-ra", &leases, &device];
-    let mut server = host.ns().spawn(lab, &name, &[&argv[..], &common, settings].concat())?;
+    let mut server = servers::dnsmasq(lab, host.ns(), &name, &[&common[..], settings].concat())?;
     let listens = |port: u16| {
         host.ns().sh(&format!("ss -Hlun sport = :{port}")).is_ok_and(|text| !text.trim().is_empty())
     };

@@ -38,12 +38,11 @@ pub use status::{
 };
 pub use top::{TopConnections, TopLimit, TopPort, TopStatus, TopWorker};
 pub use trace::{
-    TraceChange, TraceConnection, TraceController, TraceCopy, TraceDrop, TraceEvent, TraceReport,
-    TraceRequest, TraceRule, TraceStep, TraceTunnel,
+    FoundRule, TraceChange, TraceConnection, TraceController, TraceCopy, TraceDrop, TraceEvent, TraceReport,
+    TraceRequest, TraceStep, TraceTunnel,
 };
 pub use why::{
-    DropPlace, WhyDrop, WhyFound, WhyGuard, WhyOutput, WhyReport, WhyRequest, WhyRule, WhySample, WhySent,
-    WhyTunnel,
+    DropPlace, WhyDrop, WhyGuard, WhyOutput, WhyReport, WhyRequest, WhyRule, WhySample, WhySent, WhyTunnel,
 };
 
 use std::collections::BTreeMap;

@@ -95,7 +95,7 @@ pub enum TraceEvent {
     Lookup {
         table: u16,
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        rule: Option<TraceRule>,
+        rule: Option<FoundRule>,
     },
     Action(String),
     Change(TraceChange),
@@ -138,10 +138,10 @@ pub enum TraceEvent {
     Failed(TraceDrop),
 }
 
-/// A rule that was hit.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "the names say it")]
-pub struct TraceRule {
+/// A rule that a look-up has found: of a trace, or of a dropped packet.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the names are those of flow text")]
+pub struct FoundRule {
     pub priority: u16,
     pub cookie: u64,
     /// What the cookie stands for, if the switch has made the rule itself.

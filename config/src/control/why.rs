@@ -5,6 +5,8 @@ use std::net::Ipv4Addr;
 use serde::{Deserialize, Serialize};
 use weft_wire::TunnelKind;
 
+use super::trace::FoundRule;
+
 /// Whose packets to tell of.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -100,22 +102,7 @@ pub struct WhyRule {
     pub table: u16,
     /// What was found; nothing matched without it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub found: Option<WhyFound>,
-}
-
-/// A rule that was found.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
-#[expect(missing_docs, reason = "the names are those of flow text")]
-pub struct WhyFound {
-    pub priority: u16,
-    pub cookie: u64,
-    /// What the cookie stands for, if the switch has made the rule itself.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
-    /// Empty: matches everything.
-    #[serde(rename = "match")]
-    pub matches: String,
-    pub actions: String,
+    pub found: Option<FoundRule>,
 }
 
 /// A dropped packet.

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use weft_config::control::{
-    Op, Reply, TraceChange, TraceCopy, TraceDrop, TraceEvent, TraceReport, TraceRequest, TraceRule, TraceStep,
+    FoundRule, Op, Reply, TraceChange, TraceCopy, TraceDrop, TraceEvent, TraceReport, TraceRequest, TraceStep,
 };
 use weft_wire::{Mac, Vid};
 
@@ -12,10 +12,10 @@ fn steps(events: Vec<(u16, TraceEvent)>) -> Vec<TraceStep> {
     events.into_iter().map(|(depth, event)| TraceStep { depth, event }).collect()
 }
 
-fn rule(priority: u16, cookie: u64, matches: &str, actions: &str) -> Option<TraceRule> {
+fn rule(priority: u16, cookie: u64, matches: &str, actions: &str) -> Option<FoundRule> {
     // One of the switch's own.
     let name = (cookie >> 48 == 0xac11).then(|| "group web, rule 2".to_owned());
-    Some(TraceRule { priority, cookie, name, matches: matches.to_owned(), actions: actions.to_owned() })
+    Some(FoundRule { priority, cookie, name, matches: matches.to_owned(), actions: actions.to_owned() })
 }
 
 fn entry() -> TraceEvent {

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use serde_json::json;
 use weft_config::control::{
-    DropPlace, Reply, WhyDrop, WhyFound, WhyGuard, WhyOutput, WhyReport, WhyRequest, WhyRule, WhySample,
+    DropPlace, FoundRule, Reply, WhyDrop, WhyGuard, WhyOutput, WhyReport, WhyRequest, WhyRule, WhySample,
     WhySent, WhyTunnel,
 };
 use weft_wire::TunnelKind;
@@ -32,7 +32,7 @@ fn report() -> WhyReport {
 
 fn dropped() -> Vec<WhyDrop> {
     let rule = |found| Some(WhyRule { bridge: "br0".to_owned(), table: 60, found });
-    let found = WhyFound {
+    let found = FoundRule {
         priority: 40000,
         cookie: 0x77,
         name: None,

@@ -19,9 +19,8 @@ use weft_core::datapath::Datapath;
 use weft_core::fdb::Fdb;
 use weft_core::key::PortId;
 use weft_core::shared::Now;
-use weft_core::snapshot::{BridgeId, BridgeSpec, Guard, Model, PortKind, PortSpec};
+use weft_core::snapshot::{BridgeId, BridgeSpec, Model, PortKind};
 use weft_core::tables::{Change, FlowTables};
-use weft_core::vlan::PriorityTags;
 use weft_core::worker::Worker;
 use weft_flow::message::FlowCommand;
 use weft_flow::text::{NoNames, parse_flow};
@@ -29,7 +28,7 @@ use weft_io::null::NullQueue;
 use weft_io::replay::ReplayQueue;
 use weft_io::thread::cpu_time;
 use weft_io::{Burst, FrameCache, FramePool, PortQueue, Sent};
-use weft_wire::{DropCounts, DropReason, OfPort, Vid};
+use weft_wire::{DropCounts, DropReason, Vid};
 
 /// The VM's port, its peer's, the attacker's, and where the attacker's packets go.
 const VM: u16 = 0;
@@ -163,18 +162,7 @@ fn model(fdb: Arc<Fdb>, rules: &[&str]) -> Model {
         vnis: Vec::new(),
         flows,
     };
-    let port = |id| PortSpec {
-        id: PortId(id),
-        ofport: OfPort(id + 1),
-        name: format!("port{id}").into(),
-        bridge: Some(BridgeId(0)),
-        vlan: rig::access(0),
-        priority_tags: PriorityTags::Never,
-        guard: Guard::default(),
-        protected: false,
-        up: true,
-        kind: PortKind::Device,
-    };
+    let port = |id| rig::port_spec(id, Some(0), rig::access(0), PortKind::Device);
     Model { bridges: vec![bridge], ports: (VM..=SINK).map(port).collect(), ..Model::default() }
 }
 

@@ -88,17 +88,22 @@ impl Switch {
         let refused = self.datapath.connections().statistics().refused_zone;
         // To look through all zones takes a while.
         let zones = std::mem::replace(&mut self.limit_log.zones, refused) != refused;
-        let (limits, second) = (self.all_limits(zones), self.second());
+        let (limits, second) = (self.limits_of(&names, zones), self.second());
         for line in self.limit_log.look(&limits, second) {
             tracing::warn!("{line}");
         }
     }
 
-    /// Every limit, those of zones if wanted.
-    pub(crate) fn all_limits(&self, zones: bool) -> Vec<TopLimit> {
+    /// Every limit.
+    pub(crate) fn all_limits(&self) -> Vec<TopLimit> {
+        self.limits_of(&self.port_names(), true)
+    }
+
+    /// Every limit of these ports and of what they share; those of zones if wanted.
+    fn limits_of(&self, names: &BTreeMap<PortId, String>, zones: bool) -> Vec<TopLimit> {
         let mut limits = self.limits_of_all();
-        self.limits_of_bridges(&mut limits);
-        self.limits_of_ports(&mut limits);
+        self.limits_of_bridges(names, &mut limits);
+        self.limits_of_ports(names, &mut limits);
         if zones {
             self.limits_of_zones(&mut limits);
         }
@@ -128,8 +133,7 @@ impl Switch {
         limits
     }
 
-    fn limits_of_bridges(&self, limits: &mut Vec<TopLimit>) {
-        let names = self.port_names();
+    fn limits_of_bridges(&self, names: &BTreeMap<PortId, String>, limits: &mut Vec<TopLimit>) {
         for (name, bridge) in &self.bridges {
             let stats = bridge.fdb.stats();
             limits.push(TopLimit {
@@ -150,10 +154,10 @@ impl Switch {
     }
 
     /// Cached flows, and walks, of those that have any.
-    fn limits_of_ports(&self, limits: &mut Vec<TopLimit>) {
+    fn limits_of_ports(&self, names: &BTreeMap<PortId, String>, limits: &mut Vec<TopLimit>) {
         let switch = &self.config.switch;
         let uplinks: Vec<PortId> = self.underlay.uplinks().map(|uplink| uplink.id).collect();
-        for (port, name) in self.port_names() {
+        for (&port, name) in names {
             let uses = self.datapath.port_use(port);
             let flows = switch.port_flows.get();
             if uses.flows_refused > 0 || uses.flows > 0 && flows < CACHED_FLOWS as u32 {

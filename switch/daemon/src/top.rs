@@ -13,7 +13,7 @@ impl Switch {
             uptime_ms: self.start.elapsed().as_millis() as u64,
             ports: self.top_ports(),
             workers: self.datapath.counters().enumerate().map(|worker| self.top_worker(worker)).collect(),
-            limits: self.all_limits(true),
+            limits: self.all_limits(),
             connections: Some(self.top_connections()),
         }
     }

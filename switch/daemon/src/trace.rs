@@ -3,14 +3,16 @@
 use std::collections::BTreeMap;
 
 use weft_config::control::{
-    Code, Refusal, Reply, TraceChange, TraceConnection, TraceController, TraceCopy, TraceDrop, TraceEvent,
-    TraceReport, TraceRequest, TraceRule, TraceStep, TraceTunnel,
+    Code, FoundRule, Refusal, Reply, TraceChange, TraceConnection, TraceController, TraceCopy, TraceDrop,
+    TraceEvent, TraceReport, TraceRequest, TraceStep, TraceTunnel,
 };
+use weft_core::snapshot::Snapshot;
 use weft_core::tables::TableId;
 use weft_core::trace::{
     self, Change, Connection, Copy, Description, Dropped, Names, Octets, Query, Step, ToController, Trace,
     What,
 };
+use weft_flow::FlowKey;
 use weft_flow::text::{PortNames, parse_match};
 use weft_wire::OfPort;
 
@@ -35,18 +37,39 @@ impl Switch {
         let key = description.key(&snapshot).map_err(|error| bad(&error))?;
         let pool = &self.datapath.shared().pool;
         let octets = frame.as_deref().map(|frame| Octets { frame, pool });
-        let query = Query {
-            snapshot: &snapshot,
-            key: &key,
-            octets,
-            connections: self.datapath.connections(),
-            second: self.second(),
-            now: self.start.elapsed(),
-        };
-        let mut traced =
-            trace::run(query).map_err(|error| Refusal::new(Code::Failed, format!("can't trace: {error}")))?;
+        let mut traced = trace::run(self.query((&snapshot, &key), octets))
+            .map_err(|error| Refusal::new(Code::Failed, format!("can't trace: {error}")))?;
         self.name_groups(&mut traced);
         Ok(Reply::Trace { trace: Box::new(report(traced, Namer::new(self))) })
+    }
+
+    /// What would happen now to a packet of this key.
+    pub(crate) fn query<'a>(
+        &'a self,
+        (snapshot, key): (&'a Snapshot, &'a FlowKey),
+        octets: Option<Octets<'a>>,
+    ) -> Query<'a> {
+        let connections = self.datapath.connections();
+        Query { snapshot, key, octets, connections, second: self.second(), now: self.start.elapsed() }
+    }
+}
+
+/// The bridges that a step of a walk is within, with the depths of their own steps.
+#[derive(Debug, Default)]
+pub(crate) struct Within(Vec<(u16, String)>);
+
+impl Within {
+    /// The next step.
+    pub fn follow(&mut self, step: &Step) {
+        self.0.retain(|(depth, _)| *depth < step.depth);
+        if let What::Bridge { bridge, .. } = &step.what {
+            self.0.push((step.depth, bridge.clone()));
+        }
+    }
+
+    /// The innermost.
+    pub fn bridge(&self) -> Option<&String> {
+        self.0.last().map(|(_, bridge)| bridge)
     }
 }
 
@@ -80,21 +103,18 @@ fn octets(text: &str) -> Result<Vec<u8>, Refusal> {
 /// Says whose rules of weft's own tables are, step by step.
 struct Namer<'a> {
     switch: &'a Switch,
-    /// The bridges that the walk is within, with the depths of their steps.
-    within: Vec<(u16, String)>,
+    within: Within,
     owners: BTreeMap<String, Owners>,
 }
 
 impl<'a> Namer<'a> {
     fn new(switch: &'a Switch) -> Self {
-        Namer { switch, within: Vec::new(), owners: BTreeMap::new() }
+        Namer { switch, within: Within::default(), owners: BTreeMap::new() }
     }
 
-    fn step(&mut self, Step { depth, what }: Step) -> TraceStep {
-        self.within.retain(|(outer, _)| *outer < depth);
-        if let What::Bridge { bridge, .. } = &what {
-            self.within.push((depth, bridge.clone()));
-        }
+    fn step(&mut self, step: Step) -> TraceStep {
+        self.within.follow(&step);
+        let Step { depth, what } = step;
         let mut event = event(what);
         if let TraceEvent::Lookup { table, rule: Some(rule) } = &mut event
             && TableId(*table) >= TableId::OWN
@@ -105,7 +125,7 @@ impl<'a> Namer<'a> {
     }
 
     fn owner(&mut self, cookie: u64) -> Option<String> {
-        let (_, bridge) = self.within.last()?;
+        let bridge = self.within.bridge()?;
         if !self.owners.contains_key(bridge) {
             let owners = self.switch.own_rule_owners(&bridge.parse().ok()?);
             self.owners.insert(bridge.clone(), owners);
@@ -134,7 +154,7 @@ fn event(what: What) -> TraceEvent {
         What::Bridge { bridge, port, ofport } => TraceEvent::Bridge { bridge, port, ofport: ofport.0 },
         What::Lookup { table, rule } => TraceEvent::Lookup {
             table: table.0,
-            rule: rule.map(|rule| TraceRule {
+            rule: rule.map(|rule| FoundRule {
                 priority: rule.priority,
                 cookie: rule.cookie,
                 name: None,

@@ -1,5 +1,5 @@
-//! Which programs a burst's packets take: the last two are at hand, known to stand; what they count is written down when others
-//! take their place, or the burst ends.
+//! Whether a cached flow stands, and which programs a burst's packets take: the last two are at hand, known to stand; what they
+//! count is written down when others take their place, or the burst ends.
 
 use weft_conntrack::Link;
 use weft_io::Packet;
@@ -8,9 +8,10 @@ use weft_wire::DropReason;
 use super::Forwarder;
 use crate::epoch::Dep;
 use crate::facts;
-use crate::key::{Ingress, PortId};
+use crate::key::{Ingress, KeyMask, PortId};
 use crate::ledger::Ledger;
 use crate::program::{ProgramId, Shape};
+use crate::snapshot::Snapshot;
 
 /// A program that packets of this burst took, known to stand: most packets of a burst take one of two.
 #[derive(Clone, Copy, Debug)]
@@ -77,24 +78,31 @@ impl Forwarder {
     #[cold]
     pub fn has_compared_kind(&mut self, id: ProgramId, compared: &mut u32, kind: &[u64]) -> bool {
         let latest = self.programs.hot(id).map_or(0, |hot| hot.doubt);
-        let mask = kind.first().and_then(|&word| self.snapshot.mask_apart(Ingress::of_word(word)));
-        let clear =
-            *compared >= latest || mask.is_some_and(|mask| self.programs.clears(id, *compared, (kind, mask)));
-        if clear {
-            *compared = latest;
-        }
-        clear
+        *compared >= latest || self.clears(id, (compared, latest), kind, Snapshot::mask_apart)
     }
 
     #[cold]
     #[inline(never)]
     fn compare(&mut self, id: ProgramId, (compared, latest): (&mut u32, u32), key: &[u64]) -> bool {
-        let Some(&word) = key.first() else { return false };
-        let Some(mask) = self.snapshot.mask(Ingress::of_word(word)) else { return false };
-        let clear = self.programs.clears(id, *compared, (key, mask));
+        let clear = self.clears(id, (compared, latest), key, Snapshot::mask);
+        if clear {
+            self.counters.worker.reprieved.add(1);
+        }
+        clear
+    }
+
+    /// Compares a key, of which `mask_of` its ingress is known, with the program's doubts.
+    fn clears(
+        &self,
+        id: ProgramId,
+        (compared, latest): (&mut u32, u32),
+        key: &[u64],
+        mask_of: fn(&Snapshot, Ingress) -> Option<&KeyMask>,
+    ) -> bool {
+        let mask = key.first().and_then(|&word| mask_of(&self.snapshot, Ingress::of_word(word)));
+        let clear = mask.is_some_and(|mask| self.programs.clears(id, *compared, (key, mask)));
         if clear {
             *compared = latest;
-            self.counters.worker.reprieved.add(1);
         }
         clear
     }

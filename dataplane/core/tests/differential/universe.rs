@@ -11,7 +11,7 @@ use weft_wire::{Mac, OfPort, TunnelKind, Vid};
 
 use crate::rig::dice::Dice;
 use crate::rig::frames::{Ip, ip_frame, mac};
-use crate::rig::{LOCAL, UPLINK, ready, remote, vid, vids};
+use crate::rig::{LOCAL, UPLINK, port_spec, ready, remote, vid, vids};
 use crate::{own, rules};
 
 pub const DEVICES: u16 = 7;
@@ -150,16 +150,8 @@ pub fn change(model: &mut Model, dice: &mut Dice) {
 /// Ports that let every packet through, so that connections come to something.
 pub fn open_ports() -> Vec<PortSpec> {
     let port = |id: u16| PortSpec {
-        id: PortId(id),
-        ofport: OfPort(id + 1),
-        name: format!("port{id}").into(),
-        bridge: Some(BridgeId(id % 2)),
-        vlan: VlanMode::Access(vid(0)),
         guard: own::GUARDS[usize::from(id % 3)],
-        priority_tags: PriorityTags::Never,
-        protected: false,
-        up: true,
-        kind: PortKind::Device,
+        ..port_spec(id, Some(id % 2), VlanMode::Access(vid(0)), PortKind::Device)
     };
     let patch = |id: u16| PortSpec {
         kind: PortKind::Patch(Some(PortId(2 * PATCHES + 1 - id))),

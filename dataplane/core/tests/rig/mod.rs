@@ -207,18 +207,7 @@ impl Rig {
 
     /// Adds a port to the model; its ofport is its number plus 1.
     pub fn add_port(&mut self, id: u16, bridge: Option<u16>, vlan: VlanMode, kind: PortKind) {
-        self.model.ports.push(PortSpec {
-            id: PortId(id),
-            ofport: OfPort(id + 1),
-            name: format!("port{id}").into(),
-            bridge: bridge.map(BridgeId),
-            vlan,
-            priority_tags: PriorityTags::Never,
-            guard: Default::default(),
-            protected: false,
-            up: true,
-            kind,
-        });
+        self.model.ports.push(port_spec(id, bridge, vlan, kind));
     }
 
     /// Adds a memory port to bridge 0, on the worker that its number says.
@@ -463,6 +452,22 @@ impl Rig {
             }
         }
         assert_eq!(came, went, "rx + copies is not tx + drops + held");
+    }
+}
+
+/// A port without a guard; its ofport is its number plus 1.
+pub fn port_spec(id: u16, bridge: Option<u16>, vlan: VlanMode, kind: PortKind) -> PortSpec {
+    PortSpec {
+        id: PortId(id),
+        ofport: OfPort(id + 1),
+        name: format!("port{id}").into(),
+        bridge: bridge.map(BridgeId),
+        vlan,
+        priority_tags: PriorityTags::Never,
+        guard: Default::default(),
+        protected: false,
+        up: true,
+        kind,
     }
 }
 

@@ -96,9 +96,10 @@ impl Compiled {
         let mut changes = Changes::default();
         for (place, old) in before {
             let new = self.places.get(&place).and_then(|rules| rules.first()).cloned();
-            let Some(change) = self.change(&place, (old, new), tables) else { continue };
-            let now = change.1 || urgent.contains(&place);
-            if now { changes.now.push(change.0) } else { changes.later.push(change.0) }
+            let Some((change, leaves_a_rule)) = self.change(&place, (old, new), tables) else { continue };
+            let is_now = leaves_a_rule || urgent.contains(&place);
+            let list = if is_now { &mut changes.now } else { &mut changes.later };
+            list.push(change);
         }
         changes
     }

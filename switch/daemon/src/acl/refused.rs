@@ -7,28 +7,22 @@ use weft_wire::{DropReason, OfPort};
 
 use super::cookie::Cookie;
 use crate::switch::Switch;
+use crate::trace::Within;
 
 /// The guarded port whose rules a walk has met last, bridge and number: by one of them it comes to the groups' rules.
 #[derive(Default)]
 struct LastGuarded {
-    /// The bridges that the walk is within, with the depths of their steps.
-    within: Vec<(u16, String)>,
+    within: Within,
     port: Option<(String, OfPort)>,
 }
 
 impl LastGuarded {
     fn follow(&mut self, step: &Step) {
-        self.within.retain(|(depth, _)| *depth < step.depth);
-        match &step.what {
-            What::Bridge { bridge, .. } => self.within.push((step.depth, bridge.clone())),
-            What::Lookup { rule: Some(rule), .. } => {
-                if let (Some((_, bridge)), Some(Cookie::Port(port))) =
-                    (self.within.last(), Cookie::of(rule.cookie))
-                {
-                    self.port = Some((bridge.clone(), port));
-                }
-            }
-            _ => {}
+        self.within.follow(step);
+        if let What::Lookup { rule: Some(rule), .. } = &step.what
+            && let (Some(bridge), Some(Cookie::Port(port))) = (self.within.bridge(), Cookie::of(rule.cookie))
+        {
+            self.port = Some((bridge.clone(), port));
         }
     }
 }

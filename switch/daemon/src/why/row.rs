@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use weft_config::control::{WhyDrop, WhyFound, WhyGuard, WhyRule, WhySample};
+use weft_config::control::{FoundRule, WhyDrop, WhyGuard, WhyRule, WhySample};
 use weft_core::key::{Ingress, PortId};
 use weft_core::parse;
 use weft_core::snapshot::BridgeId;
 use weft_core::tables::{Rule, TableId};
-use weft_core::trace::{self, Query};
-use weft_core::why::{DroppedFlows, Place, Sample, Tallied};
+use weft_core::trace;
+use weft_core::why::{Decided, DroppedFlows, Place, Sample, Tallied};
 use weft_flow::{FlowKey, KeyMask, text};
 use weft_wire::DropReason;
 
@@ -39,19 +39,8 @@ impl Row {
         let DroppedFlows { port, reason, leaves, looked, rule, sum } = flows;
         let (packets, second, flow) = (sum.packets, sum.second, Some((sum.key, sum.mask)));
         let cookie = rule.as_ref().map(|rule| rule.cookie);
-        Row {
-            port,
-            reason,
-            leaves,
-            looked,
-            cookie,
-            rule,
-            flow,
-            flows: sum.flows,
-            packets,
-            second,
-            sample: None,
-        }
+        let row = Row::of_port((port, reason), packets, second);
+        Row { leaves, looked, cookie, rule, flow, flows: sum.flows, ..row }
     }
 
     /// Of a packet whose flow isn't known: counted with all others that were dropped at its place.
@@ -69,7 +58,7 @@ impl Row {
 
     pub fn of_place(place: &Place, tallied: &Tallied) -> Row {
         Row {
-            looked: place.decided.map(|decided| (decided.bridge, decided.table)),
+            looked: looked(place.decided),
             cookie: place.decided.and_then(|decided| decided.cookie),
             ..Row::of_port((place.port, place.reason), tallied.packets, tallied.second)
         }
@@ -96,14 +85,14 @@ impl Row {
         let address = |rule: &Option<Arc<Rule>>| rule.as_ref().map(Arc::as_ptr);
         (self.port, self.reason) == (sample.port, sample.reason)
             && !self.leaves
-            && self.looked == sample.decided.map(|decided| (decided.bridge, decided.table))
+            && self.looked == looked(sample.decided)
             && address(&self.rule) == address(&sample.rule)
     }
 
     pub fn is_at(&self, place: &Place) -> bool {
         let decided = place.decided;
         (self.port, self.reason) == (place.port, place.reason)
-            && self.looked == decided.map(|decided| (decided.bridge, decided.table))
+            && self.looked == looked(decided)
             && self.cookie == decided.and_then(|decided| decided.cookie)
     }
 
@@ -114,6 +103,11 @@ impl Row {
             self.sample = Some(sample);
         }
     }
+}
+
+/// Where the look-up was.
+fn looked(decided: Option<Decided>) -> Option<(BridgeId, TableId)> {
+    decided.map(|decided| (decided.bridge, decided.table))
 }
 
 impl Switch {
@@ -149,7 +143,7 @@ impl Switch {
     fn rule_of(&self, row: &Row, (bridge, table): (BridgeId, TableId), called: &Called<'_>) -> WhyRule {
         let names = called.names(bridge);
         let found = match (&row.rule, row.cookie) {
-            (Some(rule), _) => Some(WhyFound {
+            (Some(rule), _) => Some(FoundRule {
                 priority: rule.priority,
                 cookie: rule.cookie,
                 name: called.owner(bridge, rule.cookie),
@@ -157,7 +151,7 @@ impl Switch {
                 actions: text::print_actions(&rule.actions, &names),
             }),
             (None, Some(cookie)) => {
-                Some(WhyFound { cookie, name: called.owner(bridge, cookie), ..WhyFound::default() })
+                Some(FoundRule { cookie, name: called.owner(bridge, cookie), ..FoundRule::default() })
             }
             (None, None) => None,
         };
@@ -182,15 +176,7 @@ impl Switch {
             (None, None) => return None,
         };
         let snapshot = self.datapath.shared().published.load();
-        let traced = trace::run(Query {
-            snapshot: &snapshot,
-            key: &key,
-            octets: None,
-            connections: self.datapath.connections(),
-            second: self.second(),
-            now: self.start.elapsed(),
-        });
-        let mut trace = traced.ok()?;
+        let mut trace = trace::run(self.query((&snapshot, &key), None)).ok()?;
         let guard = self.name_groups(&mut trace);
         let dropped = trace.dropped.filter(|dropped| dropped.reason == row.reason)?;
         Some((dropped.hint, guard))
