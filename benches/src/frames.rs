@@ -84,5 +84,5 @@ pub fn replay(case: Case, frames: Vec<Vec<u8>>) -> Result<ReplayQueue, Failure> 
         Some(kind) => frames.iter().map(|frame| wrapped(kind, frame)).collect::<Result<Vec<_>, _>>()?,
         None => frames,
     };
-    Ok(ReplayQueue::from_frames(frames.iter().map(Vec::as_slice), true))
+    Ok(ReplayQueue::from_frames(frames.iter().map(Vec::as_slice), true)?)
 }

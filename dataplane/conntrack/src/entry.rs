@@ -111,7 +111,7 @@ impl Entry {
     }
 
     /// Whether a packet of this direction changes nothing that rules see; if so its windows have slid.
-    #[inline]
+    #[inline(always)]
     pub fn step(&self, direction: Direction, segment: impl FnOnce() -> Option<Segment>) -> bool {
         let flags = self.flags.load(RELAXED);
         if flags >> direction.index() & 1 == 0 {

@@ -11,7 +11,7 @@ use crate::state::Direction;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Zeroable, Pod)]
 #[repr(C)]
 pub struct Link {
-    /// Bits 31 to 3: an entry or a bucket; bits 2 to 0: what it is.
+    /// Bits 31 to 3: an entry or a bucket; bits 2 to 0: what it is, 2 or 3 for a connection's two directions.
     pub place: u32,
     /// Its epoch.
     pub epoch: u32,
@@ -39,6 +39,13 @@ pub(crate) enum Absence {
     TcpInvalid,
 }
 
+/// Added to the direction: a connection.
+const CONNECTION: u32 = 2;
+/// The bit that is the direction in a connection's link.
+const DIRECTION: u32 = 1;
+/// Added to why there is none: a place without the tuple.
+const ABSENT: u32 = 4;
+
 impl Link {
     /// Always holds: for a decision without a connection.
     pub const NONE: Link = Link { place: 0, epoch: 0 };
@@ -46,22 +53,22 @@ impl Link {
     pub const NEVER: Link = Link { place: 0, epoch: 1 };
 
     pub(crate) fn entry(slot: usize, direction: Direction, epoch: u32) -> Link {
-        Link { place: (slot as u32) << 3 | (1 + direction.index() as u32), epoch }
+        Link { place: (slot as u32) << 3 | CONNECTION | direction.index() as u32, epoch }
     }
 
     pub(crate) fn absent(bucket: usize, why: Absence, epoch: u32) -> Link {
-        Link { place: (bucket as u32) << 3 | (3 + why as u32), epoch }
+        Link { place: (bucket as u32) << 3 | (ABSENT + why as u32), epoch }
     }
 
     #[inline(always)]
     pub(crate) fn target(self) -> Target {
         let place = (self.place >> 3) as usize;
         match self.place & 7 {
-            1 => Target::Entry(place, Direction::Original),
-            2 => Target::Entry(place, Direction::Reply),
-            3 => Target::Absent(place, Absence::Any),
-            4 => Target::Absent(place, Absence::TcpNew),
-            5 => Target::Absent(place, Absence::TcpInvalid),
+            2 => Target::Entry(place, Direction::Original),
+            3 => Target::Entry(place, Direction::Reply),
+            4 => Target::Absent(place, Absence::Any),
+            5 => Target::Absent(place, Absence::TcpNew),
+            6 => Target::Absent(place, Absence::TcpInvalid),
             _ => Target::Nothing,
         }
     }
@@ -69,23 +76,23 @@ impl Link {
     /// The entry that it leads to, and the direction, if it leads to one.
     #[inline(always)]
     pub(crate) fn connection(self) -> Option<(usize, Direction)> {
-        let direction = if self.place & 1 != 0 { Direction::Original } else { Direction::Reply };
-        self.is_connection().then_some(((self.place >> 3) as usize, direction))
+        self.is_connection().then_some(((self.place >> 3) as usize, self.side()))
     }
 
     /// Whether it leads to a connection.
     #[inline(always)]
     pub fn is_connection(self) -> bool {
-        matches!(self.place & 7, 1 | 2)
+        self.place & !DIRECTION & 7 == CONNECTION
     }
 
     /// The direction of the packet that it was made for, if it leads to a connection.
     #[inline]
     pub fn direction(self) -> Option<Direction> {
-        match self.place & 7 {
-            1 => Some(Direction::Original),
-            2 => Some(Direction::Reply),
-            _ => None,
-        }
+        self.is_connection().then_some(self.side())
+    }
+
+    #[inline(always)]
+    fn side(self) -> Direction {
+        if self.place & DIRECTION == 0 { Direction::Original } else { Direction::Reply }
     }
 }

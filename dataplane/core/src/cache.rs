@@ -113,21 +113,28 @@ impl KeyHash {
     }
 
     /// Hashes a key's words by folded multiplication, two at a time; no pair waits for another.
+    ///
+    /// Words that are 0 in most packets (what a tunnel said, the upper halves of IPv6 addresses, labels) share a pair: who
+    /// makes them cancel each other out fills a bucket with his own flows.
     #[inline(always)]
     pub fn of<const W: usize>(key: &[u64; W]) -> KeyHash {
         const SECRET: [u64; 2] = [0xa076_1d64_78bd_642f, 0xe703_7ed1_a0b4_28db];
-        let mut hash = 0;
-        let mut pairs = key.chunks_exact(2);
-        for (pair, number) in (&mut pairs).zip(0..) {
-            // Two pairs that change places give another hash.
-            let turned = SECRET[0].rotate_left(number * 11);
-            hash ^= folded_product(pair[0] ^ turned, pair[1] ^ SECRET[1]);
-        }
-        for &last in pairs.remainder() {
+        // Two pairs that change places give another hash.
+        let pair = |one: u64, other: u64, turn: u32| {
+            folded_product(one ^ SECRET[0].rotate_left(turn), other ^ SECRET[1])
+        };
+        let word = |number: usize| key.get(number).copied().unwrap_or(0);
+        let mut hash = pair(word(0), word(1), 0);
+        if W > crate::key::NARROW {
+            let seldom = word(2) ^ word(4).rotate_left(21) ^ word(6).rotate_left(42);
+            hash ^= pair(word(3) ^ seldom, word(5), 11) ^ pair(word(7), word(8), 22);
+        } else if word(2) != 0 {
             // Most narrow keys have no tunnel: a 0 costs nothing but this comparison.
-            if last != 0 || W > crate::key::NARROW {
-                hash = folded_product(last ^ hash, SECRET[1]);
-            }
+            hash = folded_product(word(2) ^ hash, SECRET[1]);
+        }
+        if W > crate::key::MIDDLE {
+            let seldom = word(11) ^ word(14).rotate_left(21) ^ word(15).rotate_left(42);
+            hash ^= pair(word(9) ^ seldom, word(10), 33) ^ pair(word(12), word(13), 44);
         }
         KeyHash(hash)
     }
@@ -230,10 +237,10 @@ impl<const W: usize, const L: usize> Cache<W, L> {
         self.flows.get_mut(place as usize)
     }
 
-    /// The flow at a place, and up to which of its program's doubts it was compared.
+    /// The flow at a place, and of all places up to which of their programs' doubts the flows were compared.
     #[inline(always)]
-    pub fn flow_and_compared(&mut self, place: Place) -> Option<(&mut Flow<W, L>, Option<&mut u32>)> {
-        Some((self.flows.get_mut(place as usize)?, self.compared.get_mut(place as usize)))
+    pub fn flow_and_compared(&mut self, place: Place) -> Option<(&mut Flow<W, L>, &mut [u32])> {
+        Some((self.flows.get_mut(place as usize)?, &mut self.compared))
     }
 
     /// The flow of that key, whatever way it is in.

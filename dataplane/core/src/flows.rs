@@ -55,7 +55,9 @@ impl<const W: usize, const L: usize> Flows<W, L> {
             && forward.holds(deps)
             && forward.is_current(program)
             && (!forward.current_has_doubts()
-                || compared.is_some_and(|compared| forward.has_compared(program, compared, key)));
+                || compared
+                    .get_mut(place as usize)
+                    .is_some_and(|compared| forward.has_compared(program, compared, key)));
         if stands && forward.steps(&flow.links, packet) { Some(flow) } else { None }
     }
 

@@ -18,7 +18,7 @@ use crate::fragments::{Fragments, Settings};
 use crate::held::Held;
 use crate::intake::Intake;
 use crate::key::{FlowKey, PortId};
-use crate::output::{Outputs, Pushed};
+use crate::output::Outputs;
 use crate::pipeline::trace::Silent;
 use crate::pipeline::{self, Datagram, Occasion};
 use crate::program::{Program, ProgramId, Programs, Shape};
@@ -272,7 +272,13 @@ impl Forwarder {
     /// Does what the program says to a packet of a flow with these connections. It came in by the queue of `port`, and has
     /// `bytes` octets.
     #[inline(always)]
-    pub fn run(&mut self, id: ProgramId, links: &[Link], mut packet: Packet, (port, bytes): (PortId, usize)) {
+    pub fn run(
+        &mut self,
+        id: ProgramId,
+        links: &[Link],
+        packet: impl Into<Packet>,
+        (port, bytes): (PortId, usize),
+    ) {
         // A hit has made it the current one; the program that a walk has just found serves the packet that it was for.
         if self.current.id != id {
             self.set_current(id);
@@ -290,13 +296,16 @@ impl Forwarder {
         };
         match shape {
             Shape::Forward(out) => self.send(out, packet, ingress),
-            Shape::Retag(out, rewrite) => match retag(&mut packet, rewrite) {
-                Some(()) => self.send(out, packet, ingress),
-                None => self.drop(ingress, DropReason::Malformed, packet),
-            },
-            Shape::Encap => self.send_wrapped(id, packet, ingress),
-            Shape::Drop(reason) => self.drop(ingress, reason, packet),
-            Shape::General => self.run_steps(id, links, packet, (port, ingress)),
+            Shape::Retag(out, rewrite) => {
+                let mut packet = packet.into();
+                match retag(&mut packet, rewrite) {
+                    Some(()) => self.send(out, packet, ingress),
+                    None => self.drop(ingress, DropReason::Malformed, packet),
+                }
+            }
+            Shape::Encap => self.send_wrapped(id, packet.into(), ingress),
+            Shape::Drop(reason) => self.drop(ingress, reason, packet.into()),
+            Shape::General => self.run_steps(id, links, packet.into(), (port, ingress)),
         }
     }
 
@@ -335,11 +344,14 @@ impl Forwarder {
 
     /// Puts a packet into its port's batch.
     #[inline(always)]
-    pub fn send(&mut self, out: PortId, packet: Packet, ingress: PortId) {
-        match self.outputs.push(out, packet) {
-            Ok(Pushed::Waits) => {}
-            Ok(Pushed::Full) => self.flush_port(out),
-            Err(packet) => self.drop(ingress, DropReason::TxPortDown, packet),
+    pub fn send(&mut self, out: PortId, packet: impl Into<Packet>, ingress: PortId) {
+        // The place first and then the packet, so that it is copied once.
+        let Some(batch) = self.outputs.begin(out) else {
+            return self.drop(ingress, DropReason::TxPortDown, packet.into());
+        };
+        batch.push(packet.into());
+        if batch.is_full() {
+            self.flush_port(out);
         }
     }
 }

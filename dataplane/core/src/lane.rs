@@ -1,16 +1,19 @@
 //! The burst's phases *key*, *probe* and *act*, over keys of one width.
 //!
+//! Each phase calls for the memory that the next one needs, some packets before it does. Between a packet's phases its key, hash
+//! and place are kept in the lane; the packet stays where it was received until it is known where it goes.
+//!
 //! A worker has three lanes: a narrow one for ports whose policy reads Ethernet, VLAN and tunnel only, a middle one for
 //! most others, and a wide one for those that read MPLS, flow labels, ARP's and ND's hardware addresses or a tunnel's own
 //! fields. Same code, other width, other cache. A port takes the narrowest that its mask fits.
 
 use std::sync::Arc;
 
-use weft_conntrack::Link;
-use weft_io::{BURST, Burst, Packet};
+use weft_conntrack::{Connections, Link};
+use weft_io::{BURST, Burst, Packet, unload};
 use weft_wire::DropReason;
 
-use crate::cache::{Flow, KeyHash, Place};
+use crate::cache::{Cache, Flow, KeyHash, Place};
 use crate::decap::{TUNNEL_WORDS, Vteps};
 use crate::flows::{Flows, beginnings, widened};
 use crate::forward::Forwarder;
@@ -25,10 +28,16 @@ pub struct Lane<const W: usize, const L: usize> {
     pub flows: Flows<W, L>,
     keys: [[u64; W]; BURST],
     hashes: [KeyHash; BURST],
-    found: [Found; BURST],
+    /// Behind the burst's own there are some that say nothing.
+    found: [Found; BURST + AHEAD],
     /// The bucket at which the next sweep starts.
     swept: usize,
 }
+
+/// How many packets *probe* is behind *key*: while so many are parsed a bucket comes from the memory.
+const LAG: usize = 20;
+/// How many packets connections are called for ahead of *act*.
+const AHEAD: usize = 12;
 
 /// Buckets that a sweep looks at: some ten microseconds' work. Ten sweeps a second see every flow in under two minutes.
 const SWEEP: usize = 32;
@@ -50,7 +59,8 @@ impl<const W: usize, const L: usize> Lane<W, L> {
     /// A lane whose cache has room for `flows` flows.
     pub fn new(flows: usize) -> std::io::Result<Box<Self>> {
         let flows = Flows::new(flows)?;
-        let (keys, hashes, found) = ([[0; W]; BURST], [KeyHash::default(); BURST], [Found::Nothing; BURST]);
+        let (keys, hashes, found) =
+            ([[0; W]; BURST], [KeyHash::default(); BURST], [Found::Nothing; BURST + AHEAD]);
         Ok(Box::new(Lane { flows, keys, hashes, found, swept: 0 }))
     }
 
@@ -84,12 +94,10 @@ impl<const W: usize, const L: usize> Lane<W, L> {
         let mask = mask.first_words();
         let ingress = Ingress::port(port);
         let lengths = lengths(&mask, forward);
-        self.key(burst, |packet| {
-            let read = Read { mask: &mask, lengths: lengths.as_deref() };
-            key_of(packet, ingress, [0; 2], read).ok_or(DropReason::RxTruncated)
+        let read = Read { mask: &mask, lengths: lengths.as_deref() };
+        self.look_up(burst, forward, |packet, key| {
+            read.key(packet, (ingress, [0; 2]), key).ok_or(DropReason::RxTruncated)
         });
-        self.probe(burst.len(), forward.programs.have_doubts());
-        self.prefetch_connections(burst.len(), forward);
         self.prefetch_beginnings(burst.len(), forward);
         self.act(burst, port, forward);
     }
@@ -104,82 +112,73 @@ impl<const W: usize, const L: usize> Lane<W, L> {
         forward: &mut Forwarder,
     ) {
         let snapshot = Arc::clone(&forward.snapshot);
-        self.key(burst, |packet| {
+        self.look_up(burst, forward, |packet, key| {
             let outer = vteps.strip(packet)?;
             let mask = vteps.mask(outer.vtep).first_words();
             let tunnel = if W > MIDDLE { vteps.words(&outer) } else { [outer.word(), 0] };
             let read = Read { mask: &mask, lengths: Some(&snapshot) };
-            key_of(packet, outer.ingress(), tunnel, read).ok_or(DropReason::RxTruncated)
+            read.key(packet, (outer.ingress(), tunnel), key).ok_or(DropReason::RxTruncated)
         });
-        self.probe(burst.len(), forward.programs.have_doubts());
-        self.prefetch_connections(burst.len(), forward);
         self.prefetch_beginnings(burst.len(), forward);
         self.act(burst, uplink, forward);
     }
 
-    /// Phase *key*: parse, mask, hash, and bring the bucket near.
+    /// Phases *key* and *probe*, the second [`LAG`] packets behind the first: what *key* asks the memory for is there when *probe*
+    /// needs it, and *probe*, which hardly computes, asks for more while *key* computes.
     #[inline(always)]
-    fn key(
+    fn look_up(
         &mut self,
         burst: &mut Burst,
-        mut key_of: impl FnMut(&mut Packet) -> Result<[u64; W], DropReason>,
+        forward: &Forwarder,
+        mut key_of: impl FnMut(&mut Packet, &mut [u64; W]) -> Result<KeyHash, DropReason>,
     ) {
-        let slots = self.keys.iter_mut().zip(&mut self.hashes).zip(&mut self.found);
-        for (packet, ((key, hash), found)) in burst.iter_mut().zip(slots) {
-            *found = match key_of(packet) {
-                Ok(words) => {
-                    *key = words;
-                    *hash = KeyHash::of(key);
-                    self.flows.cache.prefetch(*hash);
-                    Found::Nothing
-                }
-                Err(reason) => Found::Broken(reason),
-            };
+        let (packets, doubts) = (burst.len(), forward.programs.have_doubts());
+        let mut trains = [(KeyHash::default(), Found::Nothing); 2];
+        for (at, packet) in burst.iter_mut().enumerate() {
+            self.key(at, |key| key_of(packet, key));
+            self.probe(at.wrapping_sub(LAG), doubts, &mut trains);
         }
+        (packets.saturating_sub(LAG)..packets).for_each(|at| self.probe(at, doubts, &mut trains));
+        self.found.iter_mut().skip(packets).take(AHEAD).for_each(|found| *found = Found::Nothing);
+    }
+
+    /// Phase *key*: parse, mask, hash, and bring the bucket near.
+    #[inline(always)]
+    fn key(&mut self, at: usize, read: impl FnOnce(&mut [u64; W]) -> Result<KeyHash, DropReason>) {
+        let (Some(key), Some(hash), Some(found)) =
+            (self.keys.get_mut(at), self.hashes.get_mut(at), self.found.get_mut(at))
+        else {
+            return;
+        };
+        *found = match read(key) {
+            Ok(read) => {
+                *hash = read;
+                self.flows.cache.prefetch(read);
+                Found::Nothing
+            }
+            Err(reason) => Found::Broken(reason),
+        };
     }
 
     /// Phase *probe*: compare the bucket's tags, and bring the flow near. Packets of one flow, and of the two directions of a
     /// connection, come in trains: what was found for the last two is at hand.
     #[inline(always)]
-    fn probe(&mut self, packets: usize, doubts: bool) {
-        let [mut last, mut before] = [(KeyHash::default(), Found::Nothing); 2];
-        for (hash, found) in self.hashes.iter().zip(&mut self.found).take(packets) {
-            if *found != Found::Nothing {
-                continue;
-            }
-            if *hash != last.0 {
-                std::mem::swap(&mut last, &mut before);
-            }
-            if *hash != last.0 || last.1 == Found::Nothing {
-                let place = self.flows.cache.candidate(*hash);
-                last = (*hash, place.map_or(Found::Nothing, Found::Candidate));
-                if doubts && let Some(place) = place {
-                    self.flows.cache.prefetch_compared(place);
-                }
-            }
-            *found = last.1;
-        }
-    }
-
-    /// Between *probe* and *act*, where connections are tracked: bring them near. Their flows are on their way already.
-    #[inline(always)]
-    fn prefetch_connections(&mut self, packets: usize, forward: &Forwarder) {
-        if L == 0 || !self.flows.tracks {
+    fn probe(&mut self, at: usize, doubts: bool, [last, before]: &mut [(KeyHash, Found); 2]) {
+        let (Some(&hash), Some(found)) = (self.hashes.get(at), self.found.get_mut(at)) else { return };
+        if *found != Found::Nothing {
             return;
         }
-        let [mut last, mut before] = [Found::Nothing; 2];
-        for &found in self.found.iter().take(packets) {
-            if found == last || found == before {
-                continue;
-            }
-            if let Found::Candidate(place) = found
-                && let Some(flow) = self.flows.cache.flow(place)
-            {
-                (last, before) = (found, last);
-                let links = flow.links.iter().take_while(|&&link| link != Link::NONE);
-                links.for_each(|&link| forward.shared.connections.prefetch(link));
+        if hash != last.0 {
+            std::mem::swap(last, before);
+        }
+        if hash != last.0 || last.1 == Found::Nothing {
+            let place = self.flows.cache.candidate(hash);
+            *last = (hash, place.map_or(Found::Nothing, Found::Candidate));
+            if doubts && let Some(place) = place {
+                self.flows.cache.prefetch_compared(place);
             }
         }
+        *found = last.1;
     }
 
     /// The same for packets without a flow, where the last burst's began connections.
@@ -202,13 +201,23 @@ impl<const W: usize, const L: usize> Lane<W, L> {
         forward.forget_current();
         let mut intake = forward.intake(port);
         let (packets, mut hits) = (burst.len() as u32, 0);
-        let slots = self.keys.iter().zip(&self.hashes).zip(&self.found);
-        for (packet, ((key, &hash), &found)) in burst.drain(..).zip(slots) {
+        let (before, ahead) = self.found.split_at(AHEAD);
+        let tracks = L > 0 && self.flows.tracks;
+        if tracks {
+            before
+                .iter()
+                .for_each(|&found| connect(found, &mut self.flows.cache, &forward.shared.connections));
+        }
+        let slots = self.keys.iter().zip(&self.hashes).zip(&self.found).zip(ahead);
+        for (packet, (((key, &hash), &found), &ahead)) in unload(burst).zip(slots) {
+            if tracks {
+                connect(ahead, &mut self.flows.cache, &forward.shared.connections);
+            }
             let hit = match found {
                 Found::Candidate(place) => self.flows.hit(place, key, &packet, forward),
                 Found::Nothing => None,
                 Found::Broken(reason) => {
-                    forward.drop(port, reason, packet);
+                    forward.drop(port, reason, packet.take());
                     continue;
                 }
             };
@@ -218,7 +227,7 @@ impl<const W: usize, const L: usize> Lane<W, L> {
                 None => match self.flows.miss((hash, key), &packet, forward, &mut intake) {
                     Ok(flow) => flow,
                     Err(ended) => {
-                        forward.end(ended, packet, (&widened(key), port));
+                        forward.end(ended, packet.take(), (&widened(key), port));
                         continue;
                     }
                 },
@@ -237,29 +246,16 @@ impl<const W: usize, const L: usize> Lane<W, L> {
     }
 }
 
-/// The masked key of a packet; `None` when it ends before its Ethernet header or tag does.
+/// Where connections are tracked: brings a packet's near. Its flow has been on its way for a while.
 #[inline(always)]
-fn key_of<const W: usize>(
-    packet: &Packet,
-    ingress: Ingress,
-    tunnel: [u64; 2],
-    Read { mask, lengths }: Read<'_, W>,
-) -> Option<[u64; W]> {
-    // A narrow key needs no length.
-    let total = if W > NARROW { packet.total_len() } else { 0 };
-    let mut key = parse::words::<W>(packet.data(), total, ingress)?;
-    for (word, said) in TUNNEL_WORDS.into_iter().zip(tunnel) {
-        if let Some(place) = key.get_mut(word) {
-            *place = said;
-        }
-    }
-    if let Some(snapshot) = lengths
-        && let Some(place) = key.get_mut(LENGTH_WORD)
+fn connect<const W: usize, const L: usize>(found: Found, cache: &mut Cache<W, L>, connections: &Connections) {
+    if let Found::Candidate(place) = found
+        && let Some(flow) = cache.flow(place)
+        && let Some((&first, further)) = flow.links.split_first()
     {
-        *place |= snapshot.length_class(total);
+        connections.prefetch(first);
+        further.iter().filter(|&&link| link != Link::NONE).for_each(|&link| connections.prefetch(link));
     }
-    key.iter_mut().zip(mask).for_each(|(word, bits)| *word &= bits);
-    Some(key)
 }
 
 /// What is read of a packet.
@@ -268,6 +264,59 @@ struct Read<'a, const W: usize> {
     mask: &'a [u64; W],
     /// What its length is compared with, if that matters.
     lengths: Option<&'a Snapshot>,
+}
+
+impl<const W: usize> Read<'_, W> {
+    /// Puts the masked key of a packet there and returns its hash; `None` when the packet ends before its Ethernet header or
+    /// tag does.
+    #[inline(always)]
+    fn key(
+        &self,
+        packet: &Packet,
+        (ingress, tunnel): (Ingress, [u64; 2]),
+        key: &mut [u64; W],
+    ) -> Option<KeyHash> {
+        if W <= NARROW {
+            // A narrow key needs no length.
+            return Some(self.put(parse::words(packet.data(), 0, ingress)?, (tunnel, 0), key));
+        }
+        let total = packet.total_len();
+        // Apart from the others, so that what is 0 in every plain packet is neither masked nor hashed.
+        match parse::plain(packet.data(), total, ingress) {
+            Some(words) => Some(self.put(words, (tunnel, total), key)),
+            None => self.other_key(packet, (ingress, tunnel), key),
+        }
+    }
+
+    /// The same of a packet that is not plain.
+    #[inline(never)]
+    fn other_key(
+        &self,
+        packet: &Packet,
+        (ingress, tunnel): (Ingress, [u64; 2]),
+        key: &mut [u64; W],
+    ) -> Option<KeyHash> {
+        let total = packet.total_len();
+        Some(self.put(parse::words(packet.data(), total, ingress)?, (tunnel, total), key))
+    }
+
+    /// Puts the words of a packet of `total` octets there, masked, and returns their hash.
+    #[inline(always)]
+    fn put(&self, mut words: [u64; W], (tunnel, total): ([u64; 2], usize), key: &mut [u64; W]) -> KeyHash {
+        for (word, said) in TUNNEL_WORDS.into_iter().zip(tunnel) {
+            if let Some(place) = words.get_mut(word) {
+                *place = said;
+            }
+        }
+        if let Some(snapshot) = self.lengths
+            && let Some(place) = words.get_mut(LENGTH_WORD)
+        {
+            *place |= snapshot.length_class(total);
+        }
+        words.iter_mut().zip(self.mask).for_each(|(word, bits)| *word &= bits);
+        *key = words;
+        KeyHash::of(&words)
+    }
 }
 
 /// The word whose low 16 bits are the length class.

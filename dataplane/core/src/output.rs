@@ -50,15 +50,6 @@ pub struct Outputs {
     waiting: Vec<PortId>,
 }
 
-/// What happened to a packet that was to go out.
-#[must_use]
-pub enum Pushed {
-    /// It waits in its batch.
-    Waits,
-    /// It waits, and its batch is full now: flush the port.
-    Full,
-}
-
 impl Outputs {
     /// No port.
     pub fn new() -> Self {
@@ -74,18 +65,15 @@ impl Outputs {
         }
     }
 
-    /// Puts a packet into its port's batch; gives it back if there is no such port.
+    /// A port's batch, which has room: it is about to get a packet, and is flushed when it is full. `None` if there is no
+    /// such port.
     #[inline(always)]
-    pub fn push(&mut self, port: PortId, packet: Packet) -> Result<Pushed, Packet> {
-        let Some(Some(batch)) = self.batches.get_mut(port.index()) else { return Err(packet) };
+    pub fn begin(&mut self, port: PortId) -> Option<&mut Burst> {
+        let batch = self.batches.get_mut(port.index())?.as_deref_mut()?;
         if batch.is_empty() {
             self.waiting.push(port);
         }
-        match batch.try_push(packet) {
-            Ok(()) if batch.is_full() => Ok(Pushed::Full),
-            Ok(()) => Ok(Pushed::Waits),
-            Err(full) => Err(full.element()),
-        }
+        (!batch.is_full()).then_some(batch)
     }
 
     /// A port that has something to send.

@@ -60,7 +60,7 @@ fn other_words<const W: usize>(frame: &[u8], total: usize, ingress: Ingress) -> 
 /// The same of what most packets are: untagged IPv4 without options, no fragment, with a whole header of TCP or UDP. All is
 /// at fixed places then, and one look at the frame's length suffices.
 #[inline(always)]
-fn plain<const W: usize>(frame: &[u8], total: usize, ingress: Ingress) -> Option<[u64; W]> {
+pub(crate) fn plain<const W: usize>(frame: &[u8], total: usize, ingress: Ingress) -> Option<[u64; W]> {
     const HEADERS: usize = ethernet::LEN + ipv4::LEN + tcp::LEN;
     /// The header's length in words, and what only a fragment has.
     const SHAPE: u64 = 0xf << 56 | 0x3fff;

@@ -85,7 +85,7 @@ impl Attack {
             }
             all.extend_from_slice(&octets);
         }
-        ReplayQueue::from_frames(all.chunks(octets.len()), true)
+        ReplayQueue::from_frames(all.chunks(octets.len()), true).unwrap()
     }
 }
 
@@ -106,7 +106,8 @@ impl Switch {
             fdb.insert_static(Vid::NONE, mac(station), PortId(port), 0);
         }
         datapath.shared().limits.slow_path.store(share, Ordering::Relaxed);
-        let device = Device(ReplayQueue::from_frames([&frame(mac(1), mac(2))[..]], true));
+        let lone = ReplayQueue::from_frames([&frame(mac(1), mac(2))[..]], true);
+        let device = Device(lone.unwrap());
         let queues: [Box<dyn PortQueue>; 4] =
             [Box::new(device), Box::new(NullQueue), Box::new(attack.queue()), Box::new(NullQueue)];
         for (port, queue) in (VM..).zip(queues) {

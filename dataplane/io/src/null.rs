@@ -3,7 +3,7 @@
 use weft_wire::DropCounts;
 
 use crate::pool::FrameCache;
-use crate::queue::{Burst, PortQueue, Sent};
+use crate::queue::{Burst, PortQueue, Sent, unload};
 
 /// The null port's queue: transmit frees the frames and counts them as sent.
 #[derive(Debug, Default)]
@@ -14,9 +14,9 @@ impl PortQueue for NullQueue {
 
     fn tx_burst(&mut self, frames: &mut FrameCache, burst: &mut Burst, _: &mut DropCounts) -> Sent {
         let mut sent = Sent { packets: burst.len() as u64, bytes: 0 };
-        for packet in burst.drain(..) {
+        for packet in unload(burst) {
             sent.bytes += packet.total_len() as u64;
-            frames.free(packet);
+            frames.free(packet.take());
         }
         sent
     }

@@ -90,7 +90,7 @@ impl FramePool {
     pub fn cache(self: &Arc<Self>) -> FrameCache {
         FrameCache {
             base: self.base(),
-            bytes: self.count as usize * FRAME_SIZE,
+            count: self.count as usize,
             ids: Vec::with_capacity(CACHE_MAX),
             pool: Arc::clone(self),
         }
@@ -139,7 +139,8 @@ impl std::fmt::Debug for FramePool {
 /// One worker's free frames, last in first out.
 pub struct FrameCache {
     base: NonNull<u8>,
-    bytes: usize,
+    /// The pool's frames.
+    count: usize,
     ids: Vec<u32>,
     pool: Arc<FramePool>,
 }
@@ -167,28 +168,47 @@ impl FrameCache {
         Some(self.adopt(id, offset as u16, 0))
     }
 
+    /// The most octets that a fresh packet of one frame takes, whatever the frame's colour.
+    pub const LONGEST: usize = FRAME_SIZE - DATA_OFFSET - COLOURS as usize * 64;
+
+    /// A packet of these octets in a free frame; `None` when the pool is empty or they are more than
+    /// [`FrameCache::LONGEST`].
+    #[inline]
+    pub fn alloc_with(&mut self, octets: &[u8]) -> Option<Packet> {
+        if octets.len() > Self::LONGEST {
+            return None;
+        }
+        let id = self.take_id()?;
+        let offset = DATA_OFFSET as u32 + (id % COLOURS) * 64;
+        let mut packet = self.adopt(id, offset as u16, octets.len() as u16);
+        packet.data_mut().copy_from_slice(octets);
+        Some(packet)
+    }
+
     /// Gives a packet's frames back.
     #[inline]
-    pub fn free(&mut self, mut packet: Packet) {
+    pub fn free(&mut self, packet: Packet) {
         if packet.continuations() > 0 {
-            self.free_chain(&mut packet);
+            return self.free_chain(packet);
         }
         self.free_base(packet.into_base());
     }
 
     #[cold]
-    fn free_chain(&mut self, packet: &mut Packet) {
+    fn free_chain(&mut self, mut packet: Packet) {
         while let Some(tail) = packet.pop_continuation() {
             self.free_base(tail.into_base());
         }
+        self.free_base(packet.into_base());
     }
 
     #[inline]
     fn free_base(&mut self, base: NonNull<u8>) {
         let distance = base.addr().get().wrapping_sub(self.base.addr().get());
         // A frame of another pool would corrupt this one: it stays lost, which its own pool notices.
-        if distance < self.bytes {
-            self.give_id((distance / FRAME_SIZE) as u32);
+        let id = distance / FRAME_SIZE;
+        if id < self.count {
+            self.give_id(id as u32);
         } else {
             debug_assert!(false, "a packet was given to another pool's cache");
         }
@@ -239,7 +259,7 @@ impl FrameCache {
     /// The packet at `offset` of frame `id`, which the caller took from the pool, or got back from the kernel.
     #[inline]
     pub(crate) fn adopt(&self, id: u32, offset: u16, len: u16) -> Packet {
-        assert!((id as usize) < self.bytes / FRAME_SIZE, "frame {id} is not of this pool");
+        assert!((id as usize) < self.count, "frame {id} is not of this pool");
         // SAFETY: id is a frame of the pool (asserted), so the result is its first octet.
         let base = unsafe { self.base.add(id as usize * FRAME_SIZE) };
         // SAFETY: the caller hands over a frame that nobody else uses; the pool's mapping stays as long as any frame

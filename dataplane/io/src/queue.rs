@@ -6,6 +6,8 @@
 //! port goes. Dropping a queue gives every frame that it holds back to the pool.
 
 use std::fmt;
+use std::mem::ManuallyDrop;
+use std::ops::Deref;
 use std::os::fd::BorrowedFd;
 
 use arrayvec::ArrayVec;
@@ -19,6 +21,48 @@ pub const BURST: usize = 64;
 
 /// Packets that are handled together.
 pub type Burst = ArrayVec<Packet, BURST>;
+
+/// Empties a burst packet by packet, where they lie: who takes none of a packet but its length moves none of it.
+#[inline(always)]
+pub fn unload(burst: &mut Burst) -> impl ExactSizeIterator<Item = Unloaded<'_>> {
+    let (packets, first) = (burst.len(), burst.as_mut_ptr());
+    // SAFETY: no packet is left behind the new length, which is 0, that has not been initialised.
+    unsafe { burst.set_len(0) };
+    // SAFETY: the first `packets` elements are initialised (they were the burst's until now) and ManuallyDrop has a packet's
+    // layout; the burst, which calls them its own no longer, is borrowed as long as the slice lives.
+    let packets = unsafe { std::slice::from_raw_parts_mut(first.cast::<ManuallyDrop<Packet>>(), packets) };
+    packets.iter_mut().map(Unloaded)
+}
+
+/// A packet that is in a burst's memory and no longer in the burst. Not taken, it is lost as a dropped one is.
+#[must_use = "a packet that is not taken loses its frames"]
+#[derive(Debug)]
+pub struct Unloaded<'a>(&'a mut ManuallyDrop<Packet>);
+
+impl Unloaded<'_> {
+    /// The packet itself.
+    #[inline(always)]
+    pub fn take(self) -> Packet {
+        // SAFETY: `unload` has made one of these for each packet, and this one ends here: nobody takes the packet again.
+        unsafe { ManuallyDrop::take(self.0) }
+    }
+}
+
+impl Deref for Unloaded<'_> {
+    type Target = Packet;
+
+    #[inline(always)]
+    fn deref(&self) -> &Packet {
+        self.0
+    }
+}
+
+impl From<Unloaded<'_>> for Packet {
+    #[inline(always)]
+    fn from(packet: Unloaded<'_>) -> Packet {
+        packet.take()
+    }
+}
 
 /// What a transmit call has handed to the device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

@@ -8,7 +8,7 @@ use pcap_file::pcap::{PcapPacket, PcapReader, PcapWriter};
 use pcap_file::{DataLink, PcapError};
 use weft_wire::{DropCounts, DropReason};
 
-use crate::packet::{DATA_OFFSET, FRAME_SIZE};
+use crate::mem::{HugeTable, prefetch};
 use crate::pool::FrameCache;
 use crate::queue::{Burst, PortQueue, QueueFault, Sent};
 
@@ -48,8 +48,8 @@ pub enum PcapFileError {
 
 /// Replays the Ethernet frames of a pcap file: all are loaded at the start, and copied into a frame one by one.
 pub struct ReplayQueue {
-    /// All octets, frame after frame.
-    octets: Box<[u8]>,
+    /// All octets, frame after frame. In large pages: else a page would be looked up for every 64 short packets.
+    octets: HugeTable<u8>,
     /// Where each frame ends in `octets`.
     ends: Box<[u32]>,
     next: usize,
@@ -59,8 +59,8 @@ pub struct ReplayQueue {
     burst: usize,
 }
 
-/// The longest frame that a fresh frame of the pool takes whatever its colour.
-const LONGEST: usize = FRAME_SIZE - DATA_OFFSET - 1024;
+/// How many octets ahead of the frame that is copied the next ones are called for: eight short frames.
+const AHEAD: usize = 512;
 
 impl ReplayQueue {
     /// Loads `path`; with `repeat`, starts over at the end.
@@ -82,17 +82,30 @@ impl ReplayQueue {
         if ends.is_empty() {
             return Err(PcapFileError::Empty(path.to_owned()));
         }
-        Ok(ReplayQueue { octets: octets.into(), ends: ends.into(), next: 0, start: 0, repeat, burst: 32 })
+        Self::new(&octets, ends, repeat)
+            .map_err(|source| PcapFileError::Open { path: path.to_owned(), source })
     }
 
     /// The same, from frames in memory. A frame beyond what a frame of the pool takes is a counted drop at replay.
-    pub fn from_frames<'a>(frames: impl IntoIterator<Item = &'a [u8]>, repeat: bool) -> Self {
+    ///
+    /// # Errors
+    /// The system has no memory for them.
+    pub fn from_frames<'a>(
+        frames: impl IntoIterator<Item = &'a [u8]>,
+        repeat: bool,
+    ) -> std::io::Result<Self> {
         let (mut octets, mut ends) = (Vec::new(), Vec::new());
         for frame in frames {
             octets.extend_from_slice(frame);
             ends.push(octets.len() as u32);
         }
-        ReplayQueue { octets: octets.into(), ends: ends.into(), next: 0, start: 0, repeat, burst: 32 }
+        Self::new(&octets, ends, repeat)
+    }
+
+    fn new(frames: &[u8], ends: Vec<u32>, repeat: bool) -> std::io::Result<Self> {
+        let mut octets = HugeTable::new(frames.len())?;
+        octets.copy_from_slice(frames);
+        Ok(ReplayQueue { octets, ends: ends.into(), next: 0, start: 0, repeat, burst: 32 })
     }
 
     /// How many packets a call delivers at most (1 to 64; 32 unless set).
@@ -114,27 +127,34 @@ impl std::fmt::Debug for ReplayQueue {
 
 impl PortQueue for ReplayQueue {
     fn rx_burst(&mut self, frames: &mut FrameCache, burst: &mut Burst, drops: &mut DropCounts) {
-        for _ in 0..self.burst.min(burst.remaining_capacity()) {
+        let mut room = self.burst.min(burst.remaining_capacity());
+        while room > 0 {
             if self.next == self.ends.len() {
                 if !self.repeat {
                     return;
                 }
                 (self.next, self.start) = (0, 0);
             }
-            let Some(&end) = self.ends.get(self.next) else { return };
-            let frame = &self.octets[self.start..end as usize];
-            (self.next, self.start) = (self.next + 1, end as usize);
-            if frame.len() > LONGEST {
-                drops.add(DropReason::RxTooBig, 1);
-                continue;
+            let ends = self.ends.get(self.next..).unwrap_or_default();
+            let ends = ends.get(..room).unwrap_or(ends);
+            (self.next, room) = (self.next + ends.len(), room - ends.len());
+            let mut start = self.start;
+            for &end in ends {
+                let frame = &self.octets[start..end as usize];
+                start = end as usize;
+                if let Some(ahead) = self.octets.get(start + AHEAD) {
+                    prefetch(ahead);
+                }
+                if frame.len() > FrameCache::LONGEST {
+                    drops.add(DropReason::RxTooBig, 1);
+                    continue;
+                }
+                match frames.alloc_with(frame) {
+                    Some(packet) => burst.push(packet),
+                    None => drops.add(DropReason::RxNoFrame, 1),
+                }
             }
-            let Some(mut packet) = frames.alloc() else {
-                drops.add(DropReason::RxNoFrame, 1);
-                continue;
-            };
-            // It fits: LONGEST leaves room behind every colour's offset.
-            let _ = packet.append(frame);
-            burst.push(packet);
+            self.start = start;
         }
     }
 

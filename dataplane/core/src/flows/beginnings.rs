@@ -72,7 +72,9 @@ impl<const W: usize, const L: usize> Beginnings<W, L> {
         forward.holds(deps)
             && forward.is_current(program)
             && (!forward.current_has_doubts()
-                || compared.is_some_and(|compared| forward.has_compared_kind(program, compared, kind)))
+                || compared
+                    .get_mut(place as usize)
+                    .is_some_and(|compared| forward.has_compared_kind(program, compared, kind)))
     }
 
     /// A walk has begun a connection: those of its kind will do the same. Where it is kept; its program gets a user.
