@@ -180,6 +180,34 @@ fn again(count: u64) {
     println!("sweep, nothing to do: {idle:6.1} ns an entry");
 }
 
+/// New connections in a table that is full: of those that nobody has answered, one makes room for each; of those that were answered, none
+/// does, and each is refused.
+fn full(count: u64, answered: bool) {
+    let tracker = tracker(count as u32);
+    let commit = Commit::default();
+    for number in 0..count {
+        track(&tracker, tuple(number, 17), None, Some(&commit));
+        if answered {
+            track(&tracker, tuple(number, 17).reversed(), None, None);
+        }
+    }
+    let mut next = count;
+    let cost = best(3, || {
+        nanoseconds(count as usize, || {
+            let counted = measure(|| {
+                for _ in 0..count {
+                    let made = track(&tracker, tuple(next, 17), None, Some(&commit)).created;
+                    assert_eq!(made, !answered);
+                    next += 1;
+                }
+            });
+            assert_eq!(counted.count_total, 0);
+        })
+    });
+    let name = if answered { "answered: refused" } else { "unanswered: others make room" };
+    println!("new UDP connections, {count}, in a table full of {name}: {cost:6.1} ns each, no allocation");
+}
+
 fn memory(count: u32) {
     let before = resident();
     let tracker = tracker(count);
@@ -232,5 +260,7 @@ fn main() {
     new("look, then commit, prefetched", many, &Commit::default(), Way::Foreseen);
     new("commit with translation", many, &Commit { nat: Some(nat), ..Commit::default() }, Way::Commit);
     again(many);
+    full(many, false);
+    full(many, true);
     memory(if quick { 1000 } else { 4_000_000 });
 }

@@ -17,6 +17,7 @@ use crate::index::{Index, Place};
 use crate::link::{Absence, Link, Target};
 use crate::nat::Translation;
 use crate::request::{Commit, Facts, Request, Segment, Tracked};
+use crate::room::Clock;
 use crate::state::{Direction, State};
 use crate::streams::{Stream, Streams};
 use crate::tally::{Count, Tally};
@@ -47,6 +48,8 @@ pub struct Connections {
     pub(crate) random: AtomicU64,
     /// Where the sweep goes on.
     pub(crate) cursor: AtomicUsize,
+    /// Who makes room next.
+    pub(crate) clock: Clock,
 }
 
 /// A live connection that has a tuple.
@@ -92,6 +95,7 @@ impl Connections {
             liberal: AtomicBool::new(false),
             random: AtomicU64::new(settings.secret[0] ^ settings.secret[1].rotate_left(32)),
             cursor: AtomicUsize::new(0),
+            clock: Clock::default(),
         })
     }
 
@@ -107,7 +111,7 @@ impl Connections {
 
     /// What `ct(..)` and then `ct(commit,..)` do to the first packet of an ordinary connection, at once: one that has none in
     /// the zone, that nothing expects, and that the zone has room for. If it isn't such a packet (`None`) nothing has
-    /// happened, and [`Connections::track`] is to be asked. Of `commit` only mark and label count.
+    /// happened (but that, of a full table, an unanswered connection may have made room), and [`Connections::track`] is to be asked. Of `commit` only mark and label count.
     pub fn begin(&self, zone: u16, facts: &Facts, commit: &Commit, second: u32) -> Option<Link> {
         let (translate, effects) = (false, true);
         Work::new(
@@ -320,21 +324,23 @@ impl Connections {
         let Some((image, _)) = entry.read().filter(|&(_, now)| now == epoch) else { return false };
         let home = self.place(image.zone, &image.original);
         let away = self.place(image.zone, &image.reply);
-        {
+        let answered = {
             let _held = self.index.lock(home.bucket, away.bucket);
             if entry.epoch.load(Ordering::Acquire) != epoch || !entry.linked() || !wanted(entry) {
                 return false;
             }
+            let answered = entry.is_answered();
             entry.end();
             self.index.remove(home, slot);
             if away != home {
                 self.index.remove(away, slot);
             }
-        }
+            answered
+        };
         if image.helper.is_some() {
             self.streams.forget(slot);
         }
-        self.zones.release(image.zone);
+        self.zones.release(image.zone, answered);
         self.total.fetch_sub(1, Ordering::Relaxed);
         self.arena.give(slot, home.bucket);
         self.tally.add(slot, why, 1);

@@ -29,7 +29,7 @@ pub(crate) struct Work<'a> {
     pub request: &'a Request<'a>,
     /// What was said of the packet before, in this zone.
     before: Option<Before>,
-    /// The slot of a connection that a trace would have replaced.
+    /// The slot of a connection that a trace would have replaced, or that would have made room.
     pub replaced: Cell<Option<usize>>,
 }
 
@@ -233,6 +233,10 @@ impl<'a> Work<'a> {
             return None;
         }
         let epoch = entry.change(&old, &judgement.moving);
+        let answered = judgement.moving.progress.is_answered();
+        if answered != old.progress.is_answered() {
+            self.tracker.zones.change(image.zone, answered);
+        }
         self.refresh(entry, entry.expiry(), judgement);
         Some(epoch)
     }
@@ -295,6 +299,8 @@ impl<'a> Work<'a> {
         let begins = protocol::may_begin(facts);
         answer.state = if begins { State::NEW } else { State::INV } | State::TRK;
         (answer.original, answer.link) = (Some(*tuple), Link::NEVER);
+        // An attempt before this one may have met an expectation that another packet has taken since.
+        (answer.mark, answer.label) = (0, 0);
         match (parent, known) {
             (Some(parent), _) => {
                 (answer.mark, answer.label) = (parent.mark, parent.label);
