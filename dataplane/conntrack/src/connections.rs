@@ -10,7 +10,7 @@ use crate::arena::Arena;
 use crate::control::Settings;
 use crate::entry::{Entry, Sight};
 use crate::expect::{Expected, Unexpected};
-use crate::expectations::{Expectation, Expectations};
+use crate::expectations::{Class, Expectation, Expectations};
 use crate::hash::Key;
 use crate::image::Image;
 use crate::index::{Index, Place};
@@ -81,13 +81,14 @@ impl Connections {
         if settings.max > Settings::MOST {
             return Err(io::Error::from(io::ErrorKind::InvalidInput));
         }
+        let key = Key::new(settings.secret);
         Ok(Connections {
             arena: Arena::new(settings.max)?,
             // A translated connection is in it twice.
             index: Index::new(settings.max as usize * 2)?,
-            key: Key::new(settings.secret),
+            key,
             zones: Zones::new()?,
-            expectations: Expectations::new(settings.expectations),
+            expectations: Expectations::new(settings.expectations, key),
             streams: Streams::default(),
             tally: Tally::default(),
             total: AtomicU32::new(0),
@@ -137,7 +138,7 @@ impl Connections {
     /// The same where there is no connection.
     #[inline(never)]
     fn prefetch_apart(&self, link: Link) {
-        if let Target::Absent(bucket, _) = link.target() {
+        if let Target::Absent(bucket, ..) = link.target() {
             self.index.prefetch(bucket);
         }
     }
@@ -170,7 +171,9 @@ impl Connections {
     #[inline(never)]
     fn step_apart(&self, link: Link, segment: impl FnOnce() -> Option<Segment>) -> bool {
         match link.target() {
-            Target::Absent(bucket, why) => self.absence(bucket) == link.epoch && still_absent(why, segment),
+            Target::Absent(bucket, class, why) => {
+                link.has_sum(self.absence(bucket, class)) && still_absent(why, segment)
+            }
             _ => link == Link::NONE,
         }
     }
@@ -180,7 +183,7 @@ impl Connections {
     pub fn holds(&self, link: Link, second: u32) -> bool {
         match link.target() {
             Target::Entry(slot, _) => self.arena.get(slot).is_some_and(|entry| alive(entry, link, second)),
-            Target::Absent(bucket, _) => self.absence(bucket) == link.epoch,
+            Target::Absent(bucket, class, _) => link.has_sum(self.absence(bucket, class)),
             Target::Nothing => link.epoch == 0,
         }
     }
@@ -233,10 +236,10 @@ impl Connections {
         }
     }
 
-    /// What a link to an absent tuple holds: it moves when one is put into the bucket, or something becomes expected.
+    /// What a link to an absent tuple holds: it moves when one is put into the bucket, or something of the class becomes expected.
     #[inline]
-    fn absence(&self, bucket: usize) -> u32 {
-        self.index.epoch(bucket).wrapping_add(self.expectations.generation())
+    fn absence(&self, bucket: usize, class: Class) -> u32 {
+        self.index.epoch(bucket).wrapping_add(self.expectations.generation(class))
     }
 
     /// Where a tuple's connection is, if it has one.

@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::control::{Connection, Filter, Settings, Statistics, ZoneLimit};
 use crate::expect::{Expected, Unexpected};
-use crate::expectations::OF_ONE;
+use crate::expectations::{Class, OF_ONE};
 use crate::hash::{Key, spread};
 use crate::link::{Absence, Link, Target};
 use crate::nat::{self, Side, Translation};
@@ -128,9 +128,9 @@ impl Naive {
         let mut world = self.world();
         match link.target() {
             Target::Nothing => link.epoch == 0,
-            Target::Absent(_, why) => {
+            Target::Absent(_, _, why) => {
                 let begins = || segment().is_some_and(|segment| tcp::may_begin(segment.flags));
-                world.put == link.epoch
+                link.has_sum(world.put)
                     && match why {
                         Absence::Any => true,
                         Absence::TcpNew => begins(),
@@ -153,7 +153,7 @@ impl Naive {
         let world = self.world();
         match link.target() {
             Target::Nothing => link.epoch == 0,
-            Target::Absent(..) => world.put == link.epoch,
+            Target::Absent(..) => link.has_sum(world.put),
             Target::Entry(id, _) => {
                 world.connections.get(&(id as u32)).is_some_and(|entry| entry.holds(link, second))
             }
@@ -177,7 +177,7 @@ impl Naive {
             return Err(Unexpected::Known);
         }
         let of_parent = |other: &Expectation| (other.zone, other.original) == (parent.zone, parent.original);
-        if world.expected.iter().filter(|other| of_parent(other)).count() >= OF_ONE {
+        if world.expected.iter().filter(|other| of_parent(other)).count() >= OF_ONE as usize {
             let oldest = world.expected.iter().position(of_parent);
             oldest.map(|at| world.expected.remove(at));
         }
@@ -554,7 +554,7 @@ impl Work<'_> {
                 (Kind::Tcp, false) => Absence::TcpInvalid,
                 _ => Absence::Any,
             };
-            answer.link = Link::absent(0, why, self.world.put);
+            answer.link = Link::absent((0, Class(0)), why, self.world.put);
         }
         if !begins {
             return answer;

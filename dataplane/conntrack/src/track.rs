@@ -89,7 +89,6 @@ impl<'a> Work<'a> {
 
     fn attempt(&self, tuple: &Tuple, answer: &mut Tracked) -> Done {
         let Request { zone, facts, second, commit, .. } = *self.request;
-        let generation = self.tracker.expectations.generation();
         let turned = self.before.is_some_and(|before| before.state.any(State::SNAT | State::DNAT));
         // What was translated in this zone is found by where its answers come from.
         let sought = if turned { tuple.reversed() } else { *tuple };
@@ -102,8 +101,7 @@ impl<'a> Work<'a> {
                 return Some(());
             }
             Sought::Absent(epoch) => {
-                let known = (!turned).then(|| (place, epoch.wrapping_add(generation)));
-                return self.absent(tuple, known, answer);
+                return self.absent(tuple, (!turned).then_some((place, epoch)), answer);
             }
         };
         if turned {
@@ -291,10 +289,14 @@ impl<'a> Work<'a> {
         self.request.translate || self.request.commit.is_some_and(|commit| commit.nat.is_some())
     }
 
-    /// There is no connection. `known` is where it was sought, and what a link to that holds.
+    /// There is no connection. `known` is where it was sought, and at which epoch of that.
     fn absent(&self, tuple: &Tuple, known: Option<(Place, u32)>, answer: &mut Tracked) -> Done {
         let Request { zone, facts, commit, second, .. } = *self.request;
-        let expectation = self.tracker.expectations.find(zone, tuple, second);
+        let expectations = &self.tracker.expectations;
+        let class = expectations.class(zone, tuple);
+        // Before it is asked what is expected: if that becomes more meanwhile, no link to this holds.
+        let generation = expectations.generation(class);
+        let expectation = expectations.find(zone, tuple, second);
         let parent = expectation.as_ref();
         let begins = protocol::may_begin(facts);
         answer.state = if begins { State::NEW } else { State::INV } | State::TRK;
@@ -310,7 +312,8 @@ impl<'a> Work<'a> {
                 }
             }
             (None, Some((place, epoch))) => {
-                answer.link = Link::absent(place.bucket, absence(tuple, begins), epoch);
+                let sum = epoch.wrapping_add(generation);
+                answer.link = Link::absent((place.bucket, class), absence(tuple, begins), sum);
             }
             _ => {}
         }

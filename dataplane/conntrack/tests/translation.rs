@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use proptest::prelude::*;
 use weft_conntrack::{
-    Before, Choice, Commit, Connections, Expected, Facts, Family, Filter, Helper, Masked, Nat, Refusal,
+    Before, Choice, Commit, Connections, Expected, Facts, Family, Filter, Helper, Link, Masked, Nat, Refusal,
     Request, Settings, Side, State, Stream, Tracked, Tuple, Unexpected,
 };
 
@@ -251,6 +251,26 @@ fn expectations_are_bounded_end_with_their_parent_and_in_time() {
     tracker.expect(&Expected { parent: parent.connection, ..expected(100, false) }, 5).unwrap();
     tracker.expire(400, 0);
     assert_eq!(tracker.statistics().expectations, 0);
+}
+
+#[test]
+fn what_is_expected_ends_the_links_of_its_own_packets_and_not_those_of_others() {
+    let tracker = tracker();
+    let control = Tuple { dst_port: 21, ..CLIENT };
+    let parent = track(&tracker, control, Some(&Commit { helper: Some(Helper::Tftp), ..Commit::default() }));
+    let others: Vec<Link> = (0..500)
+        .map(|port| track(&tracker, Tuple { src_port: 30_000 + port, ..CLIENT.reversed() }, None).link)
+        .chain((0..500).map(|host| track(&tracker, Tuple { src: 77 + host, ..CLIENT }, None).link))
+        .collect();
+    let data = Tuple { src_port: 0, dst_port: 4000, ..control.reversed() };
+    let own = track(&tracker, Tuple { src_port: 20, ..data }, None).link;
+    let holds = |link: &Link| tracker.holds(*link, 5) && tracker.step(*link, 5, || None);
+    assert!(others.iter().all(holds) && holds(&own));
+    let expected = Expected { parent: parent.connection, tuple: data, any_source: false, translation: None };
+    assert_eq!(tracker.expect(&expected, 5), Ok(()));
+    assert!(!holds(&own));
+    let held = others.iter().filter(|link| holds(link)).count();
+    assert!(held >= 998, "{held} of 1000");
 }
 
 #[test]
