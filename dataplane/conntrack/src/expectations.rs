@@ -3,9 +3,10 @@
 //! They are found by zone, addresses, protocol and ports. Beside that each is in the *brood* of its parent, a chain from the newest
 //! to the oldest, so that a parent's end, or one too many of it, costs what that parent has and no more.
 //!
-//! Expectations are of 4,096 *classes*, by a keyed hash of the zone and of where their first packet goes to. Whoever sees by
-//! a class's count that it has none takes no lock; and its generation moves when one is put in, so that links of packets
-//! that found nothing go on holding in all other classes. Else one client's announcements would cost everybody.
+//! Expectations are of 65,536 *classes*, by a keyed hash of the zone and of where their first packet goes to. Whoever sees by
+//! a class's count that it has none takes no lock. And a generation moves when one is put in, of which each of 4,096 is shared
+//! by sixteen classes: links of packets that found nothing go on holding in all others. Else one client's announcements would cost
+//! everybody.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -20,7 +21,9 @@ const PATIENCE: u32 = 300;
 /// So many are expected of one connection at most: whoever says more than he does takes nobody else's place.
 pub(crate) const OF_ONE: u32 = 16;
 /// How many classes there are.
-pub(crate) const CLASSES: usize = 1 << 12;
+const CLASSES: usize = 1 << 16;
+/// How many generations: as many as a link tells apart.
+pub(crate) const GENERATIONS: usize = 1 << 12;
 
 /// An expectation, with what it has from its parent.
 #[derive(Clone, Copy, Debug)]
@@ -53,14 +56,6 @@ struct Brood {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Class(pub u16);
 
-#[derive(Debug, Default)]
-struct ClassState {
-    /// Moves when something becomes expected: what was not found before may be related now.
-    generation: AtomicU32,
-    /// How many there are.
-    count: AtomicU32,
-}
-
 impl Expectation {
     /// An expectation of a parent that is this, from this second on.
     pub fn new(
@@ -91,7 +86,10 @@ pub(crate) struct Expectations {
     book: RwLock<Book>,
     max: usize,
     count: AtomicU32,
-    classes: Box<[ClassState]>,
+    /// By class: how many there are.
+    counts: Box<[AtomicU32]>,
+    /// Moves when something becomes expected: what was not found before may be related now.
+    generations: Box<[AtomicU32]>,
     key: hash::Key,
     /// The second of the last sweep.
     swept: AtomicU32,
@@ -112,7 +110,8 @@ impl Expectations {
             book: RwLock::new(book),
             max: capacity,
             count: AtomicU32::new(0),
-            classes: (0..CLASSES).map(|_| ClassState::default()).collect(),
+            counts: (0..CLASSES).map(|_| AtomicU32::new(0)).collect(),
+            generations: (0..GENERATIONS).map(|_| AtomicU32::new(0)).collect(),
             key,
             swept: AtomicU32::new(0),
         }
@@ -127,18 +126,23 @@ impl Expectations {
     #[inline]
     pub fn class(&self, zone: u16, tuple: &Tuple) -> Class {
         let destination = Tuple { src: 0, src_port: 0, ..*tuple };
-        Class(self.key.hash(&destination, zone) as u16 & (CLASSES - 1) as u16)
+        Class(self.key.hash(&destination, zone) as u16)
     }
 
-    fn state(&self, Class(class): Class) -> &ClassState {
+    fn in_class(&self, Class(class): Class) -> &AtomicU32 {
+        // There is one for each number.
+        &self.counts[usize::from(class)]
+    }
+
+    fn generation_of(&self, Class(class): Class) -> &AtomicU32 {
         // The mask keeps it in range.
-        &self.classes[usize::from(class) & (CLASSES - 1)]
+        &self.generations[usize::from(class) & (GENERATIONS - 1)]
     }
 
     /// A number that moves whenever something of the class becomes expected.
     #[inline]
     pub fn generation(&self, class: Class) -> u32 {
-        self.state(class).generation.load(Ordering::Acquire)
+        self.generation_of(class).load(Ordering::Acquire)
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, Book> {
@@ -173,16 +177,16 @@ impl Expectations {
         book.map.insert(key, Expectation { older, ..expectation });
         book.broods.insert(parent, Brood { newest: key, len: brood.map_or(0, |brood| brood.len) + 1 });
         self.count.store(book.map.len() as u32, Ordering::Relaxed);
-        let class = self.state(self.class(expectation.zone, &expectation.expected.tuple));
-        class.count.fetch_add(1, Ordering::Relaxed);
+        let class = self.class(expectation.zone, &expectation.expected.tuple);
+        self.in_class(class).fetch_add(1, Ordering::Relaxed);
         // Two, as a bucket's epoch moves: their sum is even at rest. Who sees it move sees the counts.
-        class.generation.fetch_add(2, Ordering::Release);
+        self.generation_of(class).fetch_add(2, Ordering::Release);
         Ok(())
     }
 
     /// The expectation that a packet meets.
     pub fn find(&self, zone: u16, tuple: &Tuple, second: u32) -> Option<Expectation> {
-        if self.count() == 0 || self.state(self.class(zone, tuple)).count.load(Ordering::Relaxed) == 0 {
+        if self.count() == 0 || self.in_class(self.class(zone, tuple)).load(Ordering::Relaxed) == 0 {
             return None;
         }
         let book = self.book.read().unwrap_or_else(PoisonError::into_inner);
@@ -247,7 +251,7 @@ impl Expectations {
             if go(&key, &expectation) {
                 map.remove(&key);
                 let class = self.class(expectation.zone, &expectation.expected.tuple);
-                self.state(class).count.fetch_sub(1, Ordering::Relaxed);
+                self.in_class(class).fetch_sub(1, Ordering::Relaxed);
                 continue;
             }
             match kept.and_then(|kept| map.get_mut(&kept)) {
@@ -299,7 +303,7 @@ mod tests {
             seen += len;
         }
         assert_eq!((book.map.len() as u32, expectations.count()), (seen, seen));
-        let counted: u32 = expectations.classes.iter().map(|class| class.count.load(Ordering::Relaxed)).sum();
+        let counted: u32 = expectations.counts.iter().map(|count| count.load(Ordering::Relaxed)).sum();
         assert_eq!(counted, seen);
     }
 

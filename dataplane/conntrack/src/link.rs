@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use crate::control::Settings;
-use crate::expectations::{CLASSES, Class};
+use crate::expectations::{Class, GENERATIONS};
 use crate::state::Direction;
 
 /// A connection and a packet's direction in it, or the place where a tuple was *not* found, with the epoch that it had.
@@ -25,7 +25,7 @@ const BUCKET: usize = 25;
 /// Bits of the epoch of a link to a bucket.
 const SUM: u32 = 0xff_ffff;
 
-const _: () = assert!(Settings::MOST as usize / 2 <= 1 << BUCKET && CLASSES <= 1 << 12);
+const _: () = assert!(Settings::MOST as usize / 2 <= 1 << BUCKET && GENERATIONS <= 1 << 12);
 
 /// What a link leads to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -262,7 +262,7 @@ impl Naive {
             let is_parent =
                 parent.is_some_and(|parent| (parent.zone, parent.original) == (entry.zone, entry.original));
             let is_fair = entry.zone == zone || world.unanswered(entry.zone) > world.unanswered(zone);
-            second >= entry.expiry || !entry.progress.is_answered() && is_fair && !is_parent
+            !is_parent && (second >= entry.expiry || !entry.progress.is_answered() && is_fair)
         };
         world.connections.iter().filter(|(_, entry)| may_go(entry)).map(|(&id, _)| id).collect()
     }

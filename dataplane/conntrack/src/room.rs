@@ -174,7 +174,9 @@ impl Connections {
         // What is read of an entry that changes meanwhile is nobody's: its epoch will be another.
         let zone = entry.zone();
         let candidate = |weight, why| Candidate { slot, epoch, zone, weight, why };
-        if epoch & 1 != 0 {
+        let is_own = zone == newcomer.zone;
+        let began = |parent: &Tuple| entry.read().is_some_and(|(image, _)| image.original == *parent);
+        if epoch & 1 != 0 || is_own && newcomer.parent.is_some_and(began) {
             return None;
         }
         if newcomer.second >= entry.expiry() {
@@ -183,14 +185,8 @@ impl Connections {
         if entry.is_answered() {
             return None;
         }
-        let is_own = zone == newcomer.zone;
         let weight = if is_own { own.saturating_add(1) } else { self.zones.unanswered(zone) };
-        let is_parent = || {
-            let began = |parent: &Tuple| entry.read().is_some_and(|(image, _)| image.original == *parent);
-            is_own && newcomer.parent.is_some_and(began)
-        };
-        let may_go = (is_own || weight > own) && !is_parent();
-        may_go.then(|| candidate(weight, Count::EarlyDrop))
+        (is_own || weight > own).then(|| candidate(weight, Count::EarlyDrop))
     }
 }
 
