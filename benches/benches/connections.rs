@@ -10,8 +10,8 @@ use std::hint::black_box;
 
 use allocation_counter::measure;
 use weft_conntrack::{
-    Choice, Commit, Connections, Facts, Family, Link, Nat, Request, Segment, Settings, Side, Tracked, Tuple,
-    flags,
+    Choice, Commit, Connections, Expected, Facts, Family, Helper, Link, Nat, Request, Segment, Settings,
+    Side, Tracked, Tuple, flags,
 };
 
 const BURST: usize = 32;
@@ -180,6 +180,71 @@ fn again(count: u64) {
     println!("sweep, nothing to do: {idle:6.1} ns an entry");
 }
 
+/// New connections in a table that is full: of those that nobody has answered, one makes room for each; of those that were answered, none
+/// does, and each is refused.
+fn full(count: u64, answered: bool) {
+    let tracker = tracker(count as u32);
+    let commit = Commit::default();
+    for number in 0..count {
+        track(&tracker, tuple(number, 17), None, Some(&commit));
+        if answered {
+            track(&tracker, tuple(number, 17).reversed(), None, None);
+        }
+    }
+    let mut next = count;
+    let cost = best(3, || {
+        nanoseconds(count as usize, || {
+            let counted = measure(|| {
+                for _ in 0..count {
+                    let made = track(&tracker, tuple(next, 17), None, Some(&commit)).created;
+                    assert_eq!(made, !answered);
+                    next += 1;
+                }
+            });
+            assert_eq!(counted.count_total, 0);
+        })
+    });
+    let name = if answered { "answered: refused" } else { "unanswered: others make room" };
+    println!("new UDP connections, {count}, in a table full of {name}: {cost:6.1} ns each, no allocation");
+}
+
+/// What one client's announcements cost, him and others: `parents` control connections expect as many connections as they may, and one of
+/// them goes on.
+fn expected(parents: u64, many: u64) {
+    let tracker = tracker(100_000);
+    let helped = Commit { helper: Some(Helper::Ftp), ..Commit::default() };
+    let control = |number: u64| Tuple { dst_port: 21, ..tuple(number, 6) };
+    let syn = Some(segment(100, 0, flags::SYN, 0));
+    let links: Vec<Link> =
+        (0..parents).map(|number| track(&tracker, control(number), syn, Some(&helped)).connection).collect();
+    let expect = |number: u64, port: u64| {
+        let tuple =
+            Tuple { src_port: 0, dst_port: 1024 + (port % 60_000) as u16, ..control(number).reversed() };
+        let parent = links[number as usize];
+        let _ = tracker.expect(&Expected { parent, tuple, any_source: false, translation: None }, 1);
+    };
+    let strangers = || (0..many).map(|number| track(&tracker, tuple(1 << 20 | number, 17), None, None).link);
+    let look =
+        |()| best(3, || nanoseconds(many as usize, || assert!(strangers().all(|link| link != Link::NEVER))));
+    let alone = look(());
+    (0..parents).for_each(|number| (0..16).for_each(|port| expect(number, port)));
+    let among = look(());
+    let all = tracker.statistics().expectations;
+    let links: Vec<Link> = strangers().collect();
+    let mut port = 100;
+    let mut announce = || {
+        expect(0, port);
+        port += 1;
+    };
+    (0..100).for_each(|_| announce());
+    let held = links.iter().filter(|&&link| tracker.holds(link, 1)).count();
+    let cost = best(3, || nanoseconds(many as usize, || (0..many).for_each(|_| announce())));
+    println!(
+        "expected, {all}: {cost:6.1} ns to expect one more; a tuple without connection {among:.1} ns (none expected: {alone:.1})"
+    );
+    println!("expected, 100 more: {held} of {} links of others hold", links.len());
+}
+
 fn memory(count: u32) {
     let before = resident();
     let tracker = tracker(count);
@@ -232,5 +297,8 @@ fn main() {
     new("look, then commit, prefetched", many, &Commit::default(), Way::Foreseen);
     new("commit with translation", many, &Commit { nat: Some(nat), ..Commit::default() }, Way::Commit);
     again(many);
+    expected(if quick { 16 } else { 255 }, if quick { 100 } else { 200_000 });
+    full(many, false);
+    full(many, true);
     memory(if quick { 1000 } else { 4_000_000 });
 }

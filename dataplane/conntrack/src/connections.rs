@@ -10,13 +10,14 @@ use crate::arena::Arena;
 use crate::control::Settings;
 use crate::entry::{Entry, Sight};
 use crate::expect::{Expected, Unexpected};
-use crate::expectations::{Expectation, Expectations};
+use crate::expectations::{Class, Expectation, Expectations};
 use crate::hash::Key;
 use crate::image::Image;
 use crate::index::{Index, Place};
 use crate::link::{Absence, Link, Target};
 use crate::nat::Translation;
 use crate::request::{Commit, Facts, Request, Segment, Tracked};
+use crate::room::Clock;
 use crate::state::{Direction, State};
 use crate::streams::{Stream, Streams};
 use crate::tally::{Count, Tally};
@@ -47,6 +48,8 @@ pub struct Connections {
     pub(crate) random: AtomicU64,
     /// Where the sweep goes on.
     pub(crate) cursor: AtomicUsize,
+    /// Who makes room next.
+    pub(crate) clock: Clock,
 }
 
 /// A live connection that has a tuple.
@@ -78,13 +81,14 @@ impl Connections {
         if settings.max > Settings::MOST {
             return Err(io::Error::from(io::ErrorKind::InvalidInput));
         }
+        let key = Key::new(settings.secret);
         Ok(Connections {
             arena: Arena::new(settings.max)?,
             // A translated connection is in it twice.
             index: Index::new(settings.max as usize * 2)?,
-            key: Key::new(settings.secret),
+            key,
             zones: Zones::new()?,
-            expectations: Expectations::new(settings.expectations),
+            expectations: Expectations::new(settings.expectations, key),
             streams: Streams::default(),
             tally: Tally::default(),
             total: AtomicU32::new(0),
@@ -92,6 +96,7 @@ impl Connections {
             liberal: AtomicBool::new(false),
             random: AtomicU64::new(settings.secret[0] ^ settings.secret[1].rotate_left(32)),
             cursor: AtomicUsize::new(0),
+            clock: Clock::default(),
         })
     }
 
@@ -107,7 +112,7 @@ impl Connections {
 
     /// What `ct(..)` and then `ct(commit,..)` do to the first packet of an ordinary connection, at once: one that has none in
     /// the zone, that nothing expects, and that the zone has room for. If it isn't such a packet (`None`) nothing has
-    /// happened, and [`Connections::track`] is to be asked. Of `commit` only mark and label count.
+    /// happened (but that, of a full table, an unanswered connection may have made room), and [`Connections::track`] is to be asked. Of `commit` only mark and label count.
     pub fn begin(&self, zone: u16, facts: &Facts, commit: &Commit, second: u32) -> Option<Link> {
         let (translate, effects) = (false, true);
         Work::new(
@@ -133,7 +138,7 @@ impl Connections {
     /// The same where there is no connection.
     #[inline(never)]
     fn prefetch_apart(&self, link: Link) {
-        if let Target::Absent(bucket, _) = link.target() {
+        if let Target::Absent(bucket, ..) = link.target() {
             self.index.prefetch(bucket);
         }
     }
@@ -166,7 +171,9 @@ impl Connections {
     #[inline(never)]
     fn step_apart(&self, link: Link, segment: impl FnOnce() -> Option<Segment>) -> bool {
         match link.target() {
-            Target::Absent(bucket, why) => self.absence(bucket) == link.epoch && still_absent(why, segment),
+            Target::Absent(bucket, class, why) => {
+                link.has_sum(self.absence(bucket, class)) && still_absent(why, segment)
+            }
             _ => link == Link::NONE,
         }
     }
@@ -176,7 +183,7 @@ impl Connections {
     pub fn holds(&self, link: Link, second: u32) -> bool {
         match link.target() {
             Target::Entry(slot, _) => self.arena.get(slot).is_some_and(|entry| alive(entry, link, second)),
-            Target::Absent(bucket, _) => self.absence(bucket) == link.epoch,
+            Target::Absent(bucket, class, _) => link.has_sum(self.absence(bucket, class)),
             Target::Nothing => link.epoch == 0,
         }
     }
@@ -229,10 +236,10 @@ impl Connections {
         }
     }
 
-    /// What a link to an absent tuple holds: it moves when one is put into the bucket, or something becomes expected.
+    /// What a link to an absent tuple holds: it moves when one is put into the bucket, or something of the class becomes expected.
     #[inline]
-    fn absence(&self, bucket: usize) -> u32 {
-        self.index.epoch(bucket).wrapping_add(self.expectations.generation())
+    fn absence(&self, bucket: usize, class: Class) -> u32 {
+        self.index.epoch(bucket).wrapping_add(self.expectations.generation(class))
     }
 
     /// Where a tuple's connection is, if it has one.
@@ -320,21 +327,23 @@ impl Connections {
         let Some((image, _)) = entry.read().filter(|&(_, now)| now == epoch) else { return false };
         let home = self.place(image.zone, &image.original);
         let away = self.place(image.zone, &image.reply);
-        {
+        let answered = {
             let _held = self.index.lock(home.bucket, away.bucket);
             if entry.epoch.load(Ordering::Acquire) != epoch || !entry.linked() || !wanted(entry) {
                 return false;
             }
+            let answered = entry.is_answered();
             entry.end();
             self.index.remove(home, slot);
             if away != home {
                 self.index.remove(away, slot);
             }
-        }
+            answered
+        };
         if image.helper.is_some() {
             self.streams.forget(slot);
         }
-        self.zones.release(image.zone);
+        self.zones.release(image.zone, answered);
         self.total.fetch_sub(1, Ordering::Relaxed);
         self.arena.give(slot, home.bucket);
         self.tally.add(slot, why, 1);

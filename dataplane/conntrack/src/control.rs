@@ -109,6 +109,8 @@ pub struct Statistics {
     pub flushed: u64,
     /// Ended because another took their place: `force`, or a new SYN.
     pub replaced: u64,
+    /// Ended unanswered in a full table, to make room for another.
+    pub early_drop: u64,
     /// Refused because the table was full.
     pub refused_full: u64,
     /// Refused by a zone's limit.

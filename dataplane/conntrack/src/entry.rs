@@ -184,6 +184,16 @@ impl Entry {
         self.flags.load(RELAXED) & flag::LINKED != 0
     }
 
+    /// The connection's zone.
+    pub fn zone(&self) -> u16 {
+        (self.identity.load(RELAXED) >> 16) as u16
+    }
+
+    /// Whether both ends have said what makes it one, and it isn't over.
+    pub fn is_answered(&self) -> bool {
+        self.progress(self.flags.load(RELAXED)).is_answered()
+    }
+
     /// The connection, unless a writer is at it, and its epoch.
     #[inline]
     pub fn read(&self) -> Option<(Image, u32)> {

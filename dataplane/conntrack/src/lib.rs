@@ -38,6 +38,7 @@ mod nat;
 mod oracle;
 mod protocol;
 mod request;
+mod room;
 mod sequence;
 mod state;
 mod streams;

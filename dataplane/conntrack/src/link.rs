@@ -2,6 +2,8 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::control::Settings;
+use crate::expectations::{Class, GENERATIONS};
 use crate::state::Direction;
 
 /// A connection and a packet's direction in it, or the place where a tuple was *not* found, with the epoch that it had.
@@ -11,11 +13,19 @@ use crate::state::Direction;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Zeroable, Pod)]
 #[repr(C)]
 pub struct Link {
-    /// Bits 31 to 3: an entry or a bucket; bits 2 to 0: what it is, 2 or 3 for a connection's two directions.
+    /// Bits 31 to 3: an entry, or (27 to 3) a bucket and (31 to 28) of the class of what could be expected the lower part; bits 2 to 0:
+    /// what it is, 2 or 3 for a connection's two directions.
     pub place: u32,
-    /// Its epoch.
+    /// Its epoch; of a bucket the lower 24 bits of it and of the class's, and (31 to 24) the upper part of the class.
     pub epoch: u32,
 }
+
+/// Bits of a bucket: there are no more of them ([`crate::Settings::MOST`]).
+const BUCKET: usize = 25;
+/// Bits of the epoch of a link to a bucket.
+const SUM: u32 = 0xff_ffff;
+
+const _: () = assert!(Settings::MOST as usize / 2 <= 1 << BUCKET && GENERATIONS <= 1 << 12);
 
 /// What a link leads to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -24,8 +34,8 @@ pub(crate) enum Target {
     Nothing,
     /// An entry.
     Entry(usize, Direction),
-    /// A bucket without the tuple.
-    Absent(usize, Absence),
+    /// A bucket without the tuple, and the class of what could be expected.
+    Absent(usize, Class, Absence),
 }
 
 /// Why nothing was found matters for TCP alone: its flags, which are in no flow's key, decide between `new` and `inv`.
@@ -56,8 +66,25 @@ impl Link {
         Link { place: (slot as u32) << 3 | CONNECTION | direction.index() as u32, epoch }
     }
 
-    pub(crate) fn absent(bucket: usize, why: Absence, epoch: u32) -> Link {
-        Link { place: (bucket as u32) << 3 | (ABSENT + why as u32), epoch }
+    /// `sum` is the bucket's epoch and the class's generation.
+    pub(crate) fn absent((bucket, class): (usize, Class), why: Absence, sum: u32) -> Link {
+        let class = u32::from(class.0);
+        Link {
+            place: class << 28 | (bucket as u32) << 3 | (ABSENT + why as u32),
+            epoch: (class >> 4) << 24 | sum & SUM,
+        }
+    }
+
+    /// Of a link to a bucket: whether that and the class have these numbers still.
+    #[inline]
+    pub(crate) fn has_sum(self, sum: u32) -> bool {
+        (self.epoch ^ sum) & SUM == 0
+    }
+
+    #[inline]
+    fn absence(self, why: Absence) -> Target {
+        let bucket = (self.place >> 3) as usize & ((1 << BUCKET) - 1);
+        Target::Absent(bucket, Class((self.place >> 28 | (self.epoch >> 24) << 4) as u16), why)
     }
 
     #[inline(always)]
@@ -66,9 +93,9 @@ impl Link {
         match self.place & 7 {
             2 => Target::Entry(place, Direction::Original),
             3 => Target::Entry(place, Direction::Reply),
-            4 => Target::Absent(place, Absence::Any),
-            5 => Target::Absent(place, Absence::TcpNew),
-            6 => Target::Absent(place, Absence::TcpInvalid),
+            4 => self.absence(Absence::Any),
+            5 => self.absence(Absence::TcpNew),
+            6 => self.absence(Absence::TcpInvalid),
             _ => Target::Nothing,
         }
     }

@@ -12,6 +12,7 @@ use crate::link::Link;
 use crate::nat::{self, Nat, Side};
 use crate::protocol::{self, Progress};
 use crate::request::{Commit, Refusal, Request, Tracked};
+use crate::room::Newcomer;
 use crate::state::Direction;
 use crate::tally::Count;
 use crate::track::Work;
@@ -46,14 +47,18 @@ pub(crate) struct Wanted<'a> {
 impl Work<'_> {
     /// Makes the connection of a tuple that has none, and says what it says; false if it has one by now.
     pub fn make(&self, wanted: &Wanted<'_>, answer: &mut Tracked) -> Result<bool, Refusal> {
-        let Request { zone, effects, .. } = *self.request;
+        let Request { zone, effects, second, .. } = *self.request;
+        let parent = wanted.parent.map(|parent| &parent.original);
+        let newcomer = Newcomer { zone, counted: effects, second, parent };
         if !effects {
-            self.tracker.room(zone, u32::from(self.replaced.get().is_some()))?;
+            if let Some(leaving) = self.tracker.room(&newcomer, self.replaced.get().is_some())? {
+                self.replaced.set(Some(leaving));
+            }
             let image = self.plan(wanted)?;
             self.created(&image, Link::NEVER, answer);
             return Ok(true);
         }
-        self.tracker.reserve(zone)?;
+        self.tracker.reserve(&newcomer)?;
         let made = self.put(wanted, answer);
         if made != Ok(true) {
             self.tracker.release(zone);
@@ -107,7 +112,7 @@ impl Work<'_> {
         {
             return None;
         }
-        tracker.reserve(zone).ok()?;
+        tracker.reserve(&Newcomer { zone, counted: true, second, parent: None }).ok()?;
         let wanted = Wanted { tuple: &tuple, home, commit, parent: None };
         let made = self.plan(&wanted).ok().and_then(|image| self.insert(&image, home).ok());
         match made {
@@ -226,12 +231,15 @@ impl Work<'_> {
 }
 
 impl Connections {
-    /// Counts one more connection of the zone, if there may be one.
-    fn reserve(&self, zone: u16) -> Result<(), Refusal> {
+    /// Counts one more connection of the zone, if there may be one, or if another makes room for it. The caller holds no
+    /// lock.
+    fn reserve(&self, newcomer: &Newcomer<'_>) -> Result<(), Refusal> {
+        let zone = newcomer.zone;
         if !self.zones.admit(zone) {
             return Err(Refusal::ZoneLimit);
         }
-        if self.total.fetch_add(1, Ordering::Relaxed) >= self.max {
+        // Who comes too many has to find one who goes, so there are never more than may be but for those that are at it.
+        if self.total.fetch_add(1, Ordering::Relaxed) >= self.max && !self.make_room(newcomer) {
             self.release(zone);
             return Err(Refusal::Full);
         }
@@ -239,16 +247,19 @@ impl Connections {
     }
 
     fn release(&self, zone: u16) {
-        self.zones.release(zone);
+        self.zones.release(zone, false);
         self.total.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Whether there may be one when so many have gone.
-    fn room(&self, zone: u16, leaving: u32) -> Result<(), Refusal> {
-        if !self.zones.room(zone, leaving) {
+    /// Whether there may be one, and the slot of who would make room for it. `leaves`: another has gone for it already.
+    fn room(&self, newcomer: &Newcomer<'_>, leaves: bool) -> Result<Option<usize>, Refusal> {
+        let leaving = u32::from(leaves);
+        if !self.zones.room(newcomer.zone, leaving) {
             return Err(Refusal::ZoneLimit);
         }
-        let total = self.total.load(Ordering::Relaxed).saturating_sub(leaving);
-        if total < self.max { Ok(()) } else { Err(Refusal::Full) }
+        if self.total.load(Ordering::Relaxed).saturating_sub(leaving) < self.max {
+            return Ok(None);
+        }
+        self.could_make_room(newcomer).map(Some).ok_or(Refusal::Full)
     }
 }

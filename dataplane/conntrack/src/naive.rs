@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::control::{Connection, Filter, Settings, Statistics, ZoneLimit};
 use crate::expect::{Expected, Unexpected};
-use crate::expectations::OF_ONE;
+use crate::expectations::{Class, OF_ONE};
 use crate::hash::{Key, spread};
 use crate::link::{Absence, Link, Target};
 use crate::nat::{self, Side, Translation};
@@ -69,6 +69,16 @@ struct Expectation {
     until: u32,
 }
 
+/// A connection, as far as it matters who goes: of one that has expired, and another in its place, the table has both.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Who {
+    pub zone: u16,
+    pub original: Tuple,
+    pub helper: Option<Helper>,
+    pub answered: bool,
+    pub expired: bool,
+}
+
 /// Seconds for which a connection is expected.
 const PATIENCE: u32 = 300;
 
@@ -118,9 +128,9 @@ impl Naive {
         let mut world = self.world();
         match link.target() {
             Target::Nothing => link.epoch == 0,
-            Target::Absent(_, why) => {
+            Target::Absent(_, _, why) => {
                 let begins = || segment().is_some_and(|segment| tcp::may_begin(segment.flags));
-                world.put == link.epoch
+                link.has_sum(world.put)
                     && match why {
                         Absence::Any => true,
                         Absence::TcpNew => begins(),
@@ -143,7 +153,7 @@ impl Naive {
         let world = self.world();
         match link.target() {
             Target::Nothing => link.epoch == 0,
-            Target::Absent(..) => world.put == link.epoch,
+            Target::Absent(..) => link.has_sum(world.put),
             Target::Entry(id, _) => {
                 world.connections.get(&(id as u32)).is_some_and(|entry| entry.holds(link, second))
             }
@@ -167,7 +177,7 @@ impl Naive {
             return Err(Unexpected::Known);
         }
         let of_parent = |other: &Expectation| (other.zone, other.original) == (parent.zone, parent.original);
-        if world.expected.iter().filter(|other| of_parent(other)).count() >= OF_ONE {
+        if world.expected.iter().filter(|other| of_parent(other)).count() >= OF_ONE as usize {
             let oldest = world.expected.iter().position(of_parent);
             oldest.map(|at| world.expected.remove(at));
         }
@@ -244,6 +254,39 @@ impl Naive {
         self.liberal.store(!check, Ordering::Relaxed);
     }
 
+    /// Who may go for a connection that this tuple begins in this zone: those that have expired, and, in a zone that has no fewer of
+    /// them, those that nobody has answered.
+    fn candidates(world: &World, zone: u16, tuple: &Tuple, second: u32) -> Vec<u32> {
+        let parent = world.expected(zone, tuple, second).and_then(|at| world.expected.get(at));
+        let may_go = |entry: &Entry| {
+            let is_parent =
+                parent.is_some_and(|parent| (parent.zone, parent.original) == (entry.zone, entry.original));
+            let is_fair = entry.zone == zone || world.unanswered(entry.zone) > world.unanswered(zone);
+            !is_parent && (second >= entry.expiry || !entry.progress.is_answered() && is_fair)
+        };
+        world.connections.iter().filter(|(_, entry)| may_go(entry)).map(|(&id, _)| id).collect()
+    }
+
+    /// Whether anybody may go for it.
+    pub fn has_candidates(&self, zone: u16, tuple: &Tuple, second: u32) -> bool {
+        !Naive::candidates(&self.world(), zone, tuple, second).is_empty()
+    }
+
+    /// The table has put it out for one that a tuple will begin in a zone.
+    pub fn put_out(&self, who: Who, (zone, tuple): (u16, Tuple), second: u32) {
+        let mut world = self.world();
+        let is_it = |id: &u32| world.connections.get(id).is_some_and(|entry| entry.who(second) == who);
+        let id = Naive::candidates(&world, zone, &tuple, second).into_iter().find(is_it);
+        world.remove(id.unwrap_or_else(|| panic!("{who:?} may not go")));
+        let counters = &mut world.statistics;
+        *if who.expired { &mut counters.expired } else { &mut counters.early_drop } += 1;
+    }
+
+    /// How many connections of a zone nobody has answered.
+    pub fn unanswered(&self, zone: u16) -> u32 {
+        self.world().unanswered(zone)
+    }
+
     /// Counters.
     pub fn statistics(&self) -> Statistics {
         let world = self.world();
@@ -276,6 +319,11 @@ impl Entry {
         segment().is_some_and(|segment| tcp::advance(source, destination, &segment))
     }
 
+    fn who(&self, second: u32) -> Who {
+        let Entry { zone, original, helper, progress, expiry, .. } = *self;
+        Who { zone, original, helper, answered: progress.is_answered(), expired: second >= expiry }
+    }
+
     fn translation(&self, direction: Direction) -> Option<Translation> {
         self.nat.map(|side| Translation::of(side, direction, &self.original, &self.reply))
     }
@@ -299,6 +347,11 @@ impl World {
     fn find(&self, zone: u16, tuple: &Tuple, second: u32) -> Option<(u32, Direction)> {
         let &(id, direction) = self.index.get(&(zone, *tuple))?;
         self.connections.get(&id).filter(|entry| second < entry.expiry).map(|_| (id, direction))
+    }
+
+    fn unanswered(&self, zone: u16) -> u32 {
+        let is = |entry: &&Entry| entry.zone == zone && !entry.progress.is_answered();
+        self.connections.values().filter(is).count() as u32
     }
 
     fn full(&self, zone: u16, settings: &Settings) -> Option<Refusal> {
@@ -501,7 +554,7 @@ impl Work<'_> {
                 (Kind::Tcp, false) => Absence::TcpInvalid,
                 _ => Absence::Any,
             };
-            answer.link = Link::absent(0, why, self.world.put);
+            answer.link = Link::absent((0, Class(0)), why, self.world.put);
         }
         if !begins {
             return answer;

@@ -6,10 +6,11 @@ use proptest::prelude::*;
 use crate::connections::Connections;
 use crate::control::{Connection, Filter, Settings, Statistics, ZoneLimit};
 use crate::expect::Expected;
+use crate::image::Image;
 use crate::link::Link;
-use crate::naive::Naive;
+use crate::naive::{Naive, Who};
 use crate::nat::{Choice, Nat, Side};
-use crate::request::{Commit, Facts, Helper, Masked, Request, Segment, Tracked};
+use crate::request::{Commit, Facts, Helper, Masked, Refusal, Request, Segment, Tracked};
 use crate::timeouts::{Timeout, Timeouts};
 use crate::tuple::{Family, Partial, Tuple};
 
@@ -225,6 +226,9 @@ impl Pair {
         let statistics = (self.real.statistics(), self.naive.statistics());
         assert_eq!(statistics.0, Statistics { expectations: statistics.0.expectations, ..statistics.1 });
         assert_eq!(self.list(true), self.list(false));
+        for zone in 0..2 {
+            assert_eq!(self.real.zones.unanswered(zone), self.naive.unanswered(zone));
+        }
     }
 
     fn list(&self, real: bool) -> Vec<String> {
@@ -270,7 +274,10 @@ impl Pair {
             effects,
         };
         let foretold = self.real.track(&request(false));
-        let (real, naive) = (self.real.track(&request(true)), self.naive.track(&request(true)));
+        let there = self.there();
+        let real = self.real.track(&request(true));
+        self.put_out(there, &real, (packet.zone, &facts));
+        let naive = self.naive.track(&request(true));
         assert_eq!(bare(&real), bare(&naive));
         assert_eq!(bare(&foretold), bare(&real), "the trace was right");
         assert_eq!(real.link.is_connection(), naive.link.is_connection());
@@ -280,6 +287,32 @@ impl Pair {
         }
         if let Some(zone) = packet.again {
             self.again(zone, packet, facts, (real, naive));
+        }
+    }
+
+    /// Connections in the index, by slot.
+    fn there(&self) -> Vec<(usize, Who)> {
+        let shown = |slot: usize| {
+            let entry = self.real.arena.get(slot).filter(|entry| entry.linked())?;
+            let (Image { zone, original, helper, .. }, _) = entry.read()?;
+            let (answered, expired) = (entry.is_answered(), self.second >= entry.expiry());
+            Some((slot, Who { zone, original, helper, answered, expired }))
+        };
+        (1..self.real.arena.end()).filter_map(shown).collect()
+    }
+
+    /// Tells the maps who has made room, which has to be one who may; and holds a refusal against them.
+    fn put_out(&self, before: Vec<(usize, Who)>, real: &Tracked, (zone, facts): (u16, &Facts)) {
+        let Some(tuple) = facts.key() else { return };
+        let counted = |statistics: &Statistics| statistics.early_drop + statistics.expired;
+        let gone = counted(&self.real.statistics()) - counted(&self.naive.statistics());
+        assert!(gone <= 1, "one makes room for one");
+        if gone == 1 {
+            let now = self.there();
+            let (_, who) = before.into_iter().find(|there| !now.contains(there)).unwrap();
+            self.naive.put_out(who, (zone, tuple), self.second);
+        } else if real.refused == Some(Refusal::Full) {
+            assert!(!self.naive.has_candidates(zone, &tuple, self.second));
         }
     }
 
@@ -297,7 +330,9 @@ impl Pair {
             second: self.second,
             effects: true,
         };
+        let there = self.there();
         let real = self.real.track(&Request { before: Some(real.before()), ..common });
+        self.put_out(there, &real, (zone, &facts));
         let naive = self.naive.track(&Request { before: Some(naive.before()), ..common });
         assert_eq!(bare(&real), bare(&naive), "the second time");
     }

@@ -163,6 +163,14 @@ impl Progress {
         }
     }
 
+    /// Whether it was answered: TCP is open, and not over (a reset needs but one end, so it is no answer).
+    pub(crate) fn is_answered(&self) -> bool {
+        match self.kind {
+            Kind::Tcp => tcp::is_open(self.peers[0].state, self.peers[1].state),
+            _ => self.phase == Phase::Both,
+        }
+    }
+
     /// What rules see of it: for packets of each direction, whether they are `new` or `est`. While it stays the same, so
     /// does what they see.
     pub(crate) fn visible(&self) -> (bool, bool) {

@@ -8,13 +8,14 @@ use crate::request::Refusal;
 const STRIPES: usize = 8;
 
 /// What is counted.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(usize)]
 pub(crate) enum Count {
     Created = 0,
     Expired,
     Flushed,
     Replaced,
+    EarlyDrop,
     RefusedFull,
     RefusedZone,
     RefusedNat,
@@ -37,7 +38,7 @@ impl From<Refusal> for Count {
 
 #[derive(Debug, Default)]
 #[repr(align(64))]
-struct Stripe([AtomicU64; 11]);
+struct Stripe([AtomicU64; 12]);
 
 /// All counters.
 #[derive(Debug, Default)]
@@ -61,6 +62,7 @@ impl Tally {
             expired: self.get(Count::Expired),
             flushed: self.get(Count::Flushed),
             replaced: self.get(Count::Replaced),
+            early_drop: self.get(Count::EarlyDrop),
             refused_full: self.get(Count::RefusedFull),
             refused_zone: self.get(Count::RefusedZone),
             refused_nat: self.get(Count::RefusedNat),

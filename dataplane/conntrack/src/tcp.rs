@@ -247,6 +247,11 @@ pub(crate) fn quiet(source: TcpState, destination: TcpState) -> bool {
     source >= TcpState::SynSent && !matches!(destination, TcpState::SynSent | TcpState::Closing)
 }
 
+/// Whether both ends have acknowledged the other's first segment, and not each the other's last.
+pub(crate) fn is_open(a: TcpState, b: TcpState) -> bool {
+    (TcpState::Established..TcpState::FinWait2).contains(&a.min(b))
+}
+
 /// The timeout that goes with a pair of states.
 pub(crate) fn timeout(a: TcpState, b: TcpState) -> Timeout {
     let (least, most) = (a.min(b), a.max(b));

@@ -15,13 +15,16 @@ use crate::link::{Absence, Link, Target};
 use crate::make::Wanted;
 use crate::nat::Translation;
 use crate::protocol::{self, Kind, Outcome, Verdict};
-use crate::request::{Before, Helper, Request, Segment, Tracked};
+use crate::request::{Before, Helper, Refusal, Request, Segment, Tracked};
 use crate::state::{Direction, State};
 use crate::tally::Count;
 use crate::tuple::Tuple;
 
-/// How often a request begins anew before it gives up: others would have to be quicker each time.
-const ATTEMPTS: usize = 1000;
+/// How often a request begins anew before it gives up, and the packet counts as invalid. Each time another worker has to have been
+/// quicker, with a packet of this very connection that changes what rules see of it, or begins or ends it, within a fraction of a
+/// microsecond: an attacker on all other workers at once gets one or two rounds out of it. What would fail each time by itself
+/// (see [`Work::begin`]) is a refusal at once.
+const ATTEMPTS: usize = 64;
 
 /// One request.
 pub(crate) struct Work<'a> {
@@ -29,7 +32,7 @@ pub(crate) struct Work<'a> {
     pub request: &'a Request<'a>,
     /// What was said of the packet before, in this zone.
     before: Option<Before>,
-    /// The slot of a connection that a trace would have replaced.
+    /// The slot of a connection that a trace would have replaced, or that would have made room.
     pub replaced: Cell<Option<usize>>,
 }
 
@@ -89,8 +92,7 @@ impl<'a> Work<'a> {
 
     fn attempt(&self, tuple: &Tuple, answer: &mut Tracked) -> Done {
         let Request { zone, facts, second, commit, .. } = *self.request;
-        let generation = self.tracker.expectations.generation();
-        let turned = self.before.is_some_and(|before| before.state.any(State::SNAT | State::DNAT));
+        let turned = self.turned();
         // What was translated in this zone is found by where its answers come from.
         let sought = if turned { tuple.reversed() } else { *tuple };
         let place = self.tracker.place(zone, &sought);
@@ -102,8 +104,7 @@ impl<'a> Work<'a> {
                 return Some(());
             }
             Sought::Absent(epoch) => {
-                let known = (!turned).then(|| (place, epoch.wrapping_add(generation)));
-                return self.absent(tuple, known, answer);
+                return self.absent(tuple, (!turned).then_some((place, epoch)), answer);
             }
         };
         if turned {
@@ -115,6 +116,11 @@ impl<'a> Work<'a> {
             return self.replace(&found, tuple, answer);
         }
         self.found(&found, tuple, answer)
+    }
+
+    /// Whether the packet was translated in this zone.
+    fn turned(&self) -> bool {
+        self.before.is_some_and(|before| before.state.any(State::SNAT | State::DNAT))
     }
 
     /// The packet begins a new connection in this one's place.
@@ -233,6 +239,10 @@ impl<'a> Work<'a> {
             return None;
         }
         let epoch = entry.change(&old, &judgement.moving);
+        let answered = judgement.moving.progress.is_answered();
+        if answered != old.progress.is_answered() {
+            self.tracker.zones.change(image.zone, answered);
+        }
         self.refresh(entry, entry.expiry(), judgement);
         Some(epoch)
     }
@@ -287,14 +297,20 @@ impl<'a> Work<'a> {
         self.request.translate || self.request.commit.is_some_and(|commit| commit.nat.is_some())
     }
 
-    /// There is no connection. `known` is where it was sought, and what a link to that holds.
+    /// There is no connection. `known` is where it was sought, and at which epoch of that.
     fn absent(&self, tuple: &Tuple, known: Option<(Place, u32)>, answer: &mut Tracked) -> Done {
         let Request { zone, facts, commit, second, .. } = *self.request;
-        let expectation = self.tracker.expectations.find(zone, tuple, second);
+        let expectations = &self.tracker.expectations;
+        let class = expectations.class(zone, tuple);
+        // Before it is asked what is expected: if that becomes more meanwhile, no link to this holds.
+        let generation = expectations.generation(class);
+        let expectation = expectations.find(zone, tuple, second);
         let parent = expectation.as_ref();
         let begins = protocol::may_begin(facts);
         answer.state = if begins { State::NEW } else { State::INV } | State::TRK;
         (answer.original, answer.link) = (Some(*tuple), Link::NEVER);
+        // An attempt before this one may have met an expectation that another packet has taken since.
+        (answer.mark, answer.label) = (0, 0);
         match (parent, known) {
             (Some(parent), _) => {
                 (answer.mark, answer.label) = (parent.mark, parent.label);
@@ -304,7 +320,8 @@ impl<'a> Work<'a> {
                 }
             }
             (None, Some((place, epoch))) => {
-                answer.link = Link::absent(place.bucket, absence(tuple, begins), epoch);
+                let sum = epoch.wrapping_add(generation);
+                answer.link = Link::absent((place.bucket, class), absence(tuple, begins), sum);
             }
             _ => {}
         }
@@ -318,18 +335,22 @@ impl<'a> Work<'a> {
         }
     }
 
+    /// A tuple that has a connection by now is sought again, and found. That of a packet that was translated in this zone isn't: it is
+    /// sought by where its answers come from. It is refused: its connection has gone, and what it looks like now is another's.
     fn begin(&self, wanted: &Wanted<'_>, answer: &mut Tracked) -> Done {
-        match self.make(wanted, answer) {
-            Ok(made) => return made.then_some(()),
+        let is_known = || self.request.effects && self.is_known(wanted.tuple);
+        let refusal = match self.make(wanted, answer) {
+            Ok(true) => return Some(()),
+            Ok(false) if self.turned() && is_known() => Refusal::Clash,
+            Ok(false) => return None,
             // Another worker has made it, and taken the last place for that.
-            Err(_) if self.request.effects && self.is_known(wanted.tuple) => return None,
-            Err(refusal) => {
-                if self.request.effects {
-                    self.tracker.tally.add(usize::from(wanted.tuple.src_port), refusal.into(), 1);
-                }
-                answer.refused = Some(refusal);
-            }
+            Err(_) if !self.turned() && is_known() => return None,
+            Err(refusal) => refusal,
+        };
+        if self.request.effects {
+            self.tracker.tally.add(usize::from(wanted.tuple.src_port), refusal.into(), 1);
         }
+        answer.refused = Some(refusal);
         Some(())
     }
 }

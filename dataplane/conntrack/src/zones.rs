@@ -1,4 +1,4 @@
-//! What belongs to a zone: its number of connections, its limit, its timeout policy. One cache line each.
+//! What belongs to a zone: its numbers of connections, its limit, its timeout policy. One cache line each.
 
 use std::io;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -12,18 +12,20 @@ use crate::timeouts::{Timeout, Timeouts};
 const RELAXED: Ordering = Ordering::Relaxed;
 /// All zones.
 const ZONES: usize = 1 << 16;
+/// One that nobody has answered, in [`Zone::counts`].
+const UNANSWERED: u64 = 1 << 32;
 
 #[derive(Debug, Zeroable)]
 #[repr(C, align(64))]
 struct Zone {
-    count: AtomicU32,
+    /// Connections in the lower half, those of them that nobody has answered in the upper one: one step counts both.
+    counts: AtomicU64,
     /// 0: the default; 1: none; else less two.
     limit: AtomicU32,
     /// Whether it has a policy of its own.
     own: AtomicU32,
     timeouts: [AtomicU32; 11],
-    /// Connections that its limit has refused.
-    refused: AtomicU64,
+    _spare: u32,
 }
 
 const _: () = assert!(size_of::<Zone>() == 64);
@@ -32,6 +34,8 @@ const _: () = assert!(size_of::<Zone>() == 64);
 #[derive(Debug)]
 pub(crate) struct Zones {
     zones: HugeTable<Zone>,
+    /// By zone: connections that its limit has refused.
+    refused: HugeTable<AtomicU64>,
     /// As [`Zone::limit`], never 0.
     limit: AtomicU32,
     timeouts: [AtomicU32; 11],
@@ -40,7 +44,8 @@ pub(crate) struct Zones {
 impl Zones {
     pub fn new() -> io::Result<Zones> {
         let timeouts = Timeouts::default().seconds.map(AtomicU32::new);
-        Ok(Zones { zones: HugeTable::new(ZONES)?, limit: AtomicU32::new(1), timeouts })
+        let (zones, refused) = (HugeTable::new(ZONES)?, HugeTable::new(ZONES)?);
+        Ok(Zones { zones, refused, limit: AtomicU32::new(1), timeouts })
     }
 
     fn zone(&self, zone: u16) -> &Zone {
@@ -48,20 +53,20 @@ impl Zones {
         &self.zones[usize::from(zone)]
     }
 
-    /// Counts a connection, if the zone may have one more.
+    /// Counts a connection that nobody has answered yet, if the zone may have one more.
     pub fn admit(&self, zone: u16) -> bool {
-        let count = self.zone(zone).count.fetch_add(1, RELAXED);
-        let admitted = self.is_below(zone, count);
+        let before = self.zone(zone).counts.fetch_add(1 + UNANSWERED, RELAXED);
+        let admitted = self.is_below(zone, before as u32);
         if !admitted {
-            self.release(zone);
-            self.zone(zone).refused.fetch_add(1, RELAXED);
+            self.release(zone, false);
+            self.refused[usize::from(zone)].fetch_add(1, RELAXED);
         }
         admitted
     }
 
     /// Whether the zone may have one more when so many have gone.
     pub fn room(&self, zone: u16, leaving: u32) -> bool {
-        self.is_below(zone, self.zone(zone).count.load(RELAXED).saturating_sub(leaving))
+        self.is_below(zone, self.count(zone).saturating_sub(leaving))
     }
 
     fn is_below(&self, zone: u16, count: u32) -> bool {
@@ -72,19 +77,39 @@ impl Zones {
         limit < 2 || count < limit - 2
     }
 
+    /// How many connections it has.
+    pub fn count(&self, zone: u16) -> u32 {
+        self.zone(zone).counts.load(RELAXED) as u32
+    }
+
+    /// How many of them nobody has answered.
+    pub fn unanswered(&self, zone: u16) -> u32 {
+        (self.zone(zone).counts.load(RELAXED) >> 32) as u32
+    }
+
     /// A connection has gone.
-    pub fn release(&self, zone: u16) {
-        self.zone(zone).count.fetch_sub(1, RELAXED);
+    pub fn release(&self, zone: u16, answered: bool) {
+        let one = if answered { 1 } else { 1 + UNANSWERED };
+        self.zone(zone).counts.fetch_sub(one, RELAXED);
+    }
+
+    /// A connection was answered, or counts as if it never had been.
+    pub fn change(&self, zone: u16, answered: bool) {
+        let counts = &self.zone(zone).counts;
+        match answered {
+            true => counts.fetch_sub(UNANSWERED, RELAXED),
+            false => counts.fetch_add(UNANSWERED, RELAXED),
+        };
     }
 
     /// Connections that the zone's limit has refused.
     pub fn refused(&self, zone: u16) -> u64 {
-        self.zone(zone).refused.load(RELAXED)
+        self.refused[usize::from(zone)].load(RELAXED)
     }
 
     /// Zones that have connections.
     pub fn counts(&self) -> Vec<(u16, u32)> {
-        let counts = (0..=u16::MAX).map(|zone| (zone, self.zone(zone).count.load(RELAXED)));
+        let counts = (0..=u16::MAX).map(|zone| (zone, self.count(zone)));
         counts.filter(|&(_, count)| count > 0).collect()
     }
 

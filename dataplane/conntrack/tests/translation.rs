@@ -7,8 +7,8 @@ use std::collections::HashMap;
 
 use proptest::prelude::*;
 use weft_conntrack::{
-    Before, Choice, Commit, Connections, Expected, Facts, Family, Filter, Helper, Masked, Nat, Refusal,
-    Request, Settings, Side, State, Stream, Tracked, Tuple, Unexpected,
+    Before, Choice, Commit, Connections, Expected, Facts, Family, Filter, Helper, Link, Masked, Nat, Partial,
+    Refusal, Request, Settings, Side, State, Stream, Tracked, Tuple, Unexpected, ZoneLimit,
 };
 
 const CLIENT: Tuple = Tuple {
@@ -239,10 +239,7 @@ fn expectations_are_bounded_end_with_their_parent_and_in_time() {
     assert_eq!(state(&track(&tracker, anyone, None)), State::NEW | State::REL);
     assert_eq!(state(&track(&tracker, Tuple { dst_port: 100, ..anyone }, None)), State::NEW);
     tracker.flush(
-        &Filter {
-            original: weft_conntrack::Partial { dst_port: Some(69), ..Default::default() },
-            ..Filter::default()
-        },
+        &Filter { original: Partial { dst_port: Some(69), ..Default::default() }, ..Filter::default() },
         5,
     );
     assert_eq!(state(&track(&tracker, anyone, None)), State::NEW);
@@ -251,6 +248,48 @@ fn expectations_are_bounded_end_with_their_parent_and_in_time() {
     tracker.expect(&Expected { parent: parent.connection, ..expected(100, false) }, 5).unwrap();
     tracker.expire(400, 0);
     assert_eq!(tracker.statistics().expectations, 0);
+}
+
+/// Its connection has ended between two looks at a packet, and what the translation has made of it is another's by now.
+#[test]
+fn a_translated_packet_whose_tuple_is_anothers_is_refused_at_once() {
+    let tracker = tracker();
+    let first = track(&tracker, CLIENT, Some(&nat(Side::Source, (99, 99), None)));
+    let wire = first.translation.unwrap().tuple;
+    assert!(track(&tracker, wire, Some(&nat(Side::Destination, (55, 55), None))).created);
+    let original = Partial { src: Some(CLIENT.src), ..Partial::default() };
+    assert_eq!(tracker.flush(&Filter { original, ..Filter::default() }, 5), 1);
+    let places = tracker.places();
+    let facts = Facts { tuple: wire, valid: true, ..Facts::default() };
+    let again = ask(&tracker, &facts, Some(&Commit::default()), Some(first.before()));
+    assert_eq!((again.refused, again.created), (Some(Refusal::Clash), false));
+    assert!(tracker.places() <= places + 1, "it was tried {} times", tracker.places() - places);
+    assert_eq!(tracker.statistics().refused_clash, 1);
+    // Nor if there is no room in the zone.
+    tracker.set_zone_limit(7, ZoneLimit::AtMost(1));
+    let again = ask(&tracker, &facts, Some(&Commit::default()), Some(first.before()));
+    assert_eq!((again.refused, tracker.statistics().refused_zone), (Some(Refusal::ZoneLimit), 1));
+    assert_eq!(tracker.zone_refusals(7), 1, "it was asked once");
+}
+
+#[test]
+fn what_is_expected_ends_the_links_of_its_own_packets_and_not_those_of_others() {
+    let tracker = tracker();
+    let control = Tuple { dst_port: 21, ..CLIENT };
+    let parent = track(&tracker, control, Some(&Commit { helper: Some(Helper::Tftp), ..Commit::default() }));
+    let others: Vec<Link> = (0..500)
+        .map(|port| track(&tracker, Tuple { src_port: 30_000 + port, ..CLIENT.reversed() }, None).link)
+        .chain((0..500).map(|host| track(&tracker, Tuple { src: 77 + host, ..CLIENT }, None).link))
+        .collect();
+    let data = Tuple { src_port: 0, dst_port: 4000, ..control.reversed() };
+    let own = track(&tracker, Tuple { src_port: 20, ..data }, None).link;
+    let holds = |link: &Link| tracker.holds(*link, 5) && tracker.step(*link, 5, || None);
+    assert!(others.iter().all(holds) && holds(&own));
+    let expected = Expected { parent: parent.connection, tuple: data, any_source: false, translation: None };
+    assert_eq!(tracker.expect(&expected, 5), Ok(()));
+    assert!(!holds(&own));
+    let held = others.iter().filter(|link| holds(link)).count();
+    assert!(held >= 998, "{held} of 1000");
 }
 
 #[test]

@@ -340,8 +340,11 @@ fn what_can_not_be_made_passes_as_new_and_is_counted() {
     for port in 0..CONNECTIONS.max as u16 + 10 {
         let ip = Ip { ports: (10_000 + port, 7), ..Ip::default() };
         assert!(passes(&mut rig, true, packet(true, ip, 20)));
+        // Who was answered doesn't make room.
+        assert_eq!(passes(&mut rig, false, packet(false, ip, 20)), port < CONNECTIONS.max as u16);
     }
-    assert!(rig.datapath.connections().statistics().refused_full >= 11);
+    let statistics = rig.datapath.connections().statistics();
+    assert_eq!((statistics.refused_full, statistics.early_drop), (10, 1), "one for who was not answered");
 }
 
 #[test]

@@ -90,11 +90,26 @@ fn a_flood_of_first_segments_takes_what_the_table_has_and_goes_with_its_time() {
     rig.run();
     rig.sent_all();
     let statistics = rig.datapath.connections().statistics();
-    assert_eq!((statistics.connections, statistics.refused_full), (CONNECTIONS.max, 4001));
+    assert_eq!((statistics.connections, statistics.early_drop), (CONNECTIONS.max, 4001));
     assert_eq!(rig.reaches(1, tcp(false, 9, ACK, (500, 100))), [0], "who was there before goes on");
+    for port in 10..20 {
+        open(&mut rig, port);
+        (0..500).for_each(|number| {
+            rig.send(0, tcp(true, 20_000 + u16::from(port as u8) * 500 + number, SYN, (1, 0)))
+        });
+        rig.run();
+        rig.sent_all();
+    }
+    for port in 9..20 {
+        assert_eq!(
+            rig.reaches(1, tcp(false, port, ACK, (500, 100))),
+            [0],
+            "nor is anybody kept from beginning"
+        );
+    }
     rig.wait(31);
     (0..100).for_each(|_| rig.run());
-    open(&mut rig, 10);
+    open(&mut rig, 21);
     assert_eq!(rig.reaches(1, tcp(false, 9, ACK, (500, 100))), [0]);
 }
 

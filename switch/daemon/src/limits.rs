@@ -128,7 +128,7 @@ impl Switch {
             what: "connections".to_owned(),
             used: statistics.connections.into(),
             limit: statistics.max.into(),
-            refused: statistics.refused_full,
+            refused: statistics.refused_full + statistics.early_drop,
         });
         limits
     }

@@ -141,6 +141,27 @@ fn the_server_comes_to_the_client_or_the_client_to_the_server() {
     assert_eq!(extended.translated(&hidden_server()), None, "no address stands there");
 }
 
+/// As in Open vSwitch (lib/conntrack.c, `process_ftp_ctl_v4` and `_v6`), which compares a port with 65535 and nothing else. The hole is
+/// one in the speaker's own host, and for its peer alone.
+#[test]
+fn any_port_of_the_speakers_own_may_be_announced() {
+    for port in [1, 21, 22, 445, 1023, 1024, 65_535_u16] {
+        let (high, low) = (port >> 8, port & 0xff);
+        let active = of_client(&format!("PORT 10,0,0,1,{high},{low}\r\n"));
+        let extended = of_client(&format!("EPRT |1|10.0.0.1|{port}|\r\n"));
+        for reading in [active, extended] {
+            let expected = announcement(reading).expectation(&plain()).unwrap().tuple;
+            assert_eq!(expected, Tuple { src: SERVER, dst: CLIENT, src_port: 0, dst_port: port, ..ORIGINAL });
+        }
+        let passive = of_server(&format!("227 (10,0,0,2,{high},{low})\r\n"));
+        let extended = of_server(&format!("229 (|||{port}|)\r\n"));
+        for reading in [passive, extended] {
+            let expected = announcement(reading).expectation(&plain()).unwrap().tuple;
+            assert_eq!(expected, Tuple { src_port: 0, dst_port: port, ..ORIGINAL });
+        }
+    }
+}
+
 #[test]
 fn a_translated_control_connection_translates_what_it_announces() {
     let active = announcement(of_client("PORT 10,0,0,1,4,1\r\n"));

@@ -110,6 +110,7 @@ fn counted(zones: BTreeMap<u16, u64>, connections: &Connections) -> ConntrackCou
         ("expired", statistics.expired),
         ("flushed", statistics.flushed),
         ("replaced", statistics.replaced),
+        ("early_drop", statistics.early_drop),
         ("refused_full", statistics.refused_full),
         ("refused_zone", statistics.refused_zone),
         ("refused_nat", statistics.refused_nat),
