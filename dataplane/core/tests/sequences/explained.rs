@@ -3,15 +3,19 @@
 use weft_wire::DropReason;
 
 use crate::case::{Outcome, Step};
+use crate::flow::Place;
 use crate::packets::{ICMP, ICMP6, TCP, UDP};
-use crate::policy::{Path, outer};
+use crate::policy::{Path, is_outer};
 
-const NEW: u8 = 1;
-const ESTABLISHED: u8 = 2;
-const RELATED: u8 = 4;
+pub const NEW: u8 = 1;
+pub const ESTABLISHED: u8 = 2;
+pub const RELATED: u8 = 4;
+pub const REPLY: u8 = 8;
 const INVALID: u8 = 16;
 const TRACKED: u8 = 32;
-const TRANSLATED: u8 = 0xc0;
+pub const SOURCE: u8 = 0x40;
+pub const DESTINATION: u8 = 0x80;
+const TRANSLATED: u8 = SOURCE | DESTINATION;
 
 /// A step whose frames differ.
 pub struct Difference<'d> {
@@ -30,6 +34,9 @@ pub enum Then {
     /// They may not.
     Stop,
 }
+
+/// Of translations to one address.
+pub const OTHER_PORT: &str = "another free port: each goes by its own hash";
 
 type Is = fn(&Difference<'_>, &Header<'_>) -> bool;
 
@@ -52,7 +59,7 @@ const CLASSES: [(Is, Then, &str); 14] = [
     (is_refused_first, Then::Stop, "what can't be translated, or whose answers are another's, is dropped"),
     (is_refused, Then::GoOn, "what can't be translated, or whose answers are another's, is dropped"),
     (is_damaged, Then::GoOn, "Open vSwitch damages translated ICMPv6 errors about TCP and UDP"),
-    (is_of_choice, Then::Stop, "another free port: each goes by its own hash"),
+    (is_of_choice, Then::Stop, OTHER_PORT),
     (
         is_taken_still,
         Then::Stop,
@@ -94,15 +101,15 @@ pub fn why(difference: &Difference<'_>) -> Option<(Then, &'static str)> {
 pub struct Header<'f> {
     tos: u8,
     six: bool,
-    protocol: u8,
+    pub protocol: u8,
     fragment: bool,
     /// Where it begins.
     at: usize,
-    message: &'f [u8],
+    pub message: &'f [u8],
 }
 
 impl Header<'_> {
-    fn of(frame: &[u8]) -> Header<'_> {
+    pub fn of(frame: &[u8]) -> Header<'_> {
         let six = frame[12..14] == [0x86, 0xdd];
         let (tos, mut protocol, mut at) = match six {
             true => (frame[14] << 4 | frame[15] >> 4, frame[20], 54),
@@ -115,7 +122,7 @@ impl Header<'_> {
         Header { tos, six, protocol, fragment, at, message: frame.get(at..).unwrap_or_default() }
     }
 
-    fn path(&self) -> Option<Path> {
+    pub fn path(&self) -> Option<Path> {
         crate::policy::PATHS.get(usize::from(self.tos / 4)).copied()
     }
 
@@ -130,8 +137,21 @@ impl Header<'_> {
 }
 
 /// `ct_state`, as the rules have written it.
-fn state(frame: &[u8]) -> u8 {
+pub fn state(frame: &[u8]) -> u8 {
     frame[11]
+}
+
+/// The frames that show states: behind each of a packet with a connection there is one that shows its tuple.
+pub fn shown(frames: &Outcome) -> impl Iterator<Item = &Vec<u8>> {
+    let mut frames = frames.iter();
+    std::iter::from_fn(move || {
+        let frame = frames.next()?;
+        let has = |bits| state(frame) & bits != 0;
+        if has(TRACKED) && !has(INVALID) && (!has(RELATED) || has(NEW | ESTABLISHED | REPLY)) {
+            frames.next();
+        }
+        Some(frame)
+    })
 }
 
 /// Open vSwitch shows no `ct_tp_src` and `ct_tp_dst` of later fragments.
@@ -269,11 +289,8 @@ fn is_overflow(difference: &Difference<'_>, header: &Header<'_>) -> bool {
 /// What comes to, or from, an address that connections are translated to.
 fn is_orphan(difference: &Difference<'_>, header: &Header<'_>) -> bool {
     let Step::Packet(octets) = difference.step else { return false };
-    let outer = [0, 1].map(|zone| outer(header.six, zone).to_be_bytes());
-    let is_outer = match header.six {
-        true => outer.iter().any(|address| [&octets[22..38], &octets[38..54]].contains(&&address[..])),
-        false => outer.iter().any(|address| [&octets[26..30], &octets[30..34]].contains(&&address[12..])),
-    };
+    let is_outer = Place::of(octets)
+        .is_some_and(|place| place.ends(octets).addresses.iter().any(|&end| is_outer(header.six, end)));
     let [ours, theirs] =
         [difference.ours, difference.theirs].map(|all| all.first().map_or(0, |frame| state(frame)));
     is_outer && ours == NEW | TRACKED && theirs == INVALID | TRACKED

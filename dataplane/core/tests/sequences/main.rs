@@ -18,10 +18,14 @@ mod rig;
 
 mod case;
 mod explained;
+mod flow;
 mod kernel;
+mod names;
 mod ours;
 mod packets;
 mod policy;
+mod range;
+mod ranges;
 mod stock;
 mod talks;
 
@@ -96,9 +100,7 @@ impl Counts {
         let mut weft = Weft::load(case);
         for (number, (step, theirs)) in case.steps.iter().zip(outcomes).enumerate() {
             let (ours, drops) = weft.play(step);
-            self.packets += usize::from(matches!(step, Step::Packet(_)));
-            self.frames += theirs.len();
-            theirs.iter().for_each(|frame| *self.states.entry(frame[11]).or_default() += 1);
+            self.note(step, theirs);
             if ours == *theirs {
                 continue;
             }
@@ -112,15 +114,25 @@ impl Counts {
                 return;
             }
         }
+        self.end(case, weft.connections(), connections.clone());
+    }
+
+    fn note(&mut self, step: &Step, theirs: &Outcome) {
+        self.packets += usize::from(matches!(step, Step::Packet(_)));
+        self.frames += theirs.len();
+        theirs.iter().for_each(|frame| *self.states.entry(frame[11]).or_default() += 1);
+    }
+
+    /// Compares the connections at the end of a case.
+    fn end(&mut self, case: &Case, ours: Vec<String>, theirs: Vec<String>) {
         self.whole += 1;
-        self.connections += connections.len();
-        let ours = weft.connections();
-        if ours != *connections {
+        self.connections += theirs.len();
+        if ours != theirs {
             let lacks = |all: &[String], others: &[String]| {
                 let only = all.iter().filter(|line| !others.contains(line));
                 only.map(|line| format!("\n    {line}")).collect::<String>()
             };
-            let (only_ours, only_theirs) = (lacks(&ours, connections), lacks(connections, &ours));
+            let (only_ours, only_theirs) = (lacks(&ours, &theirs), lacks(&theirs, &ours));
             let name = &case.name;
             self.unexplained
                 .push(format!("case {name}, at its end\n  weft:{only_ours}\n  ovs:{only_theirs}"));
@@ -190,14 +202,14 @@ fn sequences_go_as_they_go_through_stock_ovs() -> Result {
         true => (1, RECORDED),
         false => (number("WEFT_SEED", 1000), number("WEFT_CASES", 60)),
     };
-    let mut peers = Peers { current: Stock::start(&lab, "ovs")?, lab, number: 0 };
+    let mut peers = Peers::start(lab)?;
     let (mut counts, mut text) = (Counts::default(), HEAD.to_owned());
     for seed in first.. {
         let played = if records { counts.cases as u64 } else { seed - first };
         if played == count {
             break;
         }
-        let Some(recorded) = peers.play(seed)? else {
+        let Some(recorded) = peers.play(seed, |stock| stock.play(&random(seed)))? else {
             counts.died += 1;
             continue;
         };
@@ -209,7 +221,7 @@ fn sequences_go_as_they_go_through_stock_ovs() -> Result {
         if counts.unexplained.len() > before {
             // Open vSwitch sweeps when it likes: once more, in a new one.
             peers.renew()?;
-            if let Some(again) = peers.play(seed)? {
+            if let Some(again) = peers.play(seed, |stock| stock.play(&random(seed)))? {
                 counts.unexplained.truncate(before);
                 counts.compare(&again);
             }
@@ -230,6 +242,10 @@ struct Peers {
 }
 
 impl Peers {
+    fn start(lab: Lab) -> Result<Peers> {
+        Ok(Peers { current: Stock::start(&lab, "ovs")?, lab, number: 0 })
+    }
+
     fn renew(&mut self) -> Result {
         self.number += 1;
         self.current = Stock::start(&self.lab, &format!("ovs{}", self.number))?;
@@ -237,8 +253,12 @@ impl Peers {
     }
 
     /// What becomes of a random case; `None` if Open vSwitch doesn't survive it.
-    fn play(&mut self, seed: u64) -> Result<Option<Recorded>> {
-        match self.current.play(&random(seed)) {
+    fn play(
+        &mut self,
+        seed: u64,
+        case: impl FnOnce(&mut Stock) -> Result<Recorded>,
+    ) -> Result<Option<Recorded>> {
+        match case(&mut self.current) {
             Ok(recorded) => Ok(Some(recorded)),
             Err(error) => {
                 println!("Open vSwitch dies of case {seed}: {error}");

@@ -1,6 +1,7 @@
 //! The rules of a case: paths through zones, by the type of service of the packet.
 
 use crate::packets::Ends;
+use crate::range::Range;
 use crate::rig::dice::Dice;
 
 /// How a zone translates new connections: to one address, and one port if it is said.
@@ -11,6 +12,8 @@ pub enum Nat {
     Zero,
     Source(u16),
     Destination(u16),
+    /// To one of several addresses or ports.
+    Range(Range),
 }
 
 /// What rules do with packets that have this as their type of service.
@@ -65,6 +68,10 @@ pub const PATHS: [Path; 16] = [
     Path::Count,
 ];
 
+/// Those that stay in zone A, and look a packet up once by the ends that it has come with.
+pub const PATHS_OF_A: [Path; 7] =
+    [Path::Look, Path::CommitNew, Path::Commit, Path::Mark, Path::Plain, Path::Thrice, Path::Count];
+
 impl Path {
     pub fn tos(self) -> u8 {
         4 * self as u8
@@ -86,6 +93,15 @@ pub struct Policy {
 pub fn outer(six: bool, zone: usize) -> u128 {
     if six { 0xfd00 << 112 | 0x90 | zone as u128 } else { 0x0a09_0000 | zone as u128 }
 }
+
+/// Whether connections are translated to the address.
+pub fn is_outer(six: bool, address: u128) -> bool {
+    let first = [outer(six, 0), if six { UPPER } else { outer(six, 0) }];
+    first.iter().any(|&first| (first..first + 8).contains(&address))
+}
+
+/// An address from which a range goes on in the upper half.
+pub const UPPER: u128 = 0xfd00 << 112 | 0xffff_ffff_ffff_fffe;
 
 impl Nat {
     fn random(dice: &mut Dice) -> Nat {
@@ -114,6 +130,7 @@ impl Nat {
             Nat::Source(port) => format!(",nat(src={address}:{port})"),
             Nat::Destination(0) => format!(",nat(dst={bare})"),
             Nat::Destination(port) => format!(",nat(dst={address}:{port})"),
+            Nat::Range(range) => format!(",{}", range.text()),
         }
     }
 
@@ -125,7 +142,8 @@ impl Nat {
     /// A packet's ends behind the translation.
     pub fn apply(self, zone: usize, mut ends: Ends, has_ports: bool) -> Ends {
         let (at, port) = match self {
-            Nat::Not | Nat::Zero => return ends,
+            // What it becomes is heard.
+            Nat::Not | Nat::Zero | Nat::Range(_) => return ends,
             Nat::Source(port) => (0, port),
             Nat::Destination(port) => (1, port),
         };
@@ -147,6 +165,12 @@ impl Policy {
             zones: [first, first ^ 2],
             nats: [Nat::random(dice), Nat::random(dice)],
         }
+    }
+
+    /// Zone A translates to a range.
+    pub fn ranged(dice: &mut Dice) -> Policy {
+        let policy = Policy::random(dice);
+        Policy { nats: [Nat::Range(Range::random(dice, policy.six)), Nat::Not], ..policy }
     }
 
     pub fn rules(&self, dice: &mut Dice) -> Vec<String> {

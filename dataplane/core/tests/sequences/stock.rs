@@ -47,9 +47,19 @@ impl Stock {
         Ok(Stock { _ovs: ovs, control, folder, read: 24, marks: 0 })
     }
 
-    /// What becomes of a case. It starts without connections.
+    /// What becomes of a case.
     pub fn play(&mut self, case: &Case) -> Result<Recorded> {
-        self.load(&case.rules)?;
+        self.begin(&case.rules)?;
+        let mut recorded = Recorded::default();
+        (recorded.case.name, recorded.case.rules) = (case.name.clone(), case.rules.clone());
+        self.add(&mut recorded, &case.steps)?;
+        recorded.connections = self.connections()?;
+        Ok(recorded)
+    }
+
+    /// Makes ready for a case: it starts without connections.
+    pub fn begin(&mut self, rules: &[String]) -> Result<()> {
+        self.load(rules)?;
         self.control.call("revalidator/purge", &[])?;
         self.control.call("dpctl/flush-conntrack", &[])?;
         assert_eq!(self.connections()?, [""; 0], "connections that stay");
@@ -57,12 +67,15 @@ impl Stock {
         self.warp(LONG)?;
         let idle = crate::idle();
         self.send(&[idle.clone(), idle])?;
-        self.collect(2)?;
-        let mut outcomes = Vec::new();
-        for run in case.steps.chunk_by(|a, b| matches!((a, b), (Step::Packet(_), Step::Packet(_)))) {
+        self.collect(2).map(drop)
+    }
+
+    /// Goes on with a case.
+    pub fn add(&mut self, recorded: &mut Recorded, steps: &[Step]) -> Result<()> {
+        for run in steps.chunk_by(|a, b| matches!((a, b), (Step::Packet(_), Step::Packet(_)))) {
             if let [Step::Wait(seconds)] = run {
                 self.warp(seconds * 1000)?;
-                outcomes.push(Outcome::new());
+                recorded.outcomes.push(Outcome::new());
                 continue;
             }
             let packets = run.iter().filter_map(|step| match step {
@@ -71,11 +84,11 @@ impl Stock {
             });
             for some in packets.collect::<Vec<_>>().chunks(QUEUE / 2) {
                 self.send(some)?;
-                outcomes.extend(self.collect(some.len())?);
+                recorded.outcomes.extend(self.collect(some.len())?);
             }
         }
-        let connections = self.connections()?;
-        Ok(Recorded { case: case.clone(), outcomes, connections })
+        recorded.case.steps.extend_from_slice(steps);
+        Ok(())
     }
 
     fn warp(&mut self, milliseconds: u64) -> Result<()> {
@@ -141,7 +154,7 @@ impl Stock {
         Ok(outcomes)
     }
 
-    fn connections(&mut self) -> Result<Vec<String>> {
+    pub fn connections(&mut self) -> Result<Vec<String>> {
         let told = self.control.call("dpctl/dump-conntrack", &["-m"])?;
         let mut lines: Vec<String> = told
             .lines()

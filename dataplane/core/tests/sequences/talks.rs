@@ -1,7 +1,11 @@
 //! Who talks to whom: packets of connections as they are sent, and as they shouldn't be.
 
+use crate::case::Outcome;
+use crate::explained::shown;
+use crate::flow::Flow;
+use crate::names::is_translated_first;
 use crate::packets::{self, Ends, Form, ICMP, ICMP6, Piece, Segment, TCP, UDP};
-use crate::policy::{Nat, Path, Policy};
+use crate::policy::{Nat, PATHS, PATHS_OF_A, Path, Policy};
 use crate::rig::dice::Dice;
 
 const FIN: u8 = 1;
@@ -58,6 +62,10 @@ pub struct Talk {
     kind: Kind,
     /// Who has sent what last: the message and its protocol.
     last: Option<(usize, u8, Vec<u8>)>,
+    /// Other paths that packets take now and then.
+    others: &'static [Path],
+    /// Whether the first also sends what only the other end should know.
+    strays: bool,
     /// Whether packets are large and in fragments.
     cuts: bool,
     /// Whether TCP is as all trackers understand it: from its SYN, with windows that are open.
@@ -117,6 +125,8 @@ impl Talk {
             paths,
             kind,
             last: None,
+            others: &PATHS,
+            strays: true,
             cuts,
             calm: false,
             id: dice.roll() as u16,
@@ -131,6 +141,41 @@ impl Talk {
             if matches!(talk.kind, Kind::Tcp { .. } | Kind::Udp | Kind::Ping) {
                 return talk;
             }
+        }
+    }
+
+    /// One that is translated to a range: few tuples, so that they meet.
+    pub fn ranged(dice: &mut Dice, policy: &Policy) -> Talk {
+        let mut talk = loop {
+            let talk = Talk::random(dice, policy);
+            if matches!(talk.paths[0], Path::Commit | Path::CommitNew) {
+                break talk;
+            }
+        };
+        let forward = &mut talk.ends[0];
+        if forward.ports[0] != 0 {
+            forward.ports = [dice.pick(&[1000, 1001, 80]), 53];
+        }
+        forward.addresses[1] = policy.stations + 5 + dice.below(2) as u128;
+        talk.ends[1] = talk.ends[0].turned();
+        Talk { others: &PATHS_OF_A, strays: false, cuts: false, calm: dice.percent(60), ..talk }
+    }
+
+    /// Takes note of what the other end sees of the first one's packet.
+    pub fn hear(&mut self, packet: &[u8], (frames, side): (&Outcome, usize)) {
+        let has_ports = matches!(self.kind, Kind::Tcp { .. } | Kind::Udp);
+        let is_own = |flow: Flow| {
+            [0, 8, 128].contains(&flow.kind)
+                && flow.ends.addresses == self.ends[0].addresses
+                && (!has_ports || flow.ends.ports == self.ends[0].ports)
+        };
+        let is_first = |frame: &&Vec<u8>| is_translated_first(frame, side);
+        if !Flow::of(packet).is_some_and(is_own) {
+            return;
+        }
+        if let Some(seen) = shown(frames).find(is_first).and_then(|frame| Flow::of(frame)) {
+            let ports = if has_ports { seen.ends.ports } else { self.ends[0].ports };
+            self.ends[1] = Ends { ports, ..seen.ends }.turned();
         }
     }
 
@@ -182,6 +227,8 @@ impl Talk {
             paths: [path, path],
             kind,
             last: None,
+            others: &PATHS,
+            strays: true,
             cuts: false,
             calm: false,
             id: 0,
@@ -231,7 +278,7 @@ impl Talk {
     fn form(&mut self, dice: &mut Dice, from: usize) -> Form {
         let chance = if matches!(self.kind, Kind::Ftp { .. }) { 2 } else { 15 };
         let path = match dice.percent(chance) {
-            true => dice.pick(&crate::policy::PATHS),
+            true => dice.pick(self.others),
             false => self.paths[from],
         };
         self.id = self.id.wrapping_add(1);
@@ -246,7 +293,8 @@ impl Talk {
         // A dummy device sends 1,514 octets at most.
         form.padding = if message.len() < 1100 { form.padding } else { 0 };
         // Sometimes it is sent to, or comes from, who the other end doesn't know.
-        let ends = if dice.percent(4) { self.ends[1 - from].turned() } else { ends };
+        let is_stray = dice.percent(4) && (from == 1 || self.strays);
+        let ends = if is_stray { self.ends[1 - from].turned() } else { ends };
         if message.len() < 2600 {
             return vec![packets::frame(&ends, protocol, &form, &message)];
         }
