@@ -22,6 +22,8 @@ pub struct Difference<'d> {
     pub step: &'d Step,
     pub ours: &'d Outcome,
     pub theirs: &'d Outcome,
+    /// Whether a SYN has had a window of 65535, and a scale for it.
+    pub wide: bool,
     /// Why weft has dropped something.
     pub drops: &'d [DropReason],
 }
@@ -40,7 +42,7 @@ pub const OTHER_PORT: &str = "another free port: each goes by its own hash";
 
 type Is = fn(&Difference<'_>, &Header<'_>) -> bool;
 
-const CLASSES: [(Is, Then, &str); 14] = [
+const CLASSES: [(Is, Then, &str); 15] = [
     (
         is_of_order,
         Then::GoOn,
@@ -81,12 +83,13 @@ const CLASSES: [(Is, Then, &str); 14] = [
         Then::Stop,
         "a reply of a translated connection that has ended: invalid in Open vSwitch until the sweep",
     ),
-    (
-        is_overflow,
-        Then::Stop,
-        "a SYN with ACK again: in Open vSwitch a window of 65535 that isn't to be scaled becomes 0",
-    ),
+    (is_overflow, Then::Stop, "a window of 65535 that isn't to be scaled becomes 0 in Open vSwitch"),
     (is_ended_by_an_error, Then::Stop, "an ICMP error with force: in Open vSwitch it ends a connection"),
+    (
+        is_forced_answer,
+        Then::Stop,
+        "force: in Open vSwitch an answer doesn't replace a translated connection",
+    ),
 ];
 
 /// The class of a difference; `None` if there is no reason for it.
@@ -101,7 +104,7 @@ pub fn why(difference: &Difference<'_>) -> Option<(Then, &'static str)> {
 pub struct Header<'f> {
     tos: u8,
     six: bool,
-    pub protocol: u8,
+    protocol: u8,
     fragment: bool,
     /// Where it begins.
     at: usize,
@@ -122,8 +125,14 @@ impl Header<'_> {
         Header { tos, six, protocol, fragment, at, message: frame.get(at..).unwrap_or_default() }
     }
 
-    pub fn path(&self) -> Option<Path> {
+    fn path(&self) -> Option<Path> {
         crate::policy::PATHS.get(usize::from(self.tos / 4)).copied()
+    }
+
+    fn is_forced(&self) -> bool {
+        let forced =
+            [Path::Force, Path::ForceMark, Path::ForceSource, Path::ForceDestination, Path::ForceBare];
+        forced.iter().any(|path| path.tos() == self.tos)
     }
 
     fn is_error(&self) -> bool {
@@ -139,6 +148,11 @@ impl Header<'_> {
 /// `ct_state`, as the rules have written it.
 pub fn state(frame: &[u8]) -> u8 {
     frame[11]
+}
+
+/// Whether it is a packet of a connection's first direction.
+pub fn is_first(frame: &[u8]) -> bool {
+    state(frame) & (NEW | ESTABLISHED) != 0 && state(frame) & (RELATED | REPLY) == 0
 }
 
 /// The frames that show states: behind each of a packet with a connection there is one that shows its tuple.
@@ -279,11 +293,20 @@ fn is_translated_to_itself(difference: &Difference<'_>, _: &Header<'_>) -> bool 
 }
 
 fn is_overflow(difference: &Difference<'_>, header: &Header<'_>) -> bool {
-    let [ours, theirs] =
-        [difference.ours, difference.theirs].map(|all| all.first().map_or(0, |frame| state(frame)));
+    let [ours, theirs] = first_states(difference);
     let is_answer =
         header.protocol == TCP && header.message.get(13).is_some_and(|flags| flags & 0x17 == 0x12);
-    is_answer && ours & ESTABLISHED != 0 && theirs & INVALID != 0
+    let is_affected = is_answer || header.protocol == TCP && difference.wide;
+    is_affected && ours & ESTABLISHED != 0 && theirs & INVALID != 0
+}
+
+/// A SYN that asks for a scale and has the widest window.
+pub fn is_wide(step: &Step) -> bool {
+    let Step::Packet(octets) = step else { return false };
+    let header = Header::of(octets);
+    let has = |at: usize, octets: &[u8]| header.message.get(at..at + octets.len()) == Some(octets);
+    let scales = header.message.get(20..).is_some_and(|options| options.windows(2).any(|two| two == [3, 3]));
+    header.protocol == TCP && has(14, &[0xff; 2]) && header.message[13] & 2 != 0 && scales
 }
 
 /// What comes to, or from, an address that connections are translated to.
@@ -291,14 +314,40 @@ fn is_orphan(difference: &Difference<'_>, header: &Header<'_>) -> bool {
     let Step::Packet(octets) = difference.step else { return false };
     let is_outer = Place::of(octets)
         .is_some_and(|place| place.ends(octets).addresses.iter().any(|&end| is_outer(header.six, end)));
-    let [ours, theirs] =
-        [difference.ours, difference.theirs].map(|all| all.first().map_or(0, |frame| state(frame)));
+    let [ours, theirs] = first_states(difference);
     is_outer && ours == NEW | TRACKED && theirs == INVALID | TRACKED
 }
 
 fn is_ended_by_an_error(difference: &Difference<'_>, header: &Header<'_>) -> bool {
-    let [ours, theirs] =
-        [difference.ours, difference.theirs].map(|all| all.first().map_or(0, |frame| state(frame)));
-    let is_forced = matches!(header.path(), Some(Path::Force | Path::ForceMark));
-    is_forced && header.is_error() && ours & RELATED != 0 && theirs & INVALID != 0
+    let [ours, theirs] = first_states(difference);
+    header.is_forced() && header.is_error() && ours & RELATED != 0 && theirs & INVALID != 0
+}
+
+/// The states that the two say first.
+fn first_states(difference: &Difference<'_>) -> [u8; 2] {
+    [difference.ours, difference.theirs].map(|all| all.first().map_or(0, |frame| state(frame)))
+}
+
+fn is_forced_answer(difference: &Difference<'_>, header: &Header<'_>) -> bool {
+    let [ours, theirs] = first_states(difference);
+    let is_other = theirs & REPLY != 0 || (ours ^ theirs) & TRANSLATED != 0;
+    header.is_forced() && is_other && theirs & (REPLY | TRANSLATED) != 0 && ours & REPLY == 0
+}
+
+/// Why the two may know different things of connections from here on, though nothing is to be seen of it yet.
+pub fn doubt(step: &Step, theirs: &Outcome, drops: &[DropReason]) -> Option<&'static str> {
+    let Step::Packet(octets) = step else { return None };
+    let header = Header::of(octets);
+    let has = |path: Path| path.tos() == header.tos;
+    let first = shown(theirs).next().map_or(0, |frame| state(frame));
+    let is_again =
+        has(Path::CommitNew) && header.protocol == TCP && first & NEW != 0 && first & TRANSLATED != 0;
+    if has(Path::BareNat) && first & NEW != 0 {
+        Some("nat without a range on a new connection: in Open vSwitch its answers come from 0.0.0.0")
+    } else if drops.contains(&DropReason::ConnectionClash) {
+        Some("Open vSwitch makes two connections with one tuple")
+    } else {
+        (has(Path::HairpinOne) || is_again)
+            .then_some("a second ct behind nat takes part in the state again, in Open vSwitch")
+    }
 }

@@ -5,7 +5,7 @@ use weft_wire::DropReason;
 use weft_wire::checksum::checksum;
 
 use crate::case::Outcome;
-use crate::explained::{DESTINATION, ESTABLISHED, Header, NEW, RELATED, REPLY, SOURCE, shown, state};
+use crate::explained::{DESTINATION, Header, NEW, SOURCE, is_first, shown, state};
 use crate::flow::{Flow, Place};
 use crate::packets::{Ends, ICMP, TCP, UDP};
 use crate::range::Range;
@@ -34,10 +34,7 @@ pub enum Learned {
 
 /// Whether it is a packet of a connection's first direction, translated at its source (0) or destination (1).
 pub fn is_translated_first(frame: &[u8], side: usize) -> bool {
-    let state = state(frame);
-    state & [SOURCE, DESTINATION][side] != 0
-        && state & (NEW | ESTABLISHED) != 0
-        && state & (RELATED | REPLY) == 0
+    is_first(frame) && state(frame) & [SOURCE, DESTINATION][side] != 0
 }
 
 #[derive(Debug)]

@@ -47,6 +47,28 @@ pub enum Path {
     ForceMark,
     /// Mark by what `ct_mark` was.
     Count,
+    /// Commit, to a server ([`crate::services`]).
+    Service,
+    /// The same, then commit in zone B, from a gateway.
+    Hairpin,
+    /// Look in zone B, then in zone A.
+    HairpinBack,
+    /// Both in zone A.
+    HairpinOne,
+    /// Commit, from its own address.
+    Zero,
+    /// The same for what is new.
+    ZeroNew,
+    /// Commit without translation.
+    Bare,
+    /// Commit with `nat` alone.
+    BareNat,
+    /// Commit with `force`, from a gateway.
+    ForceSource,
+    /// Commit with `force`, to a server.
+    ForceDestination,
+    /// Commit with `force`, without translation.
+    ForceBare,
 }
 
 pub const PATHS: [Path; 16] = [
@@ -216,7 +238,6 @@ impl Policy {
         let way = |first, second: (String, String)| Way { seconds: vec![second], ..once(first) };
         let every = |second| (ip.to_owned(), second);
         match path {
-            Path::Look => once(look(then)),
             Path::CommitNew => way(look(then), (new, commit(last, &format!("zone={a}{na},exec({mark})")))),
             Path::Commit => once(commit(then, &format!("zone={a}{na}"))),
             Path::Force => once(commit(then, &format!("force,zone={c}"))),
@@ -250,6 +271,7 @@ impl Policy {
                 let mark = "exec(move:NXM_OF_IP_TOS[]->NXM_NX_CT_MARK[8..15])";
                 way(plain(then), every(commit(last, &format!("zone={a}{na},{mark}"))))
             }
+            _ => once(look(then)),
         }
     }
 }
@@ -272,7 +294,7 @@ const MARKS: [&str; 4] = [
 ];
 
 /// What rules see of a connection, in the addresses of frames: a copy for state, zone, mark and label, one for its tuple.
-const SHOW: &str = "\
+pub const SHOW: &str = "\
 table=0,priority=0,actions=resubmit(,100)
 table=70,actions=resubmit(,100)
 table=100,priority=2,ip,ct_state=+trk-inv,actions=resubmit(,101),clone(move:NXM_NX_CT_NW_SRC[]->NXM_OF_ETH_SRC[0..31],move:NXM_NX_CT_TP_SRC[]->NXM_OF_ETH_SRC[32..47],move:NXM_NX_CT_NW_DST[]->NXM_OF_ETH_DST[0..31],move:NXM_NX_CT_TP_DST[]->NXM_OF_ETH_DST[32..47],output:3)

@@ -9,8 +9,8 @@ use std::collections::HashSet;
 
 use weft_tests::{Lab, Need, Result};
 
-use crate::case::{self, Case, Outcome, Recorded, Step};
-use crate::explained::{self, DESTINATION, Difference, NEW, SOURCE, Then};
+use crate::case::{self, Case, Recorded, Step};
+use crate::explained::{self, Difference, Then};
 use crate::names::{Learned, Names};
 use crate::ours::Weft;
 use crate::packets::{self, Ends, Form, ICMP, ICMP6, Segment, TCP, UDP};
@@ -19,14 +19,13 @@ use crate::range::Range;
 use crate::rig::dice::Dice;
 use crate::stock::Stock;
 use crate::talks::Talk;
-use crate::{Counts, Peers, number, show};
+use crate::{Counts, Peers, Suite, show};
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/data/ranges-truth.txt");
 /// Random cases that are in the file.
 const RECORDED: u64 = 8;
 
 const ONE: &str = "nothing is free at the address that one of the two has chosen, at the other's there is";
-const TWICE: &str = "a second ct behind nat takes part in the state again, in Open vSwitch";
 const ORPHAN: &str = "what comes to an address of a translation that is over begins another connection";
 const BOTH: &str = "nothing is free at the addresses that the two have chosen";
 
@@ -136,7 +135,7 @@ fn compare(counts: &mut Counts, recorded: &Recorded) -> [usize; 2] {
     let Recorded { case, outcomes, .. } = recorded;
     let range = Range::of(&case.rules);
     let (mut weft, mut names) = (Weft::load(case), Names::new(range));
-    let mut twice = false;
+    let (mut doubt, mut wide) = (None, false);
     counts.cases += 1;
     for (number, (step, theirs)) in case.steps.iter().zip(outcomes).enumerate() {
         let step = match step {
@@ -153,7 +152,8 @@ fn compare(counts: &mut Counts, recorded: &Recorded) -> [usize; 2] {
         };
         let (ours, drops) = weft.play(&step);
         counts.note(&step, theirs);
-        twice |= is_twice(&step, theirs);
+        wide |= explained::is_wide(&step);
+        doubt = doubt.or_else(|| explained::doubt(&step, theirs, &drops));
         if let (Step::Packet(to_them), Step::Packet(to_us)) = (&case.steps[number], &step)
             && names.is_orphan([to_them, to_us], [theirs, &ours])
         {
@@ -165,7 +165,7 @@ fn compare(counts: &mut Counts, recorded: &Recorded) -> [usize; 2] {
             Step::Wait(_) => Ok(Learned::Nothing),
         };
         let theirs: Vec<_> = theirs.iter().map(|frame| names.ours(frame)).collect();
-        let difference = Difference { step: &step, ours: &ours, theirs: &theirs, drops: &drops };
+        let difference = Difference { step: &step, ours: &ours, theirs: &theirs, drops: &drops, wide };
         let explained = match learned {
             Err(text) => {
                 counts.unexplained.push(format!("{text}\n{}", show(case, number, &difference)));
@@ -176,7 +176,7 @@ fn compare(counts: &mut Counts, recorded: &Recorded) -> [usize; 2] {
             Ok(_) if ours == theirs => continue,
             Ok(_) => explained::why(&difference)
                 .filter(|(_, why)| *why != explained::OTHER_PORT)
-                .or_else(|| twice.then_some((Then::Stop, TWICE))),
+                .or_else(|| doubt.map(|why| (Then::Stop, why))),
         };
         let Some((then, why)) = explained else {
             counts.unexplained.push(show(case, number, &difference));
@@ -187,15 +187,16 @@ fn compare(counts: &mut Counts, recorded: &Recorded) -> [usize; 2] {
             return [0; 2];
         }
     }
-    compare_ends(counts, recorded, (&weft.connections(), &names), twice)
+    compare_ends(counts, recorded, (&weft.connections(), &names), doubt)
 }
 
-/// Compares the connections at the end of a case; `twice` says that they may be in other states.
+/// Compares the connections at the end of a case;
+/// `doubt` says why they may be others.
 fn compare_ends(
     counts: &mut Counts,
     Recorded { case, connections, .. }: &Recorded,
     (all, names): (&[String], &Names),
-    twice: bool,
+    doubt: Option<&'static str>,
 ) -> [usize; 2] {
     if !names.is_persistent() {
         counts.unexplained.push(format!("case {}: a client has two addresses: {names:?}", case.name));
@@ -206,21 +207,8 @@ fn compare_ends(
         assert!(twice.is_none(), "{name} has twice: {twice:?}");
     }
     let (ours, theirs) = (names.own_lines(all), names.lines(connections));
-    if twice && ours != theirs {
-        *counts.explained.entry(TWICE).or_default() += 1;
-        return [0; 2];
-    }
-    counts.end(case, ours, theirs);
+    counts.end(case, (ours, theirs), doubt);
     [all.len(), connections.len()]
-}
-
-/// Whether it is translated and new to the first `ct`, and comes to another one behind `nat`.
-fn is_twice(step: &Step, theirs: &Outcome) -> bool {
-    let Step::Packet(octets) = step else { return false };
-    let first = explained::shown(theirs).next().map_or(0, |frame| explained::state(frame));
-    let header = explained::Header::of(octets);
-    let is_path = header.path() == Some(Path::CommitNew) && header.protocol == TCP;
-    is_path && first & NEW != 0 && first & (SOURCE | DESTINATION) != 0
 }
 
 /// Protocol, answers and zone.
@@ -250,52 +238,33 @@ fn ranges_are_used_as_they_were_by_stock_ovs() {
 fn ranges_are_used_as_they_are_by_stock_ovs() -> Result {
     let needs = ["ovs-vswitchd", "ovsdb-server", "ovs-vsctl", "ovs-ofctl"].map(Need::Tool);
     let Some(lab) = Lab::open("sequences-ranges", &needs)? else { return Ok(()) };
-    let records = std::env::var_os("WEFT_OVS_RECORD").is_some();
-    let (first, count) = match records {
-        true => (1, RECORDED),
-        false => (number("WEFT_SEED", 1000), number("WEFT_CASES", 60)),
-    };
-    let mut peers = Peers::start(lab)?;
-    let (mut counts, mut text) = (Counts::default(), HEAD.to_owned());
-    let mut seed = first;
-    while (counts.cases as u64) < count {
-        let recorded = peers.play(seed, |stock| play(stock, seed))?;
-        seed += 1;
-        let Some(recorded) = recorded else {
-            counts.died += 1;
-            continue;
-        };
-        if records {
-            text += &recorded.print();
-        }
-        let before = counts.unexplained.len();
-        compare(&mut counts, &recorded);
-        if counts.unexplained.len() > before {
-            // Open vSwitch sweeps when it likes: once more, in a new one.
-            peers.renew()?;
-            if let Some(again) = peers.play(seed - 1, |stock| play(stock, seed - 1))? {
-                counts.unexplained.truncate(before);
-                counts.cases -= 1;
-                compare(&mut counts, &again);
-            }
-        }
-    }
+    let (mut peers, mut counts) = (Peers::start(lab)?, Counts::default());
+    let mut text = SUITE.run(&mut peers, &mut counts)?;
     for (number, fill) in fills().iter().enumerate() {
         let recorded = peers.current.play(&fill.case(number))?;
-        if records && fill.recorded {
-            text += &recorded.print();
+        if let Some(text) = text.as_mut().filter(|_| fill.recorded) {
+            *text += &recorded.print();
         }
         let made = compare(&mut counts, &recorded);
         if counts.unexplained.is_empty() {
             fill.check(made);
         }
     }
-    if records {
-        std::fs::write(FILE, text)?;
+    if let Some(text) = text {
+        std::fs::write(FILE, HEAD.to_owned() + &text)?;
     }
     counts.finish();
     Ok(())
 }
+
+const SUITE: Suite = Suite {
+    recorded: RECORDED,
+    cases: 60,
+    play,
+    compare: |counts, recorded| {
+        compare(counts, recorded);
+    },
+};
 
 const HEAD: &str = "\
 # What stock Open vSwitch's connection tracking makes of translations to ranges. It reads like sequences-truth.txt; what is

@@ -1,12 +1,13 @@
 //! Who talks to whom: packets of connections as they are sent, and as they shouldn't be.
 
 use crate::case::Outcome;
-use crate::explained::shown;
+use crate::explained::{is_first, shown};
 use crate::flow::Flow;
 use crate::names::is_translated_first;
 use crate::packets::{self, Ends, Form, ICMP, ICMP6, Piece, Segment, TCP, UDP};
 use crate::policy::{Nat, PATHS, PATHS_OF_A, Path, Policy};
 use crate::rig::dice::Dice;
+use crate::services::SERVICES;
 
 const FIN: u8 = 1;
 const SYN: u8 = 2;
@@ -159,6 +160,40 @@ impl Talk {
         forward.addresses[1] = policy.stations + 5 + dice.below(2) as u128;
         talk.ends[1] = talk.ends[0].turned();
         Talk { others: &PATHS_OF_A, strays: false, cuts: false, calm: dice.percent(60), ..talk }
+    }
+
+    /// One by these paths, for the most part, in whole packets.
+    pub fn service(dice: &mut Dice, forward: Ends, paths: [Path; 2]) -> Talk {
+        let kind = match dice.below(10) {
+            0..5 => Kind::Tcp { stage: 0, sides: Default::default() },
+            5..8 => Kind::Udp,
+            _ => Kind::Ping,
+        };
+        Talk {
+            ends: [forward, forward.turned()],
+            paths,
+            kind,
+            last: None,
+            others: &SERVICES,
+            strays: false,
+            cuts: false,
+            calm: dice.percent(60),
+            id: dice.roll() as u16,
+            announced: None,
+        }
+    }
+
+    /// Takes note of how the last zone lets the first one's packet go.
+    pub fn hear_last(&mut self, packet: &[u8], frames: &Outcome) {
+        let has_ports = matches!(self.kind, Kind::Tcp { .. } | Kind::Udp);
+        let Some(flow) = Flow::of(packet) else { return };
+        let is_own = flow.ends.addresses == self.ends[0].addresses
+            && (!has_ports || flow.ends.ports == self.ends[0].ports);
+        let last = shown(frames).last().filter(|frame| is_first(frame));
+        if let Some(seen) = last.filter(|_| is_own).and_then(|frame| Flow::of(frame)) {
+            let ports = if has_ports { seen.ends.ports } else { self.ends[0].ports };
+            self.ends[1] = Ends { ports, ..seen.ends }.turned();
+        }
     }
 
     /// Takes note of what the other end sees of the first one's packet.
