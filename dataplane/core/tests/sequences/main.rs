@@ -20,6 +20,7 @@ mod case;
 mod explained;
 mod flow;
 mod kernel;
+mod limits;
 mod names;
 mod ours;
 mod packets;
@@ -89,6 +90,8 @@ struct Counts {
     packets: usize,
     frames: usize,
     connections: usize,
+    /// Connections that limits of zones have refused.
+    refused: u64,
     /// Copies by their `ct_state`.
     states: BTreeMap<u8, usize>,
     explained: BTreeMap<&'static str, usize>,
@@ -118,6 +121,7 @@ impl Counts {
                 return;
             }
         }
+        self.refused += weft.refused();
         self.end(case, (weft.connections(), connections.clone()), doubt);
     }
 
@@ -167,6 +171,7 @@ fn show(case: &Case, number: usize, difference: &Difference<'_>) -> String {
     for step in &case.steps[first..=number] {
         text += &match step {
             Step::Wait(seconds) => format!("  wait {seconds}\n"),
+            Step::Set(setting) => format!("  set {setting:?}\n"),
             Step::Packet(octets) => {
                 let mark =
                     if octets[12] == 8 { octets[15] / 4 } else { (octets[14] << 4 | octets[15] >> 4) / 4 };

@@ -149,6 +149,7 @@ fn compare(counts: &mut Counts, recorded: &Recorded) -> [usize; 2] {
                 names.wait();
                 Step::Wait(*seconds)
             }
+            Step::Set(setting) => Step::Set(setting.clone()),
         };
         let (ours, drops) = weft.play(&step);
         counts.note(&step, theirs);
@@ -162,7 +163,7 @@ fn compare(counts: &mut Counts, recorded: &Recorded) -> [usize; 2] {
         }
         let learned = match &step {
             Step::Packet(octets) => names.learn(octets, (&ours, theirs), &drops),
-            Step::Wait(_) => Ok(Learned::Nothing),
+            _ => Ok(Learned::Nothing),
         };
         let theirs: Vec<_> = theirs.iter().map(|frame| names.ours(frame)).collect();
         let difference = Difference { step: &step, ours: &ours, theirs: &theirs, drops: &drops, wide };

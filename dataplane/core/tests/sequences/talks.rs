@@ -3,6 +3,7 @@
 use crate::case::Outcome;
 use crate::explained::{is_first, shown};
 use crate::flow::Flow;
+use crate::limits::UNFORCED;
 use crate::names::is_translated_first;
 use crate::packets::{self, Ends, Form, ICMP, ICMP6, Piece, Segment, TCP, UDP};
 use crate::policy::{Nat, PATHS, PATHS_OF_A, Path, Policy};
@@ -181,6 +182,24 @@ impl Talk {
             id: dice.roll() as u16,
             announced: None,
         }
+    }
+
+    /// One on paths without `force`. With timeouts not of other protocols, for which those of a zone don't count in
+    /// Open vSwitch; with limits not of TCP, which replaces what has ended.
+    pub fn unforced(dice: &mut Dice, policy: &Policy, timed: bool) -> Talk {
+        let talk = loop {
+            let talk = Talk::random(dice, policy);
+            let fits = match talk.kind {
+                Kind::Tcp { .. } => timed,
+                Kind::Other(_) => !timed,
+                Kind::Udp | Kind::Ping => true,
+                Kind::Ftp { .. } | Kind::Tftp => false,
+            };
+            if fits && talk.paths[0] != Path::ForceMark {
+                break talk;
+            }
+        };
+        Talk { others: &UNFORCED, cuts: false, ..talk }
     }
 
     /// Takes note of how the last zone lets the first one's packet go.
