@@ -52,6 +52,11 @@ impl Place {
         }
     }
 
+    /// What the IP packet carries.
+    pub fn message<'f>(&self, frame: &'f [u8]) -> &'f [u8] {
+        frame.get(self.message..self.end).unwrap_or_default()
+    }
+
     fn kind(&self, frame: &[u8]) -> u8 {
         frame.get(self.message).copied().unwrap_or_default()
     }

@@ -138,7 +138,7 @@ impl Nat {
     }
 
     /// The argument of a commit.
-    fn text(self, six: bool, zone: usize) -> String {
+    pub fn text(self, six: bool, zone: usize) -> String {
         let address = outer(six, zone);
         let address = match six {
             true => format!("[{}]", std::net::Ipv6Addr::from(address)),

@@ -66,8 +66,8 @@ pub struct Talk {
     last: Option<(usize, u8, Vec<u8>)>,
     /// Other paths that packets take now and then.
     others: &'static [Path],
-    /// Whether the first also sends what only the other end should know.
-    strays: bool,
+    /// Whether each also sends what only the other end should know.
+    strays: [bool; 2],
     /// Whether packets are large and in fragments.
     cuts: bool,
     /// Whether TCP is as all trackers understand it: from its SYN, with windows that are open.
@@ -128,7 +128,7 @@ impl Talk {
             kind,
             last: None,
             others: &PATHS,
-            strays: true,
+            strays: [true; 2],
             cuts,
             calm: false,
             id: dice.roll() as u16,
@@ -136,10 +136,11 @@ impl Talk {
         }
     }
 
-    /// One of TCP, UDP or pings, in whole packets.
-    pub fn simple(dice: &mut Dice, policy: &Policy) -> Talk {
+    /// One of TCP, UDP or pings, in whole packets, or in fragments now and then.
+    pub fn simple(dice: &mut Dice, policy: &Policy, cuts: bool) -> Talk {
         loop {
-            let talk = Talk { cuts: false, calm: true, ..Talk::random(dice, policy) };
+            let strays = [policy.nats[0] == Nat::Not; 2];
+            let talk = Talk { cuts, strays, calm: true, ..Talk::random(dice, policy) };
             if matches!(talk.kind, Kind::Tcp { .. } | Kind::Udp | Kind::Ping) {
                 return talk;
             }
@@ -160,7 +161,7 @@ impl Talk {
         }
         forward.addresses[1] = policy.stations + 5 + dice.below(2) as u128;
         talk.ends[1] = talk.ends[0].turned();
-        Talk { others: &PATHS_OF_A, strays: false, cuts: false, calm: dice.percent(60), ..talk }
+        Talk { others: &PATHS_OF_A, strays: [false, true], cuts: false, calm: dice.percent(60), ..talk }
     }
 
     /// One by these paths, for the most part, in whole packets.
@@ -176,7 +177,7 @@ impl Talk {
             kind,
             last: None,
             others: &SERVICES,
-            strays: false,
+            strays: [false, true],
             cuts: false,
             calm: dice.percent(60),
             id: dice.roll() as u16,
@@ -282,7 +283,7 @@ impl Talk {
             kind,
             last: None,
             others: &PATHS,
-            strays: true,
+            strays: [true; 2],
             cuts: false,
             calm: false,
             id: 0,
@@ -347,7 +348,7 @@ impl Talk {
         // A dummy device sends 1,514 octets at most.
         form.padding = if message.len() < 1100 { form.padding } else { 0 };
         // Sometimes it is sent to, or comes from, who the other end doesn't know.
-        let is_stray = dice.percent(4) && (from == 1 || self.strays);
+        let is_stray = dice.percent(4) && self.strays[from];
         let ends = if is_stray { self.ends[1 - from].turned() } else { ends };
         if message.len() < 2600 {
             return vec![packets::frame(&ends, protocol, &form, &message)];
@@ -356,7 +357,7 @@ impl Talk {
         // What one zone refuses comes to the next one first, in Open vSwitch.
         let is_look =
             [Path::Look, Path::Commit, Path::Plain, Path::Force].iter().any(|path| path.tos() == form.tos);
-        if is_look {
+        if is_look && !self.calm {
             spoil(dice, &mut pieces);
         }
         packets::fragments(&ends, protocol, &form, &message, &pieces)
