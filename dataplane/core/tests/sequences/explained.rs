@@ -314,8 +314,11 @@ fn is_orphan(difference: &Difference<'_>, header: &Header<'_>) -> bool {
     let Step::Packet(octets) = difference.step else { return false };
     let is_outer = Place::of(octets)
         .is_some_and(|place| place.ends(octets).addresses.iter().any(|&end| is_outer(header.six, end)));
-    let [ours, theirs] = first_states(difference);
-    is_outer && ours == NEW | TRACKED && theirs == INVALID | TRACKED
+    let mut pairs = difference.ours.iter().zip(difference.theirs).filter(|(ours, theirs)| ours != theirs);
+    is_outer
+        && pairs
+            .next()
+            .is_some_and(|(ours, theirs)| state(ours) == NEW | TRACKED && state(theirs) == INVALID | TRACKED)
 }
 
 fn is_ended_by_an_error(difference: &Difference<'_>, header: &Header<'_>) -> bool {
@@ -331,7 +334,9 @@ fn first_states(difference: &Difference<'_>) -> [u8; 2] {
 fn is_forced_answer(difference: &Difference<'_>, header: &Header<'_>) -> bool {
     let [ours, theirs] = first_states(difference);
     let is_other = theirs & REPLY != 0 || (ours ^ theirs) & TRANSLATED != 0;
-    header.is_forced() && is_other && theirs & (REPLY | TRANSLATED) != 0 && ours & REPLY == 0
+    let is_answer = is_other && theirs & (REPLY | TRANSLATED) != 0 && ours & REPLY == 0;
+    // One that begins nothing has no state at all there.
+    header.is_forced() && (is_answer || theirs == TRACKED && ours == INVALID | TRACKED)
 }
 
 /// Why the two may know different things of connections from here on, though nothing is to be seen of it yet.
@@ -344,6 +349,9 @@ pub fn doubt(step: &Step, theirs: &Outcome, drops: &[DropReason]) -> Option<&'st
         has(Path::CommitNew) && header.protocol == TCP && first & NEW != 0 && first & TRANSLATED != 0;
     if has(Path::BareNat) && first & NEW != 0 {
         Some("nat without a range on a new connection: in Open vSwitch its answers come from 0.0.0.0")
+    } else if header.is_forced() && first & INVALID != 0 {
+        // It may have ended the connection before it was found to begin none.
+        Some("force: in Open vSwitch an answer doesn't replace a translated connection")
     } else if drops.contains(&DropReason::ConnectionClash) {
         Some("Open vSwitch makes two connections with one tuple")
     } else {
