@@ -9,6 +9,40 @@ pub enum Step {
     Packet(Vec<u8>),
     /// Seconds go by.
     Wait(u64),
+    /// Something is set.
+    Set(Setting),
+}
+
+/// What is set for zones.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Setting {
+    /// The most connections of a zone, or of those that have no limit of their own.
+    Limit { zone: Option<u16>, limit: u32 },
+    /// Timeouts, as the CT_Timeout_Policy table has them, with spaces between.
+    Timeouts { zone: u16, policy: String },
+}
+
+impl Setting {
+    fn print(&self) -> String {
+        match self {
+            Setting::Limit { zone: Some(zone), limit } => format!("limit {zone} {limit}"),
+            Setting::Limit { zone: None, limit } => format!("limit - {limit}"),
+            Setting::Timeouts { zone, policy } => format!("timeouts {zone} {policy}"),
+        }
+    }
+
+    fn parse(text: &str) -> Setting {
+        let words: Vec<&str> = text.splitn(3, ' ').collect();
+        match words[..] {
+            ["limit", zone, limit] => {
+                Setting::Limit { zone: zone.parse().ok(), limit: limit.parse().unwrap() }
+            }
+            ["timeouts", zone, policy] => {
+                Setting::Timeouts { zone: zone.parse().unwrap(), policy: policy.to_owned() }
+            }
+            _ => panic!("{text}"),
+        }
+    }
 }
 
 /// The frames that a packet left as, in order; of time, none.
@@ -70,6 +104,7 @@ impl Recorded {
         for (step, outcome) in self.case.steps.iter().zip(&self.outcomes) {
             match step {
                 Step::Wait(seconds) => writeln!(text, "wait {seconds}").unwrap(),
+                Step::Set(setting) => writeln!(text, "set {}", setting.print()).unwrap(),
                 Step::Packet(octets) => {
                     writeln!(text, "in {}", packed(&hex(octets))).unwrap();
                     outcome.iter().for_each(|frame| {
@@ -95,6 +130,7 @@ pub fn parse(text: &str) -> Vec<Recorded> {
         }
         let Recorded { case, outcomes, connections } = cases.last_mut().unwrap();
         let step = match word {
+            "set" => Step::Set(Setting::parse(rest)),
             "wait" => Step::Wait(rest.parse().unwrap()),
             "in" => Step::Packet(unhex(&unpacked(rest))),
             "rule" => {

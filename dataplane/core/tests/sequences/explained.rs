@@ -3,21 +3,27 @@
 use weft_wire::DropReason;
 
 use crate::case::{Outcome, Step};
+use crate::flow::Place;
 use crate::packets::{ICMP, ICMP6, TCP, UDP};
-use crate::policy::{Path, outer};
+use crate::policy::{Path, is_outer};
 
-const NEW: u8 = 1;
-const ESTABLISHED: u8 = 2;
-const RELATED: u8 = 4;
+pub const NEW: u8 = 1;
+pub const ESTABLISHED: u8 = 2;
+pub const RELATED: u8 = 4;
+pub const REPLY: u8 = 8;
 const INVALID: u8 = 16;
 const TRACKED: u8 = 32;
-const TRANSLATED: u8 = 0xc0;
+pub const SOURCE: u8 = 0x40;
+pub const DESTINATION: u8 = 0x80;
+const TRANSLATED: u8 = SOURCE | DESTINATION;
 
 /// A step whose frames differ.
 pub struct Difference<'d> {
     pub step: &'d Step,
     pub ours: &'d Outcome,
     pub theirs: &'d Outcome,
+    /// Whether a SYN has had a window of 65535, and a scale for it.
+    pub wide: bool,
     /// Why weft has dropped something.
     pub drops: &'d [DropReason],
 }
@@ -31,9 +37,12 @@ pub enum Then {
     Stop,
 }
 
+/// Of translations to one address.
+pub const OTHER_PORT: &str = "another free port: each goes by its own hash";
+
 type Is = fn(&Difference<'_>, &Header<'_>) -> bool;
 
-const CLASSES: [(Is, Then, &str); 14] = [
+const CLASSES: [(Is, Then, &str); 15] = [
     (
         is_of_order,
         Then::GoOn,
@@ -52,7 +61,7 @@ const CLASSES: [(Is, Then, &str); 14] = [
     (is_refused_first, Then::Stop, "what can't be translated, or whose answers are another's, is dropped"),
     (is_refused, Then::GoOn, "what can't be translated, or whose answers are another's, is dropped"),
     (is_damaged, Then::GoOn, "Open vSwitch damages translated ICMPv6 errors about TCP and UDP"),
-    (is_of_choice, Then::Stop, "another free port: each goes by its own hash"),
+    (is_of_choice, Then::Stop, OTHER_PORT),
     (
         is_taken_still,
         Then::Stop,
@@ -74,12 +83,13 @@ const CLASSES: [(Is, Then, &str); 14] = [
         Then::Stop,
         "a reply of a translated connection that has ended: invalid in Open vSwitch until the sweep",
     ),
-    (
-        is_overflow,
-        Then::Stop,
-        "a SYN with ACK again: in Open vSwitch a window of 65535 that isn't to be scaled becomes 0",
-    ),
+    (is_overflow, Then::Stop, "a window of 65535 that isn't to be scaled becomes 0 in Open vSwitch"),
     (is_ended_by_an_error, Then::Stop, "an ICMP error with force: in Open vSwitch it ends a connection"),
+    (
+        is_forced_answer,
+        Then::Stop,
+        "force: in Open vSwitch an answer doesn't replace a translated connection",
+    ),
 ];
 
 /// The class of a difference; `None` if there is no reason for it.
@@ -98,11 +108,11 @@ pub struct Header<'f> {
     fragment: bool,
     /// Where it begins.
     at: usize,
-    message: &'f [u8],
+    pub message: &'f [u8],
 }
 
 impl Header<'_> {
-    fn of(frame: &[u8]) -> Header<'_> {
+    pub fn of(frame: &[u8]) -> Header<'_> {
         let six = frame[12..14] == [0x86, 0xdd];
         let (tos, mut protocol, mut at) = match six {
             true => (frame[14] << 4 | frame[15] >> 4, frame[20], 54),
@@ -119,6 +129,12 @@ impl Header<'_> {
         crate::policy::PATHS.get(usize::from(self.tos / 4)).copied()
     }
 
+    fn is_forced(&self) -> bool {
+        let forced =
+            [Path::Force, Path::ForceMark, Path::ForceSource, Path::ForceDestination, Path::ForceBare];
+        forced.iter().any(|path| path.tos() == self.tos)
+    }
+
     fn is_error(&self) -> bool {
         let kind = self.message.first().copied().unwrap_or_default();
         match self.protocol {
@@ -130,8 +146,26 @@ impl Header<'_> {
 }
 
 /// `ct_state`, as the rules have written it.
-fn state(frame: &[u8]) -> u8 {
+pub fn state(frame: &[u8]) -> u8 {
     frame[11]
+}
+
+/// Whether it is a packet of a connection's first direction.
+pub fn is_first(frame: &[u8]) -> bool {
+    state(frame) & (NEW | ESTABLISHED) != 0 && state(frame) & (RELATED | REPLY) == 0
+}
+
+/// The frames that show states: behind each of a packet with a connection there is one that shows its tuple.
+pub fn shown(frames: &Outcome) -> impl Iterator<Item = &Vec<u8>> {
+    let mut frames = frames.iter();
+    std::iter::from_fn(move || {
+        let frame = frames.next()?;
+        let has = |bits| state(frame) & bits != 0;
+        if has(TRACKED) && !has(INVALID) && (!has(RELATED) || has(NEW | ESTABLISHED | REPLY)) {
+            frames.next();
+        }
+        Some(frame)
+    })
 }
 
 /// Open vSwitch shows no `ct_tp_src` and `ct_tp_dst` of later fragments.
@@ -259,29 +293,69 @@ fn is_translated_to_itself(difference: &Difference<'_>, _: &Header<'_>) -> bool 
 }
 
 fn is_overflow(difference: &Difference<'_>, header: &Header<'_>) -> bool {
-    let [ours, theirs] =
-        [difference.ours, difference.theirs].map(|all| all.first().map_or(0, |frame| state(frame)));
+    let [ours, theirs] = first_states(difference);
     let is_answer =
         header.protocol == TCP && header.message.get(13).is_some_and(|flags| flags & 0x17 == 0x12);
-    is_answer && ours & ESTABLISHED != 0 && theirs & INVALID != 0
+    let is_affected = is_answer || header.protocol == TCP && difference.wide;
+    is_affected && ours & ESTABLISHED != 0 && theirs & INVALID != 0
+}
+
+/// A SYN that asks for a scale and has the widest window.
+pub fn is_wide(step: &Step) -> bool {
+    let Step::Packet(octets) = step else { return false };
+    let header = Header::of(octets);
+    let has = |at: usize, octets: &[u8]| header.message.get(at..at + octets.len()) == Some(octets);
+    let scales = header.message.get(20..).is_some_and(|options| options.windows(2).any(|two| two == [3, 3]));
+    header.protocol == TCP && has(14, &[0xff; 2]) && header.message[13] & 2 != 0 && scales
 }
 
 /// What comes to, or from, an address that connections are translated to.
 fn is_orphan(difference: &Difference<'_>, header: &Header<'_>) -> bool {
     let Step::Packet(octets) = difference.step else { return false };
-    let outer = [0, 1].map(|zone| outer(header.six, zone).to_be_bytes());
-    let is_outer = match header.six {
-        true => outer.iter().any(|address| [&octets[22..38], &octets[38..54]].contains(&&address[..])),
-        false => outer.iter().any(|address| [&octets[26..30], &octets[30..34]].contains(&&address[12..])),
-    };
-    let [ours, theirs] =
-        [difference.ours, difference.theirs].map(|all| all.first().map_or(0, |frame| state(frame)));
-    is_outer && ours == NEW | TRACKED && theirs == INVALID | TRACKED
+    let is_outer = Place::of(octets)
+        .is_some_and(|place| place.ends(octets).addresses.iter().any(|&end| is_outer(header.six, end)));
+    let mut pairs = difference.ours.iter().zip(difference.theirs).filter(|(ours, theirs)| ours != theirs);
+    is_outer
+        && pairs
+            .next()
+            .is_some_and(|(ours, theirs)| state(ours) == NEW | TRACKED && state(theirs) == INVALID | TRACKED)
 }
 
 fn is_ended_by_an_error(difference: &Difference<'_>, header: &Header<'_>) -> bool {
-    let [ours, theirs] =
-        [difference.ours, difference.theirs].map(|all| all.first().map_or(0, |frame| state(frame)));
-    let is_forced = matches!(header.path(), Some(Path::Force | Path::ForceMark));
-    is_forced && header.is_error() && ours & RELATED != 0 && theirs & INVALID != 0
+    let [ours, theirs] = first_states(difference);
+    header.is_forced() && header.is_error() && ours & RELATED != 0 && theirs & INVALID != 0
+}
+
+/// The states that the two say first.
+fn first_states(difference: &Difference<'_>) -> [u8; 2] {
+    [difference.ours, difference.theirs].map(|all| all.first().map_or(0, |frame| state(frame)))
+}
+
+fn is_forced_answer(difference: &Difference<'_>, header: &Header<'_>) -> bool {
+    let [ours, theirs] = first_states(difference);
+    let is_other = theirs & REPLY != 0 || (ours ^ theirs) & TRANSLATED != 0;
+    let is_answer = is_other && theirs & (REPLY | TRANSLATED) != 0 && ours & REPLY == 0;
+    // One that begins nothing has no state at all there.
+    header.is_forced() && (is_answer || theirs == TRACKED && ours == INVALID | TRACKED)
+}
+
+/// Why the two may know different things of connections from here on, though nothing is to be seen of it yet.
+pub fn doubt(step: &Step, theirs: &Outcome, drops: &[DropReason]) -> Option<&'static str> {
+    let Step::Packet(octets) = step else { return None };
+    let header = Header::of(octets);
+    let has = |path: Path| path.tos() == header.tos;
+    let first = shown(theirs).next().map_or(0, |frame| state(frame));
+    let is_again =
+        has(Path::CommitNew) && header.protocol == TCP && first & NEW != 0 && first & TRANSLATED != 0;
+    if has(Path::BareNat) && first & NEW != 0 {
+        Some("nat without a range on a new connection: in Open vSwitch its answers come from 0.0.0.0")
+    } else if header.is_forced() && first & INVALID != 0 {
+        // It may have ended the connection before it was found to begin none.
+        Some("force: in Open vSwitch an answer doesn't replace a translated connection")
+    } else if drops.contains(&DropReason::ConnectionClash) {
+        Some("Open vSwitch makes two connections with one tuple")
+    } else {
+        (has(Path::HairpinOne) || is_again)
+            .then_some("a second ct behind nat takes part in the state again, in Open vSwitch")
+    }
 }

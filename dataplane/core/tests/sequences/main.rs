@@ -18,10 +18,16 @@ mod rig;
 
 mod case;
 mod explained;
+mod flow;
 mod kernel;
+mod limits;
+mod names;
 mod ours;
 mod packets;
 mod policy;
+mod range;
+mod ranges;
+mod services;
 mod stock;
 mod talks;
 
@@ -84,6 +90,8 @@ struct Counts {
     packets: usize,
     frames: usize,
     connections: usize,
+    /// Connections that limits of zones have refused.
+    refused: u64,
     /// Copies by their `ct_state`.
     states: BTreeMap<u8, usize>,
     explained: BTreeMap<&'static str, usize>,
@@ -93,17 +101,18 @@ struct Counts {
 impl Counts {
     fn compare(&mut self, Recorded { case, outcomes, connections }: &Recorded) {
         self.cases += 1;
-        let mut weft = Weft::load(case);
+        let (mut weft, mut doubt, mut wide) = (Weft::load(case), None, false);
         for (number, (step, theirs)) in case.steps.iter().zip(outcomes).enumerate() {
             let (ours, drops) = weft.play(step);
-            self.packets += usize::from(matches!(step, Step::Packet(_)));
-            self.frames += theirs.len();
-            theirs.iter().for_each(|frame| *self.states.entry(frame[11]).or_default() += 1);
+            self.note(step, theirs);
+            wide |= explained::is_wide(step);
+            doubt = doubt.or_else(|| explained::doubt(step, theirs, &drops));
             if ours == *theirs {
                 continue;
             }
-            let difference = Difference { step, ours: &ours, theirs, drops: &drops };
-            let Some((then, why)) = explained::why(&difference) else {
+            let difference = Difference { step, ours: &ours, theirs, drops: &drops, wide };
+            let explained = explained::why(&difference).or_else(|| doubt.map(|why| (Then::Stop, why)));
+            let Some((then, why)) = explained else {
                 self.unexplained.push(show(case, number, &difference));
                 return;
             };
@@ -112,15 +121,28 @@ impl Counts {
                 return;
             }
         }
+        self.refused += weft.refused();
+        self.end(case, (weft.connections(), connections.clone()), doubt);
+    }
+
+    fn note(&mut self, step: &Step, theirs: &Outcome) {
+        self.packets += usize::from(matches!(step, Step::Packet(_)));
+        self.frames += theirs.len();
+        theirs.iter().for_each(|frame| *self.states.entry(frame[11]).or_default() += 1);
+    }
+
+    /// Compares the connections at the end of a case; `doubt` says why they may be others.
+    fn end(&mut self, case: &Case, (ours, theirs): (Vec<String>, Vec<String>), doubt: Option<&'static str>) {
         self.whole += 1;
-        self.connections += connections.len();
-        let ours = weft.connections();
-        if ours != *connections {
+        self.connections += theirs.len();
+        if let Some(why) = doubt.filter(|_| ours != theirs) {
+            *self.explained.entry(why).or_default() += 1;
+        } else if ours != theirs {
             let lacks = |all: &[String], others: &[String]| {
                 let only = all.iter().filter(|line| !others.contains(line));
                 only.map(|line| format!("\n    {line}")).collect::<String>()
             };
-            let (only_ours, only_theirs) = (lacks(&ours, connections), lacks(connections, &ours));
+            let (only_ours, only_theirs) = (lacks(&ours, &theirs), lacks(&theirs, &ours));
             let name = &case.name;
             self.unexplained
                 .push(format!("case {name}, at its end\n  weft:{only_ours}\n  ovs:{only_theirs}"));
@@ -149,6 +171,7 @@ fn show(case: &Case, number: usize, difference: &Difference<'_>) -> String {
     for step in &case.steps[first..=number] {
         text += &match step {
             Step::Wait(seconds) => format!("  wait {seconds}\n"),
+            Step::Set(setting) => format!("  set {setting:?}\n"),
             Step::Packet(octets) => {
                 let mark =
                     if octets[12] == 8 { octets[15] / 4 } else { (octets[14] << 4 | octets[15] >> 4) / 4 };
@@ -185,41 +208,65 @@ fn sequences_go_as_they_went_through_stock_ovs() {
 fn sequences_go_as_they_go_through_stock_ovs() -> Result {
     let needs = ["ovs-vswitchd", "ovsdb-server", "ovs-vsctl", "ovs-ofctl"].map(Need::Tool);
     let Some(lab) = Lab::open("sequences", &needs)? else { return Ok(()) };
-    let records = std::env::var_os("WEFT_OVS_RECORD").is_some();
-    let (first, count) = match records {
-        true => (1, RECORDED),
-        false => (number("WEFT_SEED", 1000), number("WEFT_CASES", 60)),
-    };
-    let mut peers = Peers { current: Stock::start(&lab, "ovs")?, lab, number: 0 };
-    let (mut counts, mut text) = (Counts::default(), HEAD.to_owned());
-    for seed in first.. {
-        let played = if records { counts.cases as u64 } else { seed - first };
-        if played == count {
-            break;
-        }
-        let Some(recorded) = peers.play(seed)? else {
-            counts.died += 1;
-            continue;
-        };
-        if records {
-            text += &recorded.print();
-        }
-        let before = counts.unexplained.len();
-        counts.compare(&recorded);
-        if counts.unexplained.len() > before {
-            // Open vSwitch sweeps when it likes: once more, in a new one.
-            peers.renew()?;
-            if let Some(again) = peers.play(seed)? {
-                counts.unexplained.truncate(before);
-                counts.compare(&again);
-            }
-        }
-    }
-    if records {
-        std::fs::write(FILE, text)?;
+    let mut counts = Counts::default();
+    let text = SUITE.run(&mut Peers::start(lab)?, &mut counts)?;
+    if let Some(text) = text {
+        std::fs::write(FILE, HEAD.to_owned() + &text)?;
     }
     counts.finish();
     Ok(())
+}
+
+const SUITE: Suite = Suite {
+    recorded: RECORDED,
+    cases: 60,
+    play: |stock, seed| stock.play(&random(seed)),
+    compare: |counts, recorded| counts.compare(recorded),
+};
+
+/// Random cases of a kind.
+struct Suite {
+    /// How many are in its file, from seed 1 on.
+    recorded: u64,
+    /// How many are made if nothing is said.
+    cases: u64,
+    play: fn(&mut Stock, u64) -> Result<Recorded>,
+    compare: fn(&mut Counts, &Recorded),
+}
+
+impl Suite {
+    /// Plays cases and compares them; as they are recorded, if that is asked for.
+    fn run(&self, peers: &mut Peers, counts: &mut Counts) -> Result<Option<String>> {
+        let records = std::env::var_os("WEFT_OVS_RECORD").is_some();
+        let (first, count) = match records {
+            true => (1, self.recorded),
+            false => (number("WEFT_SEED", 1000), number("WEFT_CASES", self.cases)),
+        };
+        let mut text = String::new();
+        for seed in first.. {
+            let played = if records { counts.cases as u64 } else { seed - first };
+            if played == count {
+                break;
+            }
+            let Some(recorded) = peers.play(seed, self.play)? else {
+                counts.died += 1;
+                continue;
+            };
+            text += &recorded.print();
+            let (before, cases) = (counts.unexplained.len(), counts.cases);
+            (self.compare)(counts, &recorded);
+            if counts.unexplained.len() > before {
+                // Open vSwitch sweeps when it likes: once more, in a new one.
+                peers.renew()?;
+                if let Some(again) = peers.play(seed, self.play)? {
+                    counts.unexplained.truncate(before);
+                    counts.cases = cases;
+                    (self.compare)(counts, &again);
+                }
+            }
+        }
+        Ok(records.then_some(text))
+    }
 }
 
 /// Open vSwitch, and another one when it dies.
@@ -230,6 +277,10 @@ struct Peers {
 }
 
 impl Peers {
+    fn start(lab: Lab) -> Result<Peers> {
+        Ok(Peers { current: Stock::start(&lab, "ovs")?, lab, number: 0 })
+    }
+
     fn renew(&mut self) -> Result {
         self.number += 1;
         self.current = Stock::start(&self.lab, &format!("ovs{}", self.number))?;
@@ -237,8 +288,8 @@ impl Peers {
     }
 
     /// What becomes of a random case; `None` if Open vSwitch doesn't survive it.
-    fn play(&mut self, seed: u64) -> Result<Option<Recorded>> {
-        match self.current.play(&random(seed)) {
+    fn play(&mut self, seed: u64, case: fn(&mut Stock, u64) -> Result<Recorded>) -> Result<Option<Recorded>> {
+        match case(&mut self.current, seed) {
             Ok(recorded) => Ok(Some(recorded)),
             Err(error) => {
                 println!("Open vSwitch dies of case {seed}: {error}");

@@ -2,10 +2,10 @@
 
 use std::fmt::Write;
 
-use weft_conntrack::{Connection, Filter};
+use weft_conntrack::{Connection, Filter, Timeout, Timeouts, ZoneLimit};
 use weft_wire::DropReason;
 
-use crate::case::{Case, Outcome, Step};
+use crate::case::{Case, Outcome, Setting, Step};
 use crate::rig::{Rig, access};
 
 /// The port that all packets come in by, and the one by which they leave.
@@ -34,6 +34,7 @@ impl Weft {
                 self.rig.run();
             }
             Step::Wait(seconds) => self.rig.wait(*seconds),
+            Step::Set(setting) => self.set(setting),
         }
         let drops = self.rig.drops(IN);
         let before = |reason| self.drops.iter().find(|known| known.0 == reason).map_or(0, |known| known.1);
@@ -41,6 +42,30 @@ impl Weft {
         let new = new.map(|&(reason, _)| reason).collect();
         self.drops = drops;
         (self.rig.sent(OUT), new)
+    }
+
+    /// Connections that limits of zones have refused.
+    pub fn refused(&self) -> u64 {
+        self.rig.datapath.connections().statistics().refused_zone
+    }
+
+    fn set(&self, setting: &Setting) {
+        let connections = self.rig.datapath.connections();
+        match setting {
+            Setting::Limit { zone: Some(zone), limit } => {
+                connections.set_zone_limit(*zone, ZoneLimit::AtMost(*limit));
+            }
+            Setting::Limit { zone: None, limit } => connections.set_default_zone_limit(Some(*limit)),
+            Setting::Timeouts { zone, policy } => {
+                let mut timeouts = Timeouts::default();
+                for word in policy.split(' ') {
+                    let (name, seconds) = word.split_once('=').unwrap();
+                    let which = Timeout::ALL.into_iter().find(|timeout| timeout.name() == name).unwrap();
+                    timeouts.set(which, seconds.parse().unwrap());
+                }
+                connections.set_timeouts(*zone, Some(timeouts));
+            }
+        }
     }
 
     pub fn connections(&self) -> Vec<String> {
@@ -56,7 +81,7 @@ impl Weft {
 
 /// As Open vSwitch's `dpctl/dump-conntrack -m` writes it.
 fn line(connection: &Connection) -> String {
-    let Connection { zone, original, reply, mark, label, progress, helper, parent, .. } = connection;
+    let Connection { zone, original, reply, mark, label, progress, helper, parent, left, .. } = connection;
     let mut text = String::new();
     match original.protocol {
         6 => text.push_str("tcp"),
@@ -98,5 +123,6 @@ fn line(connection: &Connection) -> String {
     if let Some(parent) = parent {
         write!(text, ",parent=({parent})").unwrap();
     }
+    write!(text, ",timeout={left}").unwrap();
     text
 }

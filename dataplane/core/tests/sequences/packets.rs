@@ -61,7 +61,7 @@ fn pseudo(ends: &Ends, protocol: u8, len: usize) -> Sum {
 }
 
 /// Puts the checksum of what IP carries in its place.
-fn finish(ends: &Ends, protocol: u8, message: &mut [u8]) {
+pub fn finish(ends: &Ends, protocol: u8, message: &mut [u8]) {
     let (place, over) = match protocol {
         ICMP => (2, Sum::new()),
         ICMP6 => (2, pseudo(ends, protocol, message.len())),

@@ -1,6 +1,7 @@
 //! The rules of a case: paths through zones, by the type of service of the packet.
 
 use crate::packets::Ends;
+use crate::range::Range;
 use crate::rig::dice::Dice;
 
 /// How a zone translates new connections: to one address, and one port if it is said.
@@ -11,6 +12,8 @@ pub enum Nat {
     Zero,
     Source(u16),
     Destination(u16),
+    /// To one of several addresses or ports.
+    Range(Range),
 }
 
 /// What rules do with packets that have this as their type of service.
@@ -44,6 +47,28 @@ pub enum Path {
     ForceMark,
     /// Mark by what `ct_mark` was.
     Count,
+    /// Commit, to a server ([`crate::services`]).
+    Service,
+    /// The same, then commit in zone B, from a gateway.
+    Hairpin,
+    /// Look in zone B, then in zone A.
+    HairpinBack,
+    /// Both in zone A.
+    HairpinOne,
+    /// Commit, from its own address.
+    Zero,
+    /// The same for what is new.
+    ZeroNew,
+    /// Commit without translation.
+    Bare,
+    /// Commit with `nat` alone.
+    BareNat,
+    /// Commit with `force`, from a gateway.
+    ForceSource,
+    /// Commit with `force`, to a server.
+    ForceDestination,
+    /// Commit with `force`, without translation.
+    ForceBare,
 }
 
 pub const PATHS: [Path; 16] = [
@@ -64,6 +89,10 @@ pub const PATHS: [Path; 16] = [
     Path::ForceMark,
     Path::Count,
 ];
+
+/// Those that stay in zone A, and look a packet up once by the ends that it has come with.
+pub const PATHS_OF_A: [Path; 7] =
+    [Path::Look, Path::CommitNew, Path::Commit, Path::Mark, Path::Plain, Path::Thrice, Path::Count];
 
 impl Path {
     pub fn tos(self) -> u8 {
@@ -87,6 +116,15 @@ pub fn outer(six: bool, zone: usize) -> u128 {
     if six { 0xfd00 << 112 | 0x90 | zone as u128 } else { 0x0a09_0000 | zone as u128 }
 }
 
+/// Whether connections are translated to the address.
+pub fn is_outer(six: bool, address: u128) -> bool {
+    let first = [outer(six, 0), if six { UPPER } else { outer(six, 0) }];
+    first.iter().any(|&first| (first..first + 8).contains(&address))
+}
+
+/// An address from which a range goes on in the upper half.
+pub const UPPER: u128 = 0xfd00 << 112 | 0xffff_ffff_ffff_fffe;
+
 impl Nat {
     fn random(dice: &mut Dice) -> Nat {
         match dice.below(7) {
@@ -100,7 +138,7 @@ impl Nat {
     }
 
     /// The argument of a commit.
-    fn text(self, six: bool, zone: usize) -> String {
+    pub fn text(self, six: bool, zone: usize) -> String {
         let address = outer(six, zone);
         let address = match six {
             true => format!("[{}]", std::net::Ipv6Addr::from(address)),
@@ -114,6 +152,7 @@ impl Nat {
             Nat::Source(port) => format!(",nat(src={address}:{port})"),
             Nat::Destination(0) => format!(",nat(dst={bare})"),
             Nat::Destination(port) => format!(",nat(dst={address}:{port})"),
+            Nat::Range(range) => format!(",{}", range.text()),
         }
     }
 
@@ -125,7 +164,8 @@ impl Nat {
     /// A packet's ends behind the translation.
     pub fn apply(self, zone: usize, mut ends: Ends, has_ports: bool) -> Ends {
         let (at, port) = match self {
-            Nat::Not | Nat::Zero => return ends,
+            // What it becomes is heard.
+            Nat::Not | Nat::Zero | Nat::Range(_) => return ends,
             Nat::Source(port) => (0, port),
             Nat::Destination(port) => (1, port),
         };
@@ -147,6 +187,12 @@ impl Policy {
             zones: [first, first ^ 2],
             nats: [Nat::random(dice), Nat::random(dice)],
         }
+    }
+
+    /// Zone A translates to a range.
+    pub fn ranged(dice: &mut Dice) -> Policy {
+        let policy = Policy::random(dice);
+        Policy { nats: [Nat::Range(Range::random(dice, policy.six)), Nat::Not], ..policy }
     }
 
     pub fn rules(&self, dice: &mut Dice) -> Vec<String> {
@@ -192,7 +238,6 @@ impl Policy {
         let way = |first, second: (String, String)| Way { seconds: vec![second], ..once(first) };
         let every = |second| (ip.to_owned(), second);
         match path {
-            Path::Look => once(look(then)),
             Path::CommitNew => way(look(then), (new, commit(last, &format!("zone={a}{na},exec({mark})")))),
             Path::Commit => once(commit(then, &format!("zone={a}{na}"))),
             Path::Force => once(commit(then, &format!("force,zone={c}"))),
@@ -226,6 +271,7 @@ impl Policy {
                 let mark = "exec(move:NXM_OF_IP_TOS[]->NXM_NX_CT_MARK[8..15])";
                 way(plain(then), every(commit(last, &format!("zone={a}{na},{mark}"))))
             }
+            _ => once(look(then)),
         }
     }
 }
@@ -248,7 +294,7 @@ const MARKS: [&str; 4] = [
 ];
 
 /// What rules see of a connection, in the addresses of frames: a copy for state, zone, mark and label, one for its tuple.
-const SHOW: &str = "\
+pub const SHOW: &str = "\
 table=0,priority=0,actions=resubmit(,100)
 table=70,actions=resubmit(,100)
 table=100,priority=2,ip,ct_state=+trk-inv,actions=resubmit(,101),clone(move:NXM_NX_CT_NW_SRC[]->NXM_OF_ETH_SRC[0..31],move:NXM_NX_CT_TP_SRC[]->NXM_OF_ETH_SRC[32..47],move:NXM_NX_CT_NW_DST[]->NXM_OF_ETH_DST[0..31],move:NXM_NX_CT_TP_DST[]->NXM_OF_ETH_DST[32..47],output:3)

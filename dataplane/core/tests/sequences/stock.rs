@@ -8,7 +8,7 @@ use weft_tests::cmd::{SHORT, ok};
 use weft_tests::unixctl::Control;
 use weft_tests::{Lab, Result, StockOvs, pcap};
 
-use crate::case::{Case, Outcome, Recorded, Step};
+use crate::case::{Case, Outcome, Recorded, Setting, Step};
 use crate::rig::octets::hex;
 
 /// The type of the frames that stand between packets.
@@ -16,12 +16,18 @@ const MARK: [u8; 2] = [0x88, 0xb5];
 /// Longer than any fragment or idle cached flow is kept.
 const LONG: u64 = 90_000;
 
+/// The type of its datapath.
+const TYPE: &str = "dummy";
+/// Zones for which something is set.
+const ZONES: [u16; 2] = [5, 7];
 /// Frames that a dummy device holds; it drops what is more.
 const QUEUE: usize = 100;
 
 pub struct Stock {
     /// Ends when this goes.
-    _ovs: StockOvs,
+    ovs: StockOvs,
+    /// Whether limits or timeouts have been set.
+    is_set: bool,
     control: Control,
     folder: std::path::PathBuf,
     /// How much of the port's file has been read.
@@ -42,14 +48,28 @@ impl Stock {
             let add = ["add-port", "br0", &device, "--", "set", "interface", &device];
             ovs.vsctl(&[&add[..], &["type=dummy", &request, &file]].concat())?;
         }
+        let record = ["--", "--id=@m", "create", "Datapath", "datapath_version=0"];
+        let name = format!("datapaths:{TYPE}=@m");
+        ovs.vsctl(&[&record[..], &["--", "set", "Open_vSwitch", ".", &name]].concat())?;
         let mut control = ovs.control()?;
         control.call("time/stop", &[])?;
-        Ok(Stock { _ovs: ovs, control, folder, read: 24, marks: 0 })
+        Ok(Stock { ovs, is_set: false, control, folder, read: 24, marks: 0 })
     }
 
-    /// What becomes of a case. It starts without connections.
+    /// What becomes of a case.
     pub fn play(&mut self, case: &Case) -> Result<Recorded> {
-        self.load(&case.rules)?;
+        self.begin(&case.rules)?;
+        let mut recorded = Recorded::default();
+        (recorded.case.name, recorded.case.rules) = (case.name.clone(), case.rules.clone());
+        self.add(&mut recorded, &case.steps)?;
+        recorded.connections = self.connections()?;
+        Ok(recorded)
+    }
+
+    /// Makes ready for a case: it starts without connections.
+    pub fn begin(&mut self, rules: &[String]) -> Result<()> {
+        self.load(rules)?;
+        self.unset()?;
         self.control.call("revalidator/purge", &[])?;
         self.control.call("dpctl/flush-conntrack", &[])?;
         assert_eq!(self.connections()?, [""; 0], "connections that stay");
@@ -57,25 +77,65 @@ impl Stock {
         self.warp(LONG)?;
         let idle = crate::idle();
         self.send(&[idle.clone(), idle])?;
-        self.collect(2)?;
-        let mut outcomes = Vec::new();
-        for run in case.steps.chunk_by(|a, b| matches!((a, b), (Step::Packet(_), Step::Packet(_)))) {
+        self.collect(2).map(drop)
+    }
+
+    /// Goes on with a case.
+    pub fn add(&mut self, recorded: &mut Recorded, steps: &[Step]) -> Result<()> {
+        for run in steps.chunk_by(|a, b| matches!((a, b), (Step::Packet(_), Step::Packet(_)))) {
             if let [Step::Wait(seconds)] = run {
                 self.warp(seconds * 1000)?;
-                outcomes.push(Outcome::new());
+                recorded.outcomes.push(Outcome::new());
+                continue;
+            }
+            if let [Step::Set(setting)] = run {
+                self.set(setting)?;
+                recorded.outcomes.push(Outcome::new());
                 continue;
             }
             let packets = run.iter().filter_map(|step| match step {
                 Step::Packet(octets) => Some(octets.clone()),
-                Step::Wait(_) => None,
+                _ => None,
             });
             for some in packets.collect::<Vec<_>>().chunks(QUEUE / 2) {
                 self.send(some)?;
-                outcomes.extend(self.collect(some.len())?);
+                recorded.outcomes.extend(self.collect(some.len())?);
             }
         }
-        let connections = self.connections()?;
-        Ok(Recorded { case: case.clone(), outcomes, connections })
+        recorded.case.steps.extend_from_slice(steps);
+        Ok(())
+    }
+
+    fn set(&mut self, setting: &Setting) -> Result<()> {
+        self.is_set = true;
+        match setting {
+            Setting::Limit { zone: Some(zone), limit } => {
+                self.control.call("dpctl/ct-set-limits", &[&format!("zone={zone},limit={limit}")])?;
+            }
+            Setting::Limit { zone: None, limit } => {
+                self.control.call("dpctl/ct-set-limits", &[&format!("default={limit}")])?;
+            }
+            Setting::Timeouts { zone, policy } => {
+                let words: Vec<&str> = policy.split(' ').collect();
+                let add = ["add-zone-tp", TYPE, &format!("zone={zone}")];
+                self.ovs.vsctl(&[&add[..], &words].concat())?;
+                self.control.call("revalidator/purge", &[])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing is set any more.
+    fn unset(&mut self) -> Result<()> {
+        if !std::mem::take(&mut self.is_set) {
+            return Ok(());
+        }
+        for zone in ZONES {
+            // An error if there is none.
+            let _none = self.control.call("dpctl/ct-del-limits", &[&format!("zone={zone}")]);
+            self.ovs.vsctl(&["--if-exists", "del-zone-tp", TYPE, &format!("zone={zone}")])?;
+        }
+        self.control.call("dpctl/ct-set-limits", &[&format!("default={}", u32::MAX)]).map(drop)
     }
 
     fn warp(&mut self, milliseconds: u64) -> Result<()> {
@@ -141,13 +201,20 @@ impl Stock {
         Ok(outcomes)
     }
 
-    fn connections(&mut self) -> Result<Vec<String>> {
-        let told = self.control.call("dpctl/dump-conntrack", &["-m"])?;
+    pub fn connections(&mut self) -> Result<Vec<String>> {
+        let told = self.control.call("dpctl/dump-conntrack", &["-m", "-s"])?;
         let mut lines: Vec<String> = told
             .lines()
             .map(|line| line.replace("id=0,", "").replace(",status=0", "").replace(",sport=0,dport=0", ""))
+            .map(|line| aged(&line))
             .collect();
         lines.sort();
         Ok(lines)
     }
+}
+
+/// The line with its timeout at its end.
+fn aged(line: &str) -> String {
+    let word = line.split(',').find(|word| word.starts_with("timeout=")).unwrap_or_default();
+    format!("{},{word}", line.replace(&format!(",{word}"), ""))
 }

@@ -1,8 +1,14 @@
 //! Who talks to whom: packets of connections as they are sent, and as they shouldn't be.
 
+use crate::case::Outcome;
+use crate::explained::{is_first, shown};
+use crate::flow::Flow;
+use crate::limits::UNFORCED;
+use crate::names::is_translated_first;
 use crate::packets::{self, Ends, Form, ICMP, ICMP6, Piece, Segment, TCP, UDP};
-use crate::policy::{Nat, Path, Policy};
+use crate::policy::{Nat, PATHS, PATHS_OF_A, Path, Policy};
 use crate::rig::dice::Dice;
+use crate::services::SERVICES;
 
 const FIN: u8 = 1;
 const SYN: u8 = 2;
@@ -58,6 +64,10 @@ pub struct Talk {
     kind: Kind,
     /// Who has sent what last: the message and its protocol.
     last: Option<(usize, u8, Vec<u8>)>,
+    /// Other paths that packets take now and then.
+    others: &'static [Path],
+    /// Whether each also sends what only the other end should know.
+    strays: [bool; 2],
     /// Whether packets are large and in fragments.
     cuts: bool,
     /// Whether TCP is as all trackers understand it: from its SYN, with windows that are open.
@@ -117,6 +127,8 @@ impl Talk {
             paths,
             kind,
             last: None,
+            others: &PATHS,
+            strays: [true; 2],
             cuts,
             calm: false,
             id: dice.roll() as u16,
@@ -124,13 +136,101 @@ impl Talk {
         }
     }
 
-    /// One of TCP, UDP or pings, in whole packets.
-    pub fn simple(dice: &mut Dice, policy: &Policy) -> Talk {
+    /// One of TCP, UDP or pings, in whole packets, or in fragments now and then.
+    pub fn simple(dice: &mut Dice, policy: &Policy, cuts: bool) -> Talk {
         loop {
-            let talk = Talk { cuts: false, calm: true, ..Talk::random(dice, policy) };
+            let strays = [policy.nats[0] == Nat::Not; 2];
+            let talk = Talk { cuts, strays, calm: true, ..Talk::random(dice, policy) };
             if matches!(talk.kind, Kind::Tcp { .. } | Kind::Udp | Kind::Ping) {
                 return talk;
             }
+        }
+    }
+
+    /// One that is translated to a range: few tuples, so that they meet.
+    pub fn ranged(dice: &mut Dice, policy: &Policy) -> Talk {
+        let mut talk = loop {
+            let talk = Talk::random(dice, policy);
+            if matches!(talk.paths[0], Path::Commit | Path::CommitNew) {
+                break talk;
+            }
+        };
+        let forward = &mut talk.ends[0];
+        if forward.ports[0] != 0 {
+            forward.ports = [dice.pick(&[1000, 1001, 80]), 53];
+        }
+        forward.addresses[1] = policy.stations + 5 + dice.below(2) as u128;
+        talk.ends[1] = talk.ends[0].turned();
+        Talk { others: &PATHS_OF_A, strays: [false, true], cuts: false, calm: dice.percent(60), ..talk }
+    }
+
+    /// One by these paths, for the most part, in whole packets.
+    pub fn service(dice: &mut Dice, forward: Ends, paths: [Path; 2]) -> Talk {
+        let kind = match dice.below(10) {
+            0..5 => Kind::Tcp { stage: 0, sides: Default::default() },
+            5..8 => Kind::Udp,
+            _ => Kind::Ping,
+        };
+        Talk {
+            ends: [forward, forward.turned()],
+            paths,
+            kind,
+            last: None,
+            others: &SERVICES,
+            strays: [false, true],
+            cuts: false,
+            calm: dice.percent(60),
+            id: dice.roll() as u16,
+            announced: None,
+        }
+    }
+
+    /// One on paths without `force`. With timeouts not of other protocols, for which those of a zone don't count in
+    /// Open vSwitch; with limits not of TCP, which replaces what has ended.
+    pub fn unforced(dice: &mut Dice, policy: &Policy, timed: bool) -> Talk {
+        let talk = loop {
+            let talk = Talk::random(dice, policy);
+            let fits = match talk.kind {
+                Kind::Tcp { .. } => timed,
+                Kind::Other(_) => !timed,
+                Kind::Udp | Kind::Ping => true,
+                Kind::Ftp { .. } | Kind::Tftp => false,
+            };
+            if fits && talk.paths[0] != Path::ForceMark {
+                break talk;
+            }
+        };
+        Talk { others: &UNFORCED, cuts: false, ..talk }
+    }
+
+    /// Takes note of how the last zone lets the first one's packet go.
+    pub fn hear_last(&mut self, packet: &[u8], frames: &Outcome) {
+        let has_ports = matches!(self.kind, Kind::Tcp { .. } | Kind::Udp);
+        let Some(flow) = Flow::of(packet) else { return };
+        let is_own = flow.ends.addresses == self.ends[0].addresses
+            && (!has_ports || flow.ends.ports == self.ends[0].ports);
+        let last = shown(frames).last().filter(|frame| is_first(frame));
+        if let Some(seen) = last.filter(|_| is_own).and_then(|frame| Flow::of(frame)) {
+            let ports = if has_ports { seen.ends.ports } else { self.ends[0].ports };
+            self.ends[1] = Ends { ports, ..seen.ends }.turned();
+        }
+    }
+
+    /// Takes note of what the other end sees of the first one's packet.
+    pub fn hear(&mut self, packet: &[u8], (frames, side): (&Outcome, usize)) {
+        let has_ports = matches!(self.kind, Kind::Tcp { .. } | Kind::Udp);
+        let is_own = |flow: Flow| {
+            [0, 8, 128].contains(&flow.kind)
+                && flow.ends.addresses == self.ends[0].addresses
+                && (!has_ports || flow.ends.ports == self.ends[0].ports)
+        };
+        let is_first = |frame: &&Vec<u8>| is_translated_first(frame, side);
+        if !Flow::of(packet).is_some_and(is_own) {
+            return;
+        }
+        if let Some(seen) = shown(frames).find(is_first).and_then(|frame| Flow::of(frame)) {
+            let ports = if has_ports { seen.ends.ports } else { self.ends[0].ports };
+            self.ends[1] = Ends { ports, ..seen.ends }.turned();
         }
     }
 
@@ -182,6 +282,8 @@ impl Talk {
             paths: [path, path],
             kind,
             last: None,
+            others: &PATHS,
+            strays: [true; 2],
             cuts: false,
             calm: false,
             id: 0,
@@ -231,7 +333,7 @@ impl Talk {
     fn form(&mut self, dice: &mut Dice, from: usize) -> Form {
         let chance = if matches!(self.kind, Kind::Ftp { .. }) { 2 } else { 15 };
         let path = match dice.percent(chance) {
-            true => dice.pick(&crate::policy::PATHS),
+            true => dice.pick(self.others),
             false => self.paths[from],
         };
         self.id = self.id.wrapping_add(1);
@@ -246,7 +348,8 @@ impl Talk {
         // A dummy device sends 1,514 octets at most.
         form.padding = if message.len() < 1100 { form.padding } else { 0 };
         // Sometimes it is sent to, or comes from, who the other end doesn't know.
-        let ends = if dice.percent(4) { self.ends[1 - from].turned() } else { ends };
+        let is_stray = dice.percent(4) && self.strays[from];
+        let ends = if is_stray { self.ends[1 - from].turned() } else { ends };
         if message.len() < 2600 {
             return vec![packets::frame(&ends, protocol, &form, &message)];
         }
@@ -254,7 +357,7 @@ impl Talk {
         // What one zone refuses comes to the next one first, in Open vSwitch.
         let is_look =
             [Path::Look, Path::Commit, Path::Plain, Path::Force].iter().any(|path| path.tos() == form.tos);
-        if is_look {
+        if is_look && !self.calm {
             spoil(dice, &mut pieces);
         }
         packets::fragments(&ends, protocol, &form, &message, &pieces)
