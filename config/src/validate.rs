@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 use weft_wire::tunnel::InvalidTunnelKey;
 use weft_wire::{Mac, OfPort, PortName, TunnelKey, TunnelKind, Vid};
 
-use crate::acl::{Ethertype, GroupName, Prefix, Protocol};
+use crate::acl::{Direction, Ethertype, GroupName, IcmpMatch, Prefix, Protocol, Queries};
 use crate::model::{Bridge, Config};
 use crate::port::{Backend, Port, PortType};
 use crate::tunnel::{KeyMode, Remote, Tunnel};
@@ -136,12 +136,36 @@ pub enum Problem {
     RuleTwice { other: usize },
     #[error("the rule can never match: there is no protocol {protocol} in {ethertype}")]
     ProtocolOfOtherFamily { protocol: Protocol, ethertype: Ethertype },
+    #[error(
+        "the rule can never match: {protocol} is an extension header in ipv6, and rules are about what follows: expected any, or a number other than 0, 43, 44, 51 and 60"
+    )]
+    ProtocolIsExtension { protocol: Protocol },
     #[error("the rule can never match: protocol {protocol} has no ports; tcp, udp and sctp have")]
     RuleWithoutPorts { protocol: Protocol },
+    #[error(
+        "the rule can never match: no {protocol} connection is to port 0: expected ports of 1 to 65535, or stateless=true"
+    )]
+    RuleOfPortZero { protocol: Protocol },
     #[error("the rule can never match: protocol {protocol} has no ICMP type; icmp and icmpv6 have")]
     RuleWithoutIcmp { protocol: Protocol },
+    #[error(
+        "the rule can never match: ICMP {icmp} begins no connection, {queries} (answers to what passes, and errors about it, need no rule); others need stateless=true"
+    )]
+    RuleOfNoQuery { icmp: IcmpMatch, queries: Queries },
+    #[error(
+        "the rule can never match: {direction} ICMPv6 of type {kind} passes every port without a rule, from and to everybody"
+    )]
+    RuleOfNeighbours { kind: u8, direction: Direction },
     #[error("the rule can never match: {remote} is no {ethertype} network")]
     RemoteOfOtherFamily { remote: Prefix, ethertype: Ethertype },
+    #[error(
+        "the rule can never match: no packet comes from {remote}, which is multicast or broadcast: expected addresses of stations, or any"
+    )]
+    RemoteIsNoSender { remote: Prefix },
+    #[error(
+        "the rule can never match: no packet goes to {remote}, which is the address of who has none: everybody is any"
+    )]
+    RemoteIsNoReceiver { remote: Prefix },
     #[error("{count} bridges have ports that are bound to groups: at most {max}", max = crate::acl::MAX_BRIDGES)]
     TooManyGuardedBridges { count: usize },
 }
