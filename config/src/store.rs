@@ -4,7 +4,7 @@
 //! process ends, however it ends. In it are the *state file* and its *journal* (`store/journal.rs`): changes since the file was
 //! written. The file is replaced, never written in place: write a temporary file, flush it to disk, rename it over the old one,
 //! flush the folder. Whenever the machine stops, the file is the old one or the new one. A change is a line appended to the
-//! journal, until that is long; then the file is written anew, and the journal begins again. If the folder can't be flushed,
+//! journal, until that is long; then, best while nobody asks for anything, the file is written anew, and the journal begins again. If the folder can't be flushed,
 //! the old file takes its place again, because what was refused is not to come back.
 //!
 //! When [`Store::save`] or [`Store::keep`] has returned, the change survives this process, however it ends. It survives the
@@ -129,6 +129,10 @@ pub struct Store {
     torn: usize,
     /// The disk may have another state file than the one that is there: everything is saved whole until one is confirmed.
     doubtful: bool,
+    /// Something was kept since [`Store::rest`] was called.
+    stirred: bool,
+    /// Something was kept since [`Store::rest`] has looked at the journal.
+    unseen: bool,
     /// Flushes the folder. Tests have a disk that refuses.
     flush: fn(&File) -> io::Result<()>,
     /// Closing it gives the lock back.
@@ -165,6 +169,8 @@ impl Store {
             journal: None,
             torn: 0,
             doubtful: false,
+            stirred: false,
+            unseen: false,
             flush: File::sync_all,
             _lock: lock,
         })
@@ -254,7 +260,8 @@ impl Store {
         self.base = Base { number, sum };
         // Without a journal, the next change is saved whole as well.
         let journal = self.journal.take().or(fresh);
-        self.journal = journal.and_then(|mut journal| journal.restart(self.base).map(|()| journal).ok());
+        self.journal =
+            journal.and_then(|mut journal| journal.restart(self.base, text.len()).map(|()| journal).ok());
         Ok(())
     }
 
@@ -281,6 +288,7 @@ impl Store {
 
     /// Keeps `changes`, which have made what was kept last into `next`.
     pub fn keep(&mut self, changes: &[Change], next: &Config, flush: Flush) -> Result<(), StoreError> {
+        (self.stirred, self.unseen) = (true, true);
         let line = journal::line(changes);
         if let Some(journal) = self.journal.as_mut().filter(|journal| !self.doubtful && journal.takes(&line))
         {
@@ -304,6 +312,19 @@ impl Store {
     /// to try again.
     pub fn is_behind(&self) -> bool {
         self.doubtful || self.journal.as_ref().is_some_and(Journal::has_failed)
+    }
+
+    /// To be called now and then: if nothing was kept since the last time, and the journal is half as long as it may be,
+    /// the state file is written anew. So nobody waits for that who changes something, unless changes come all the time.
+    /// Whether it was written.
+    pub fn rest(&mut self, config: &Config) -> Result<bool, StoreError> {
+        if std::mem::take(&mut self.stirred) || !std::mem::take(&mut self.unseen) {
+            return Ok(false);
+        }
+        match self.journal.as_ref().is_some_and(Journal::is_long) {
+            true => self.save(config).map(|()| true),
+            false => Ok(false),
+        }
     }
 
     /// Makes the state file all that there is: for whoever reads it, or another version of weft.
