@@ -335,6 +335,9 @@ impl Config {
             let ports = bridge.ports.iter_mut().map(|port| &mut port.ofport);
             let numbers: Vec<&mut Option<OfPort>> =
                 ports.chain(bridge.tunnels.iter_mut().map(|tunnel| &mut tunnel.ofport)).collect();
+            if numbers.iter().all(|number| number.is_some()) {
+                continue;
+            }
             let mut taken: BTreeSet<OfPort> = numbers.iter().filter_map(|number| **number).collect();
             for number in numbers.into_iter().filter(|number| number.is_none()) {
                 let free = free_ofport(&taken).ok_or_else(|| ChangeError::NoOfport(bridge.name.clone()))?;

@@ -4,7 +4,8 @@
 //! process ends, however it ends. In it are the *state file* and its *journal* (`store/journal.rs`): changes since the file was
 //! written. The file is replaced, never written in place: write a temporary file, flush it to disk, rename it over the old one,
 //! flush the folder. Whenever the machine stops, the file is the old one or the new one. A change is a line appended to the
-//! journal, until that is long; then the file is written anew, and the journal begins again.
+//! journal, until that is long; then, best while nobody asks for anything, the file is written anew, and the journal begins again. If the folder can't be flushed,
+//! the old file takes its place again, because what was refused is not to come back.
 //!
 //! When [`Store::save`] or [`Store::keep`] has returned, the change survives this process, however it ends. It survives the
 //! machine as well, but for [`Flush::Soon`]: that says that it does as soon as the disk has followed.
@@ -30,6 +31,8 @@ pub const STATE_FILE: &str = "state.toml";
 pub const JOURNAL_FILE: &str = "state.journal";
 const NUMBER: &str = "# state ";
 const TEMPORARY: &str = "state.toml.new";
+/// The state file before, while another takes its place.
+const BEFORE: &str = "state.toml.old";
 const LOCK_FILE: &str = "lock";
 const HEADER: &str =
     "# The state of a weft switch. Change it by 'weftctl', not here: the last line is a checksum.\n";
@@ -55,6 +58,16 @@ pub enum StoreError {
         path: PathBuf,
         /// What the system said.
         source: io::Error,
+    },
+    /// The disk has not confirmed a state file that was in its place already.
+    #[error("{}: can't flush: {source}; {}", .folder.display(), aftermath(*.undone))]
+    Unconfirmed {
+        /// The folder.
+        folder: PathBuf,
+        /// What the system said.
+        source: io::Error,
+        /// Whether the file before is in its place again.
+        undone: bool,
     },
     /// The state file is not one that a [`Store`] wrote.
     #[error("{}: the state file is damaged: {why}; restore a copy of it, or move it away and start with a seed", .path.display())]
@@ -84,6 +97,17 @@ fn holder(pid: &Option<u32>) -> String {
     pid.map_or(String::new(), |pid| format!(" (process {pid})"))
 }
 
+fn aftermath(undone: bool) -> &'static str {
+    match undone {
+        true => {
+            "the state file before is in its place again, but until a flush succeeds a power cut may bring back what is refused now"
+        }
+        false => {
+            "the state file before can't be put back either: a start of weftd would find what is refused now"
+        }
+    }
+}
+
 /// When a change has to be on the disk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Flush {
@@ -103,6 +127,14 @@ pub struct Store {
     journal: Option<Journal>,
     /// What was found at the journal's end.
     torn: usize,
+    /// The disk may have another state file than the one that is there: everything is saved whole until one is confirmed.
+    doubtful: bool,
+    /// Something was kept since [`Store::rest`] was called.
+    stirred: bool,
+    /// Something was kept since [`Store::rest`] has looked at the journal.
+    unseen: bool,
+    /// Flushes the folder. Tests have a disk that refuses.
+    flush: fn(&File) -> io::Result<()>,
     /// Closing it gives the lock back.
     _lock: File,
 }
@@ -131,7 +163,17 @@ impl Store {
         let written =
             lock.set_len(0).and_then(|()| lock.write_all(format!("{}\n", std::process::id()).as_bytes()));
         written.map_err(failed("write", &path))?;
-        Ok(Store { folder: folder.to_owned(), base: Base::default(), journal: None, torn: 0, _lock: lock })
+        Ok(Store {
+            folder: folder.to_owned(),
+            base: Base::default(),
+            journal: None,
+            torn: 0,
+            doubtful: false,
+            stirred: false,
+            unseen: false,
+            flush: File::sync_all,
+            _lock: lock,
+        })
     }
 
     /// The state file's path.
@@ -197,29 +239,59 @@ impl Store {
         Ok(config)
     }
 
-    /// Keeps the configuration whole: when this returns without an error, it survives whatever stops the machine.
+    /// Keeps the configuration whole: when this returns without an error, it survives whatever stops the machine. If it
+    /// returns one, what was kept last is what is found again, unless the error says otherwise.
     pub fn save(&mut self, config: &Config) -> Result<(), StoreError> {
-        let path = self.path();
-        let temporary = self.folder.join(TEMPORARY);
         let number = self.base.number + 1;
         let (text, sum) = render(config, number);
-        write_through(&temporary, &text).map_err(failed("write", &temporary))?;
         // Its name reaches the disk with the state file's.
-        let journal = self.journal.take().map_or_else(|| Journal::open(&self.folder.join(JOURNAL_FILE)), Ok);
-        fs::rename(&temporary, &path).map_err(failed("replace", &path))?;
-        File::open(&self.folder)
-            .and_then(|folder| folder.sync_all())
-            .map_err(failed("flush", &self.folder))?;
+        let fresh = match self.journal {
+            Some(_) => None,
+            None => Journal::open(&self.folder.join(JOURNAL_FILE)).ok(),
+        };
+        if let Err(error) = self.replace(&text) {
+            if let StoreError::Unconfirmed { undone, .. } = error {
+                self.doubtful = true;
+                self.journal = self.journal.take().filter(|_| undone);
+            }
+            return Err(error);
+        }
+        self.doubtful = false;
         self.base = Base { number, sum };
         // Without a journal, the next change is saved whole as well.
-        self.journal = journal.and_then(|mut journal| journal.restart(self.base).map(|()| journal)).ok();
+        let journal = self.journal.take().or(fresh);
+        self.journal =
+            journal.and_then(|mut journal| journal.restart(self.base, text.len()).map(|()| journal).ok());
         Ok(())
+    }
+
+    /// Replaces the state file. An error leaves the one before in its place, or says that it doesn't.
+    fn replace(&self, text: &str) -> Result<(), StoreError> {
+        let path = self.path();
+        let [temporary, before] = [TEMPORARY, BEFORE].map(|name| self.folder.join(name));
+        write_through(&temporary, text).map_err(failed("write", &temporary))?;
+        let folder = File::open(&self.folder).map_err(failed("open", &self.folder))?;
+        let way_back = put_aside(&path, &before);
+        fs::rename(&temporary, &path).map_err(failed("replace", &path))?;
+        let Err(source) = (self.flush)(&folder) else {
+            let _ = fs::remove_file(&before);
+            return Ok(());
+        };
+        let undone = way_back.and_then(|existed| match existed {
+            true => fs::rename(&before, &path),
+            false => fs::remove_file(&path),
+        });
+        // If the disk takes this, not even a power cut brings the other one back. Nobody can rely on it.
+        let _ = (self.flush)(&folder);
+        Err(StoreError::Unconfirmed { folder: self.folder.clone(), source, undone: undone.is_ok() })
     }
 
     /// Keeps `changes`, which have made what was kept last into `next`.
     pub fn keep(&mut self, changes: &[Change], next: &Config, flush: Flush) -> Result<(), StoreError> {
+        (self.stirred, self.unseen) = (true, true);
         let line = journal::line(changes);
-        if let Some(journal) = self.journal.as_mut().filter(|journal| journal.takes(&line)) {
+        if let Some(journal) = self.journal.as_mut().filter(|journal| !self.doubtful && journal.takes(&line))
+        {
             let before = journal.length();
             let kept = journal.append(&line).and_then(|()| match flush {
                 Flush::First => journal.flush(),
@@ -236,14 +308,28 @@ impl Store {
         self.save(next)
     }
 
-    /// Whether the disk has refused something that was to be on it soon: [`Store::settle`] is to try again.
+    /// Whether the disk has refused something that was to be on it soon, or may have what was refused: [`Store::settle`] is
+    /// to try again.
     pub fn is_behind(&self) -> bool {
-        self.journal.as_ref().is_some_and(Journal::has_failed)
+        self.doubtful || self.journal.as_ref().is_some_and(Journal::has_failed)
+    }
+
+    /// To be called now and then: if nothing was kept since the last time, and the journal is half as long as it may be,
+    /// the state file is written anew. So nobody waits for that who changes something, unless changes come all the time.
+    /// Whether it was written.
+    pub fn rest(&mut self, config: &Config) -> Result<bool, StoreError> {
+        if std::mem::take(&mut self.stirred) || !std::mem::take(&mut self.unseen) {
+            return Ok(false);
+        }
+        match self.journal.as_ref().is_some_and(Journal::is_long) {
+            true => self.save(config).map(|()| true),
+            false => Ok(false),
+        }
     }
 
     /// Makes the state file all that there is: for whoever reads it, or another version of weft.
     pub fn settle(&mut self, config: &Config) -> Result<(), StoreError> {
-        let is_settled = self.journal.as_ref().is_some_and(Journal::is_empty);
+        let is_settled = !self.doubtful && self.journal.as_ref().is_some_and(Journal::is_empty);
         if is_settled { Ok(()) } else { self.save(config) }
     }
 }
@@ -257,6 +343,21 @@ fn read_pid(lock: &mut File) -> Option<u32> {
     lock.rewind().ok()?;
     lock.take(32).read_to_string(&mut text).ok()?;
     text.trim().parse().ok()
+}
+
+/// Gives the file a second name; false if there is none.
+fn put_aside(path: &Path, before: &Path) -> io::Result<bool> {
+    match fs::remove_file(before) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    // Some file systems have no second names.
+    let kept = fs::hard_link(path, before).or_else(|_| fs::copy(path, before).map(|_| ()));
+    match kept {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 fn write_through(path: &Path, text: &str) -> io::Result<()> {
@@ -315,11 +416,4 @@ fn crc32(octets: &[u8]) -> u32 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_checksum_is_that_of_ethernet() {
-        assert_eq!(crc32(b"123456789"), 0xcbf4_3926);
-    }
-}
+mod tests;

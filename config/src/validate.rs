@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 use weft_wire::tunnel::InvalidTunnelKey;
 use weft_wire::{Mac, OfPort, PortName, TunnelKey, TunnelKind, Vid};
 
-use crate::acl::{Ethertype, GroupName, Prefix, Protocol};
+use crate::acl::{Direction, Ethertype, GroupName, IcmpMatch, Prefix, Protocol, Queries};
 use crate::model::{Bridge, Config};
 use crate::port::{Backend, Port, PortType};
 use crate::tunnel::{KeyMode, Remote, Tunnel};
@@ -64,6 +64,13 @@ pub struct Invalid {
     pub at: KeyPath,
     /// What is wrong there.
     pub problem: Problem,
+}
+
+impl Invalid {
+    /// The same in a table: where it is there is known.
+    fn within(self, table: KeyPath) -> Invalid {
+        Invalid { at: KeyPath([table.0, self.at.0].concat()), ..self }
+    }
 }
 
 /// What can be wrong with a configuration whose single values are all legal.
@@ -136,12 +143,36 @@ pub enum Problem {
     RuleTwice { other: usize },
     #[error("the rule can never match: there is no protocol {protocol} in {ethertype}")]
     ProtocolOfOtherFamily { protocol: Protocol, ethertype: Ethertype },
+    #[error(
+        "the rule can never match: {protocol} is an extension header in ipv6, and rules are about what follows: expected any, or a number other than 0, 43, 44, 51 and 60"
+    )]
+    ProtocolIsExtension { protocol: Protocol },
     #[error("the rule can never match: protocol {protocol} has no ports; tcp, udp and sctp have")]
     RuleWithoutPorts { protocol: Protocol },
+    #[error(
+        "the rule can never match: no {protocol} connection is to port 0: expected ports of 1 to 65535, or stateless=true"
+    )]
+    RuleOfPortZero { protocol: Protocol },
     #[error("the rule can never match: protocol {protocol} has no ICMP type; icmp and icmpv6 have")]
     RuleWithoutIcmp { protocol: Protocol },
+    #[error(
+        "the rule can never match: ICMP {icmp} begins no connection, {queries} (answers to what passes, and errors about it, need no rule); others need stateless=true"
+    )]
+    RuleOfNoQuery { icmp: IcmpMatch, queries: Queries },
+    #[error(
+        "the rule can never match: {direction} ICMPv6 of type {kind} passes every port without a rule, from and to everybody"
+    )]
+    RuleOfNeighbours { kind: u8, direction: Direction },
     #[error("the rule can never match: {remote} is no {ethertype} network")]
     RemoteOfOtherFamily { remote: Prefix, ethertype: Ethertype },
+    #[error(
+        "the rule can never match: no packet comes from {remote}, which is multicast or broadcast: expected addresses of stations, or any"
+    )]
+    RemoteIsNoSender { remote: Prefix },
+    #[error(
+        "the rule can never match: no packet goes to {remote}, which is the address of who has none: everybody is any"
+    )]
+    RemoteIsNoReceiver { remote: Prefix },
     #[error("{count} bridges have ports that are bound to groups: at most {max}", max = crate::acl::MAX_BRIDGES)]
     TooManyGuardedBridges { count: usize },
 }
@@ -149,19 +180,22 @@ pub enum Problem {
 impl Config {
     /// Checks everything; the first thing that is wrong, in the order of the configuration, is the error.
     pub fn validate(&self) -> Result<(), Invalid> {
-        let mut whole = Whole::default();
+        let mut whole = Whole { config: self, names: BTreeMap::new(), tunnels: BTreeMap::new() };
         for (index, bridge) in self.bridges.iter().enumerate() {
-            let at = KeyPath::default().item("bridge", index, &bridge.name);
-            whole.name(&bridge.name, &at)?;
+            let place = Place { bridge: index, part: None };
+            whole.name(&bridge.name, place)?;
+            let at = place.path(self);
             check_bridge(bridge, &at)?;
             for (index, port) in bridge.ports.iter().enumerate() {
-                let at = at.item("port", index, &port.name);
-                whole.name(&port.name, &at)?;
-                check_port(port, &at)?;
+                let place = Place { part: Some(("port", index)), ..place };
+                whole.name(&port.name, place)?;
+                // There are many, and most are right: a path is made for one that isn't.
+                check_port(port, &KeyPath::default()).map_err(|invalid| invalid.within(place.path(self)))?;
             }
             for (index, tunnel) in bridge.tunnels.iter().enumerate() {
-                let at = at.item("tunnel", index, &tunnel.name);
-                whole.name(&tunnel.name, &at)?;
+                let place = Place { part: Some(("tunnel", index)), ..place };
+                whole.name(&tunnel.name, place)?;
+                let at = place.path(self);
                 check_tunnel(tunnel, &at)?;
                 whole.tunnel(bridge, tunnel, &at)?;
             }
@@ -187,19 +221,38 @@ fn sender(remote: Remote) -> String {
 /// The outer addresses, kind and key that lead to one tunnel; no key is any that no other has.
 type TunnelTuple = (TunnelKind, Ipv4Addr, Remote, Option<TunnelKey>);
 
+/// A bridge, or one of its ports or tunnels, by index.
+#[derive(Clone, Copy)]
+struct Place {
+    bridge: usize,
+    part: Option<(&'static str, usize)>,
+}
+
+impl Place {
+    fn path(self, config: &Config) -> KeyPath {
+        let Some(bridge) = config.bridges.get(self.bridge) else { return KeyPath::default() };
+        let at = KeyPath::default().item("bridge", self.bridge, &bridge.name);
+        let Some((key, index)) = self.part else { return at };
+        let name = match key {
+            "tunnel" => bridge.tunnels.get(index).map(|tunnel| &tunnel.name),
+            _ => bridge.ports.get(index).map(|port| &port.name),
+        };
+        name.map_or_else(KeyPath::default, |name| at.item(key, index, name))
+    }
+}
+
 /// What is unique in the whole switch.
-#[derive(Default)]
 struct Whole<'a> {
-    names: BTreeMap<&'a PortName, KeyPath>,
+    config: &'a Config,
+    names: BTreeMap<&'a PortName, Place>,
     tunnels: BTreeMap<TunnelTuple, &'a PortName>,
 }
 
 impl<'a> Whole<'a> {
-    fn name(&mut self, name: &'a PortName, at: &KeyPath) -> Result<(), Invalid> {
-        match self.names.insert(name, at.clone()) {
-            Some(other) => refuse(at, "name", Problem::NameTaken { name: name.clone(), other }),
-            None => Ok(()),
-        }
+    fn name(&mut self, name: &'a PortName, place: Place) -> Result<(), Invalid> {
+        let Some(other) = self.names.insert(name, place) else { return Ok(()) };
+        let [at, other] = [place, other].map(|place| place.path(self.config));
+        refuse(&at, "name", Problem::NameTaken { name: name.clone(), other })
     }
 
     fn tunnel(&mut self, bridge: &Bridge, tunnel: &'a Tunnel, at: &KeyPath) -> Result<(), Invalid> {
@@ -353,14 +406,17 @@ fn check_ofports(bridge: &Bridge, at: &KeyPath) -> Result<(), Invalid> {
 }
 
 fn check_static_entries(bridge: &Bridge, at: &KeyPath) -> Result<(), Invalid> {
-    let ports = bridge.ports.iter().map(|port| &port.name);
-    let tunnels = bridge.tunnels.iter().map(|tunnel| &tunnel.name);
-    let internal = bridge.internal.then_some(&bridge.name);
-    let names: BTreeSet<&PortName> = ports.chain(tunnels).chain(internal).collect();
     let (count, size) = (bridge.fdb.len(), bridge.fdb_size.get());
     if count > size as usize {
         return refuse(at, "fdb", Problem::TooManyEntries { count, size });
     }
+    if count == 0 {
+        return Ok(());
+    }
+    let ports = bridge.ports.iter().map(|port| &port.name);
+    let tunnels = bridge.tunnels.iter().map(|tunnel| &tunnel.name);
+    let internal = bridge.internal.then_some(&bridge.name);
+    let names: BTreeSet<&PortName> = ports.chain(tunnels).chain(internal).collect();
     let mut seen = BTreeSet::new();
     for (index, entry) in bridge.fdb.iter().enumerate() {
         let at = at.item("fdb", index, &index);

@@ -17,6 +17,8 @@ use weft_wire::tunnel::{InvalidTunnelKey, UnknownTunnelKind};
 use weft_wire::vlan::InvalidVid;
 use weft_wire::{Mac, OfPort, PortName, TunnelKey, TunnelKind, Vid};
 
+use crate::acl::Prefix;
+
 /// A value that its key does not take.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ValueError {
@@ -37,6 +39,16 @@ pub enum ValueError {
         value: Quoted,
         /// The words, as in "yes or no".
         legal: &'static str,
+    },
+    /// A network of which bits beyond its length are set.
+    #[error(
+        "{value} is not a network: bits beyond its length are set: expected {network}, or the address without a length"
+    )]
+    HostBits {
+        /// What was given.
+        value: Quoted,
+        /// The network that the address is in.
+        network: Prefix,
     },
     /// A list or range of numbers that is none.
     #[error("{value} is not a list of numbers and ranges: expected all, or as in 10,20-29, each 0 to {max}")]

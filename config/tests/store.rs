@@ -209,6 +209,54 @@ fn changes_are_appended_until_the_journal_is_long_and_a_torn_one_is_left_out() {
     assert!(error.ends_with("the journal is damaged: a line in its middle is damaged; moved away, the switch is as the state file beside it says"), "{error}");
 }
 
+#[test]
+fn a_long_journal_is_made_short_while_nothing_is_kept_and_only_then() {
+    let folder = Folder::new("rest");
+    let mut store = Store::open(&folder.0).unwrap();
+    let add: Change = serde_json::from_str(r#"{"acl_group_add": {"group": {"name": "web"}}}"#).unwrap();
+    let mut config = Config::default().apply(&[add]).unwrap();
+    store.save(&config).unwrap();
+    let mut add = |store: &mut Store, numbers: std::ops::Range<u32>| {
+        for next in numbers {
+            let changes = [joins(next)];
+            config = config.apply(&changes).unwrap();
+            store.keep(&changes, &config, Flush::Soon).unwrap();
+        }
+        config.clone()
+    };
+    // A short one stays.
+    let config = add(&mut store, 0..100);
+    assert_eq!([(); 3].map(|()| store.rest(&config).unwrap()), [false; 3]);
+    let config = add(&mut store, 100..700);
+    assert!(!store.rest(&config).unwrap(), "something was kept a moment ago");
+    assert!(store.rest(&config).unwrap());
+    assert!(fs::metadata(folder.0.join("state.journal")).unwrap().len() < 100);
+    assert!(!store.rest(&config).unwrap());
+    assert!(store.load().unwrap().as_ref() == Some(&config));
+}
+
+#[test]
+fn a_journal_may_be_as_long_as_the_state_file() {
+    let folder = Folder::new("size");
+    let mut store = Store::open(&folder.0).unwrap();
+    let add: Change = serde_json::from_str(r#"{"acl_group_add": {"group": {"name": "web"}}}"#).unwrap();
+    let mut config = Config::default().apply(&[add]).unwrap();
+    config = config.apply(&(0..8000).map(joins).collect::<Vec<_>>()).unwrap();
+    store.save(&config).unwrap();
+    let state = fs::metadata(store.path()).unwrap().len();
+    let (mut longest, mut last, mut anew) = (0, 0, 0);
+    for next in 8000..10_000 {
+        let changes = [joins(next)];
+        config = config.apply(&changes).unwrap();
+        store.keep(&changes, &config, Flush::Soon).unwrap();
+        let length = fs::metadata(folder.0.join("state.journal")).unwrap().len();
+        anew += u32::from(length < last);
+        (longest, last) = (longest.max(length), length);
+    }
+    assert!(state > 100_000 && longest > 100_000 && longest <= state, "{longest} octets beside {state}");
+    assert_eq!(anew, 1);
+}
+
 /// What a user waits for: a member more in a group of a thousand, beside fifty groups and a thousand ports. `--nocapture` shows
 /// it, and what replacing the state file takes.
 #[test]

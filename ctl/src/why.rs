@@ -109,6 +109,16 @@ pub fn render(why: &WhyReport) -> String {
         text.push_str("dropped\n");
         why.drops.iter().for_each(|drop| text.push_str(&dropped(drop)));
     }
+    if why.further > 0 {
+        let _ = writeln!(text, "  and {} more, of packets that are longer ago", why.further);
+    }
+    if why.untraced > 0 {
+        let _ = writeln!(
+            text,
+            "  {} of these are not traced, for want of time: 'change' is what holds in general",
+            why.untraced
+        );
+    }
     if !why.sent.is_empty() {
         text.push_str("\nsent\n");
         why.sent.iter().for_each(|row| text.push_str(&sent(row)));
@@ -239,6 +249,17 @@ mod tests {
         assert_eq!(
             news(&before, &now),
             "+3 rule_drop at flow tables, port vm1: arp\n+4 rule_drop at flow tables, port vm3: a packet\n"
+        );
+    }
+
+    #[test]
+    fn rows_that_are_not_told_or_not_traced_are_said_to_be() {
+        let all = report(1000, &[("vm1", 10)]);
+        let some = WhyReport { further: 3, untraced: 2, ..all.clone() };
+        let more = render(&some).replace(&render(&all), "");
+        assert_eq!(
+            more,
+            "  and 3 more, of packets that are longer ago\n  2 of these are not traced, for want of time: 'change' is what holds in general\n"
         );
     }
 

@@ -5,9 +5,11 @@
 //! given when they are absent, and kept: cookies are made of them.
 
 mod change;
+mod check;
 mod difference;
 mod value;
 
+pub use check::Queries;
 pub use value::{Decision, Direction, Ethertype, GroupName, IcmpMatch, List, Pair, Pairs, PortRange, Prefix};
 pub use value::{Protocol, Remote};
 
@@ -109,26 +111,6 @@ impl Rule {
     /// Whether both permit the same, whatever their numbers.
     pub fn permits_the_same(&self, other: &Rule) -> bool {
         Rule { id: None, ..self.clone() } == Rule { id: None, ..other.clone() }
-    }
-
-    /// What can't be about it, and at which key.
-    pub fn check(&self) -> Result<(), (&'static str, Problem)> {
-        let Rule { ethertype, protocol, .. } = *self;
-        if protocol.family().is_some_and(|family| family != ethertype) {
-            return Err(("protocol", Problem::ProtocolOfOtherFamily { protocol, ethertype }));
-        }
-        if self.ports.is_some() && !protocol.has_ports() {
-            return Err(("ports", Problem::RuleWithoutPorts { protocol }));
-        }
-        if self.icmp.is_some() && !protocol.is_icmp() {
-            return Err(("icmp", Problem::RuleWithoutIcmp { protocol }));
-        }
-        match self.remote {
-            Remote::Prefix(remote) if remote.family() != ethertype => {
-                Err(("remote", Problem::RemoteOfOtherFamily { remote, ethertype }))
-            }
-            _ => Ok(()),
-        }
     }
 }
 

@@ -138,6 +138,11 @@ impl Prefix {
         self.length
     }
 
+    /// Whether it is one address.
+    pub fn is_address(&self) -> bool {
+        self.length == Prefix::bits(&self.address)
+    }
+
     /// Its family.
     pub fn family(&self) -> Ethertype {
         if self.address.is_ipv4() { Ethertype::Ipv4 } else { Ethertype::Ipv6 }
@@ -154,7 +159,7 @@ impl Prefix {
 impl fmt::Display for Prefix {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.address.fmt(out)?;
-        if self.length == Prefix::bits(&self.address) { Ok(()) } else { write!(out, "/{}", self.length) }
+        if self.is_address() { Ok(()) } else { write!(out, "/{}", self.length) }
     }
 }
 
@@ -170,7 +175,7 @@ impl Value for Prefix {
         };
         let prefix = Prefix::of(address, length);
         if prefix.address != address {
-            return word(text, "a network: bits beyond its length are set");
+            return Err(ValueError::HostBits { value: Quoted::new(text), network: prefix });
         }
         Ok(prefix)
     }
@@ -248,6 +253,8 @@ impl Protocol {
     pub const ICMP: Protocol = Protocol::Number(1);
     /// 58
     pub const ICMPV6: Protocol = Protocol::Number(58);
+    /// 132
+    pub const SCTP: Protocol = Protocol::Number(132);
     const NAMES: [(&'static str, u8); 5] =
         [("tcp", 6), ("udp", 17), ("icmp", 1), ("icmpv6", 58), ("sctp", 132)];
 
@@ -259,6 +266,12 @@ impl Protocol {
     /// Whether it has types and codes.
     pub fn is_icmp(self) -> bool {
         self == Protocol::ICMP || self == Protocol::ICMPV6
+    }
+
+    /// Whether it is what a packet of IPv6 has in front of what it carries (RFC 8200, section 4; RFC 4302): hop-by-hop
+    /// options, routing, fragment, authentication, destination options. In IPv4, the numbers are protocols.
+    pub fn is_extension(self) -> bool {
+        matches!(self, Protocol::Number(0 | 43 | 44 | 51 | 60))
     }
 
     /// The only family that it is in.
@@ -499,7 +512,7 @@ mod tests {
         assert_eq!(refused::<PortRange>("1-70000"), "70000 is out of range: 0 to 65535");
         assert_eq!(
             refused::<Prefix>("10.0.0.5/24"),
-            "'10.0.0.5/24' is not a network: bits beyond its length are set"
+            "'10.0.0.5/24' is not a network: bits beyond its length are set: expected 10.0.0.0/24, or the address without a length"
         );
         assert_eq!(refused::<Prefix>("10.0.0.0/33"), "33 is out of range: 0 to 32");
         assert!(refused::<GroupName>("10.0.0.1").starts_with("'10.0.0.1' is not the name of a group"));

@@ -194,6 +194,9 @@ pub struct CacheStatus {
     pub misses: u64,
     /// Misses because something that the flow depended on had changed.
     pub stale: u64,
+    /// Of the misses, packets that began a connection as others had before them, without a walk.
+    #[serde(default)]
+    pub begun: u64,
     /// Packets whose flow was not cached because those of their port are hardly met again.
     #[serde(default)]
     pub uncached: u64,

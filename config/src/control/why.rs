@@ -33,6 +33,12 @@ pub struct WhyReport {
     pub drops: Vec<WhyDrop>,
     /// What leaves, the latest first.
     pub sent: Vec<WhySent>,
+    /// Rows of `drops` that there was no room for, of packets that are longer ago.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub further: u64,
+    /// Rows whose packet was not traced, for want of time: their hint is what holds for the reason in general.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub untraced: u64,
     /// Flows that there was no room for.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub left_out: u64,

@@ -22,8 +22,11 @@ use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use super::crc32;
 use crate::change::Change;
 
-/// Octets of a journal; with more, the state file is written anew. Some five hundred changes, read again in well under a second.
-const MAX: u64 = 64 * 1024;
+/// Octets that a journal may have at least: some thousand changes. With more, it may be as long as the state file: so what
+/// it takes to write that anew is shared by as many changes as it is large.
+const SHORT: u64 = 64 * 1024;
+/// Octets that it may have at most. Even these are read again in well under a second.
+const MAX: u64 = 1024 * 1024;
 const START: &str = "# changes of a weft switch since state ";
 
 /// Which state file a journal goes on from.
@@ -42,6 +45,8 @@ pub(super) struct Journal {
     length: u64,
     /// How long it was when nothing was in it.
     empty: u64,
+    /// How long it may get.
+    limit: u64,
     /// Asks the thread for a flush; none is asked for twice.
     flusher: SyncSender<()>,
     /// A flush has failed: what was appended may not be on the disk.
@@ -108,13 +113,14 @@ impl Journal {
             }
         };
         std::thread::Builder::new().name("weft-journal".into()).spawn(flush)?;
-        Ok(Journal { file, length: 0, empty: 0, flusher, failed })
+        Ok(Journal { file, length: 0, empty: 0, limit: SHORT, flusher, failed })
     }
 
-    /// Empties it: it goes on from that state file, which is on the disk. Needs no flush: until it is one, the old one is there,
+    /// Empties it: it goes on from that state file, which has `size` octets and is on the disk. Needs no flush: until it is one, the old one is there,
     /// and goes on from another.
-    pub fn restart(&mut self, base: Base) -> io::Result<()> {
+    pub fn restart(&mut self, base: Base, size: usize) -> io::Result<()> {
         self.length = 0;
+        self.limit = (size as u64).clamp(SHORT, MAX);
         self.file.set_len(0)?;
         self.failed.store(false, Ordering::Release);
         self.write(header(base).as_bytes())?;
@@ -134,7 +140,12 @@ impl Journal {
 
     /// Whether this is to be appended, or the state file to be written instead.
     pub fn takes(&self, line: &[u8]) -> bool {
-        !self.has_failed() && self.length + line.len() as u64 <= MAX
+        !self.has_failed() && self.length + line.len() as u64 <= self.limit
+    }
+
+    /// Whether it is well on its way to be written anew.
+    pub fn is_long(&self) -> bool {
+        self.length > self.limit / 2
     }
 
     /// Appends a transaction, whole or not at all.

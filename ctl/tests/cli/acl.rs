@@ -117,7 +117,15 @@ fn a_rule_that_can_never_match_is_refused_before_anything_is_sent() {
         ("acl rule del web 0", "rule: 0 is out of range: 1 to 65535"),
         (
             "acl member add web 10.0.0.1/8",
-            "member: '10.0.0.1/8' is not a network: bits beyond its length are set",
+            "member: '10.0.0.1/8' is not a network: bits beyond its length are set: expected 10.0.0.0/8, or the address without a length",
+        ),
+        (
+            "acl rule add web ingress protocol=icmp icmp=0",
+            "rule of web: icmp: the rule can never match: ICMP 0 begins no connection, types 8, 13 and 15 with code 0 do (answers to what passes, and errors about it, need no rule); others need stateless=true",
+        ),
+        (
+            "acl rule add web egress ethertype=ipv6 protocol=44",
+            "rule of web: protocol: the rule can never match: 44 is an extension header in ipv6, and rules are about what follows: expected any, or a number other than 0, 43, 44, 51 and 60",
         ),
         (
             "acl bind vm1 any",

@@ -336,6 +336,7 @@ fn switch() -> SwitchStatus {
         hits: 3000,
         misses: 200,
         stale: 20,
+        begun: 150,
         uncached: 7,
         evictions: 0,
         programs: 5,

@@ -26,6 +26,8 @@ fn report() -> WhyReport {
         uptime_ms: 4000,
         drops: dropped(),
         sent: vec![sent()],
+        further: 2,
+        untraced: 3,
         left_out: 7,
     }
 }

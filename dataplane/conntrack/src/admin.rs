@@ -3,12 +3,14 @@
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 
-use crate::connections::Connections;
+use crate::connections::{Connections, Sought};
 use crate::control::{Connection, Filter, Statistics, ZoneLimit};
 use crate::entry::Entry;
 use crate::image::{Image, Moving};
+use crate::state::Direction;
 use crate::tally::Count;
 use crate::timeouts::Timeouts;
+use crate::tuple::Tuple;
 
 impl Connections {
     /// Sweeps `budget` entries for what has expired, and says how many that were. Called often with a small budget, it
@@ -55,6 +57,21 @@ impl Connections {
         visit: &mut dyn FnMut(&Connection),
     ) {
         self.each((places, filter), second, &mut |_, _, connection| visit(connection));
+    }
+
+    /// The live connection that a packet of this tuple belongs to, and in which direction. Unlike a listing, it costs the same
+    /// however many there are.
+    pub fn of_tuple(&self, zone: u16, tuple: &Tuple, second: u32) -> Option<(Direction, Connection)> {
+        let Sought::Found(found) = self.find(self.place(zone, tuple), zone, tuple, second) else {
+            return None;
+        };
+        let (_, connection) = show(self.arena.get(found.slot)?, second)?;
+        let own = match found.direction {
+            Direction::Original => connection.original,
+            Direction::Reply => connection.reply,
+        };
+        // Its place may be another one's by now.
+        ((connection.zone, own) == (zone, *tuple)).then_some((found.direction, connection))
     }
 
     /// Ends each live connection that the filter covers, and says how many that were.

@@ -7,8 +7,8 @@ use std::collections::HashMap;
 
 use proptest::prelude::*;
 use weft_conntrack::{
-    Before, Choice, Commit, Connections, Expected, Facts, Family, Filter, Helper, Link, Masked, Nat, Partial,
-    Refusal, Request, Settings, Side, State, Stream, Tracked, Tuple, Unexpected, ZoneLimit,
+    Before, Choice, Commit, Connections, Direction, Expected, Facts, Family, Filter, Helper, Link, Masked, Nat,
+    Partial, Refusal, Request, Settings, Side, State, Stream, Tracked, Tuple, Unexpected, ZoneLimit,
 };
 
 const CLIENT: Tuple = Tuple {
@@ -377,6 +377,19 @@ proptest! {
         for (end, owner) in &owners {
             let facts = Facts { tuple: *end, valid: true, tcp: Some(Default::default()), inner: None };
             prop_assert_eq!(ask(&tracker, &facts, None, None).original, Some(*owner));
+            // One look-up finds what a listing does.
+            let mut listed = None;
+            tracker.list(&Filter::default(), 5, &mut |connection| {
+                if connection.original == *end {
+                    listed = Some((Direction::Original, *connection));
+                } else if connection.reply == *end {
+                    listed = Some((Direction::Reply, *connection));
+                }
+            });
+            prop_assert!(listed.is_some());
+            prop_assert_eq!(tracker.of_tuple(7, end, 5), listed);
+            prop_assert_eq!(tracker.of_tuple(8, end, 5), None);
+            prop_assert_eq!(tracker.of_tuple(7, end, u32::MAX), None);
         }
     }
 }

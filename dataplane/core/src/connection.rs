@@ -5,7 +5,7 @@
 //! quotes. No checksum is looked at: a hit could not afford to, and a broken packet changes nothing that its sender couldn't
 //! change with a whole one.
 
-use weft_conntrack::{Connections, Facts, Family, Filter, Partial, Segment, Translation, Tuple};
+use weft_conntrack::{Connections, Direction, Facts, Family, Segment, Translation, Tuple};
 use weft_flow::{Field, Fields, Subfield};
 use weft_io::Packet;
 use weft_wire::{EtherType, Protocol};
@@ -100,23 +100,13 @@ pub fn described(
 ) -> Segment {
     let flags = (fields.0[8] >> 16) as u8;
     let tuple = &facts.tuple;
-    let exactly = |tuple: &Tuple| Partial {
-        src: Some(tuple.src),
-        dst: Some(tuple.dst),
-        src_port: Some(tuple.src_port),
-        dst_port: Some(tuple.dst_port),
-        protocol: Some(tuple.protocol),
-        family: Some(tuple.family),
-    };
-    let mut found = None;
-    let there = Filter { zone: Some(zone), original: exactly(tuple), ..Filter::default() };
-    let back = Filter { zone: Some(zone), reply: exactly(tuple), ..Filter::default() };
-    for (filter, [from, to]) in [(there, [0, 1]), (back, [1, 0])] {
-        connections.list(&filter, second, &mut |connection| {
-            let peers = connection.progress.peers;
-            found = Some((peers[from].low, peers[to].low));
-        });
-    }
+    let found = connections.of_tuple(zone, tuple, second).map(|(direction, connection)| {
+        let [one, two] = connection.progress.peers;
+        match direction {
+            Direction::Original => (one.low, two.low),
+            Direction::Reply => (two.low, one.low),
+        }
+    });
     let (seq, ack) = found.unwrap_or_default();
     let usual = if found.is_some() { ACK } else { SYN };
     let flags = if flags == 0 { usual } else { flags };

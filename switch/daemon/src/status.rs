@@ -375,6 +375,7 @@ impl Switch {
                 hits: counters.packets.get().saturating_sub(counters.misses.get()),
                 misses: counters.misses.get(),
                 stale: counters.stale.get(),
+                begun: counters.begun.get(),
                 uncached: counters.uncached.get(),
                 evictions: counters.evicted.get(),
                 programs: counters.programs.get(),

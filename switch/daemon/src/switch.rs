@@ -205,8 +205,12 @@ impl Switch {
     }
 
     /// The disk has refused a change that was acknowledged: the whole state is written, again and again until it is taken.
+    /// While nobody asks for anything, a long journal is made a short one.
     fn settle_state(&mut self) {
         if !self.store.is_behind() {
+            if let Err(error) = self.store.rest(&self.config) {
+                tracing::warn!("{error}; the journal has it all");
+            }
             return;
         }
         match self.store.settle(&self.config) {

@@ -121,13 +121,17 @@ impl<K> Default for Ids<K> {
 impl<K: Clone + Eq + Hash + Ord> Ids<K> {
     /// The numbers of these, and of no others. One that is given up now stays unused until the next time: while rules
     /// come and go, it means nothing else.
-    fn settle(&mut self, keys: HashSet<K>) {
+    fn settle<'k>(&mut self, keys: impl Iterator<Item = &'k K>)
+    where
+        K: 'k,
+    {
+        let keys: HashSet<&K> = keys.collect();
         let taken: HashSet<u32> = self.ids.values().copied().collect();
         self.ids.retain(|key, _| keys.contains(key));
-        let mut new: Vec<K> = keys.into_iter().filter(|key| !self.ids.contains_key(key)).collect();
+        let mut new: Vec<&K> = keys.into_iter().filter(|key| !self.ids.contains_key(*key)).collect();
         new.sort_unstable();
         let free = (1..).filter(|id| !taken.contains(id));
-        self.ids.extend(new.into_iter().zip(free));
+        self.ids.extend(new.into_iter().cloned().zip(free));
     }
 
     fn of(&self, key: &K) -> u32 {
@@ -167,9 +171,9 @@ pub fn units(config: &Config, bridge: &Bridge, zones: u8, numbering: &mut Number
         config.acl.groups.iter().map(|group| (&group.name, group)).collect();
     let bound: Vec<&Port> = ports.iter().copied().filter(|port| !port.acl.0.is_empty()).collect();
     let keys: Vec<ProfileKey> = ports.iter().map(|port| profile_key(port, &groups)).collect();
-    numbering.profiles.settle(keys.iter().filter(|(ids, ..)| !ids.is_empty()).cloned().collect());
+    numbering.profiles.settle(keys.iter().filter(|(ids, ..)| !ids.is_empty()));
     let addresses = addresses(config, &bound, &groups);
-    numbering.classes.settle(addresses.values().cloned().collect());
+    numbering.classes.settle(addresses.values());
     let mut units = vec![Unit::Sent];
     if !bound.is_empty() {
         units.push(Unit::Got);
@@ -179,7 +183,8 @@ pub fn units(config: &Config, bridge: &Bridge, zones: u8, numbering: &mut Number
     }
     units.extend(addresses.iter().map(|(prefix, class)| Unit::Address(*prefix, numbering.classes.of(class))));
     rule_units(&groups, numbering, &mut units);
-    units.sort_unstable();
+    // Most are in order already, and this sort makes use of that.
+    units.sort();
     units.dedup();
     units
 }
@@ -276,7 +281,7 @@ fn rule_units(groups: &HashMap<&GroupName, &Group>, numbering: &mut Numbering, u
             }
         }
     }
-    numbering.relations.settle(related.iter().map(|(.., relation)| relation.clone()).collect());
+    numbering.relations.settle(related.iter().map(|(.., relation)| relation));
     let mut relations: HashMap<u32, BTreeMap<u32, &[u16]>> = HashMap::new();
     for (profile, class, relation) in &related {
         let id = numbering.relations.of(relation);

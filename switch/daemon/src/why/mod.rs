@@ -15,6 +15,7 @@ mod subject;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use weft_config::control::{Code, DropPlace, Refusal, WhyOutput, WhyReport, WhyRequest, WhySent, WhyTunnel};
 use weft_core::datapath::DatapathError;
@@ -34,8 +35,8 @@ use row::Row;
 const WATCH: u32 = 5;
 /// Rows of a report, of each kind.
 const ROWS: usize = 64;
-/// Rows whose hint comes from a trace.
-const TRACED: usize = 16;
+/// How long packets are traced for hints: everybody waits meanwhile.
+const TRACES: Duration = Duration::from_millis(20);
 /// Rows that `stats drops` has by place.
 const PLACES: usize = 1000;
 
@@ -66,6 +67,22 @@ impl Called<'_> {
 
     fn names(&self, id: BridgeId) -> Names {
         self.bridges.get(&id).map_or_else(Names::none, |bridge| Names::of(bridge))
+    }
+}
+
+/// The traces of one report, until their time is over.
+struct Traces {
+    end: Duration,
+    /// Those that were not made.
+    left_out: u64,
+}
+
+impl Traces {
+    /// Whether there is time for one more.
+    fn goes_on(&mut self, now: Duration) -> bool {
+        let goes_on = now < self.end;
+        self.left_out += u64::from(!goes_on);
+        goes_on
     }
 }
 
@@ -105,14 +122,20 @@ impl Switch {
         let mut rows = self.rows(&subject, Known { found, places }, &called);
         rows.retain(|row| row.second.saturating_add(request.last_s) >= second);
         rows.sort_by_key(|row| (std::cmp::Reverse(row.second), std::cmp::Reverse(row.packets)));
+        let further = rows.len().saturating_sub(ROWS) as u64;
         rows.truncate(ROWS);
-        let told = rows.iter().enumerate();
-        let drops = told.map(|(at, row)| self.drop_of(row, (&called, at < TRACED))).collect();
+        let mut traces = Traces { end: self.start.elapsed() + TRACES, left_out: 0 };
+        let told = rows.iter().map(|row| {
+            let traced = row.has_packet() && traces.goes_on(self.start.elapsed());
+            self.drop_of(row, (&called, traced))
+        });
+        let drops = told.collect();
         let mut sent: Vec<WhySent> = sent.into_iter().filter(|sent| sent.age_s <= request.last_s).collect();
         sent.sort_by_key(|sent| (sent.age_s, std::cmp::Reverse(sent.packets)));
         sent.truncate(ROWS);
         let uptime_ms = self.start.elapsed().as_millis() as u64;
-        Ok(WhyReport { subject: asked.text, uptime_ms, drops, sent, left_out })
+        let untraced = traces.left_out;
+        Ok(WhyReport { subject: asked.text, uptime_ms, drops, sent, further, untraced, left_out })
     }
 
     /// All that is dropped, one row for each place.
@@ -209,3 +232,17 @@ impl Switch {
 
 /// A port, and why it drops.
 type Reasoned = (PortId, DropReason);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn traces_end_with_their_time_and_those_that_were_not_made_are_counted() {
+        let mut traces = Traces { end: Duration::from_millis(20), left_out: 0 };
+        assert!((0..20).all(|now| traces.goes_on(Duration::from_millis(now))));
+        assert_eq!(traces.left_out, 0);
+        assert!(!traces.goes_on(Duration::from_millis(20)) && !traces.goes_on(Duration::from_millis(25)));
+        assert_eq!(traces.left_out, 2);
+    }
+}

@@ -89,6 +89,11 @@ impl Row {
             && address(&self.rule) == address(&sample.rule)
     }
 
+    /// Whether there is a packet of it to trace.
+    pub fn has_packet(&self) -> bool {
+        self.flow.is_some() || self.sample.is_some()
+    }
+
     pub fn is_at(&self, place: &Place) -> bool {
         let decided = place.decided;
         (self.port, self.reason) == (place.port, place.reason)

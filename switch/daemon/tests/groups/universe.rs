@@ -152,7 +152,7 @@ fn rule(dice: &mut Dice) -> Rule {
         ["10.0.0.1", "10.0.0.0/29", "0.0.0.0/0"]
     };
     let some = |dice: &mut Dice, texts: &[&'static str]| dice.percent(60).then(|| dice.pick(texts));
-    Rule {
+    let rule = Rule {
         id: None,
         direction: dice.pick(&[Direction::Ingress, Direction::Ingress, Direction::Egress]),
         ethertype,
@@ -165,7 +165,10 @@ fn rule(dice: &mut Dice) -> Rule {
             _ => Remote::Group(Value::parse(dice.pick(&GROUPS)).unwrap()),
         },
         stateless: dice.percent(20),
-    }
+    };
+    // What begins no connection is matched packet by packet or never.
+    let stateless = rule.stateless || rule.check().is_err();
+    Rule { stateless, ..rule }
 }
 
 /// A packet from that port, in that VLAN, to another port that is in it.
