@@ -173,3 +173,20 @@ pub fn talk(from: PortId, connections: u32, protocol: Protocol) -> [Vec<Vec<u8>>
     };
     [before, packets(from, connections, protocol, Segment::Data)]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_port_has_its_rules_and_what_it_sends_is_its_own() {
+        let flows = flows(Far::Guarded).unwrap();
+        println!("{} rules", flows.load().len());
+        assert!(flows.load().len() > 10 * usize::from(PORTS));
+        let ports = ports(Far::Open).unwrap();
+        assert_eq!(ports.len(), usize::from(PORTS));
+        assert!(ports.iter().all(|port| port.guard.to == (port.id != OUT)));
+        let frames = talk(IN, 40, Protocol::Tcp);
+        assert!(frames.iter().flatten().all(|frame| frame.len() == 60 && frame[26..30] == address(IN)));
+    }
+}
