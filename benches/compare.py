@@ -75,11 +75,10 @@ def build_weft():
 
 
 def run_weft(options, case, pcap, before):
-    command = [options.weft, '--case', case.weft, '--pcap', pcap, '--seconds', str(options.seconds),
-               '--rounds', '1', '--core', str(options.core), '--json']
+    command = [options.weft, '--case', case.weft, '--seconds', str(options.seconds),
+               '--rounds', '1', '--core', str(options.core), '--json'] + case.traffic(pcap, before)
     rules = case.rules(pcap)
     command += ['--rules', rules] if rules else []
-    command += ['--before', before] if before else []
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         samples = sample_cpu(process, 60 + 4 * options.seconds)

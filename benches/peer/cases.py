@@ -12,8 +12,10 @@ Both have one input, which replays the file for ever, and swallow what leaves. w
   stateful      a stateful access list of 13 rules in zone 1 (stateful_rules): established connections pass, new ones to
                 four ports are committed; both directions of each connection in turn. TCP connections are begun first
   new-connections  the same list; packets of connections that nobody knows yet. OVS reads the file as it goes (libpcap)
+  groups, new-groups  OVS as in the two above. weft has 1,000 ports in 50 security groups instead, of which two talk; with -out,
+                one of them talks to a port without a guard. weft-replay makes their packets itself, of as many connections
 """
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 import os
 
 import rules
@@ -32,6 +34,17 @@ class Case:
     slow: bool = False                             # OVS takes long to set its flows up
     smc: bool = False                              # OVS with its signature match cache
     before: dict = field(default=None, hash=False)   # of packets that come in once, before
+
+    @property
+    def is_of_new_connections(self):
+        """Whether nobody knows a packet's connection yet."""
+        return self.weft.startswith('new-')
+
+    def traffic(self, pcap, before):
+        """weft-replay's arguments that say what comes in."""
+        if 'groups' in self.weft:
+            return ['--connections', str(self.pcap['flows']), '--protocol', self.pcap.get('protocol', 'udp')]
+        return ['--pcap', pcap] + (['--before', before] if before else [])
 
     def rules(self, pcap):
         """Its rules' file, beside the pcap; None if it has none."""
@@ -90,7 +103,13 @@ def all_cases():
             before = dict(pcap, talk='greet') if protocol == 'tcp' else None
             name = 'stateful, %s established %s' % (label(flows), protocol.upper())
             cases.append(Case(name, 'stateful', 'stateful', pcap, flows > 10_000, before=before))
-    cases.append(Case('stateful, 1M new UDP', 'new-connections', 'stateful', {'flows': 1_000_000, 'ports': OPEN_PORTS}))
+    new = {'flows': 1_000_000, 'ports': OPEN_PORTS}
+    cases.append(Case('stateful, 1M new UDP', 'new-connections', 'stateful', new))
+    for known in [case for case in cases if case.weft == 'stateful']:
+        name = known.name.replace('stateful', 'security groups')
+        cases.append(replace(known, name=name, weft='groups'))
+    cases.append(Case('security groups, 1M new UDP', 'new-groups', 'stateful', new))
+    cases.append(Case('security groups to no guard, 1M new UDP', 'new-groups-out', 'stateful', new))
     return cases
 
 
@@ -135,7 +154,7 @@ def prepare(ovs, group):
 
 def measure(ovs, case, pcap, seconds, outputs):
     """One window of OVS in a case that was fed."""
-    if case.weft == 'new-connections':
+    if case.is_of_new_connections:
         return ovs.measure_once('br0', pcap, outputs, ovs.forget_connections)
     return ovs.measure(seconds, outputs)
 
@@ -154,7 +173,7 @@ def feed(ovs, case, pcap, before=None):
         ovs.learn('br0', 'out0', 0, macs[:1])
         if before:
             ovs.play('br0', before)
-        if case.weft == 'stateful':
+        if not case.is_of_new_connections:
             ovs.feed('br0', pcap, settle=120 if case.slow else 20)
         return ['out0']
     if case.weft == 'l2':

@@ -162,6 +162,12 @@ class Arguments(unittest.TestCase):
         names = [case.name for case in cases.all_cases()]
         self.assertEqual(len(names), len(set(names)))
 
+    def test_weft_makes_the_packets_of_security_groups_itself(self):
+        by_name = {case.name: case.traffic('a.pcap', 'b.pcap') for case in cases.all_cases()}
+        self.assertEqual(by_name['stateful, 1k established TCP'], ['--pcap', 'a.pcap', '--before', 'b.pcap'])
+        self.assertEqual(by_name['security groups, 1k established TCP'], ['--connections', '1000', '--protocol', 'tcp'])
+        self.assertEqual(by_name['security groups, 1M new UDP'], ['--connections', '1000000', '--protocol', 'udp'])
+
     def test_numbers_out_of_range_are_refused(self):
         for arguments in (['--rounds', '0'], ['--seconds', '0.1'], ['--core', '4096']):
             with self.assertRaises(SystemExit), redirect_stderr(io.StringIO()):

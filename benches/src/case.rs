@@ -17,7 +17,8 @@ use weft_flow::text::{NoNames, PortNames, parse_flow, parse_flows};
 use weft_flow::{Field, Match};
 use weft_wire::{Mac, OfPort, TunnelKind, Vid};
 
-use crate::Failure;
+use crate::groups::{self, Far};
+use crate::{Failure, frames};
 
 /// What the switch does with the packets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
@@ -32,6 +33,14 @@ pub enum Case {
     Stateful,
     /// The same, and all connections are forgotten between two passes over the packets: what each first packet costs.
     NewConnections,
+    /// 1,000 ports in 50 security groups that name each other: between two of them.
+    Groups,
+    /// The same, from one of them to a port without a guard.
+    GroupsOut,
+    /// What each first packet costs between two of the ports.
+    NewGroups,
+    /// What each first packet costs from one of them to a port without a guard.
+    NewGroupsOut,
     /// From an access port to a trunk.
     Push,
     /// From a trunk to an access port.
@@ -71,22 +80,41 @@ impl Case {
     /// The VLAN of the packets on the bridge.
     pub fn vlan(self) -> Vid {
         let untagged = [Case::L2, Case::Tuples, Case::Stateful, Case::NewConnections];
-        if untagged.contains(&self) { Vid::NONE } else { VLAN }
+        if untagged.contains(&self) || self.groups().is_some() { Vid::NONE } else { VLAN }
     }
 
-    /// The port that all destinations are behind; `None` in a flood.
-    pub fn known(self) -> Option<PortId> {
+    /// Of the cases with security groups: whether the far port is in one.
+    pub fn groups(self) -> Option<Far> {
         match self {
-            Case::Flood2 => None,
-            Case::VxlanEncap | Case::GreEncap => Some(TUNNEL),
-            _ => Some(OUT),
+            Case::Groups | Case::NewGroups => Some(Far::Guarded),
+            Case::GroupsOut | Case::NewGroupsOut => Some(Far::Open),
+            _ => None,
+        }
+    }
+
+    /// Whether all connections are forgotten between two passes over the packets.
+    pub fn forgets(self) -> bool {
+        matches!(self, Case::NewConnections | Case::NewGroups | Case::NewGroupsOut)
+    }
+
+    /// The stations that are known, and the ports that they are behind; none in a flood.
+    pub fn stations(self) -> Vec<(Mac, PortId)> {
+        let behind = |port| frames::destinations().map(|mac| (mac, port)).collect();
+        match self {
+            Case::Flood2 => Vec::new(),
+            Case::VxlanEncap | Case::GreEncap => behind(TUNNEL),
+            _ if self.groups().is_some() => [IN, OUT].map(|port| (groups::mac(port), port)).into(),
+            _ => behind(OUT),
         }
     }
 
     /// The rules of the bridge.
-    pub fn flows(self) -> Arc<FlowTables> {
+    pub fn flows(self) -> Result<Arc<FlowTables>, Failure> {
+        if let Some(far) = self.groups() {
+            return groups::flows(far);
+        }
         if matches!(self, Case::Stateful | Case::NewConnections) {
-            return stateful();
+            return Ok(stateful());
         }
         let tables = FlowTables::normal();
         if self == Case::Tuples {
@@ -102,11 +130,9 @@ impl Case {
             .into_iter()
             .fold(Match::any(), |matches, (field, value)| matches.with(field, value));
             let rule = Change::Flow(FlowMod { priority: 1, matches, ..FlowMod::default() });
-            if let Ok(prepared) = tables.prepare(&[rule], Duration::ZERO) {
-                prepared.commit();
-            }
+            tables.prepare(&[rule], Duration::ZERO)?.commit();
         }
-        tables
+        Ok(tables)
     }
 
     /// How many packets leave for one that comes in.
@@ -115,17 +141,17 @@ impl Case {
     }
 
     /// The ports of the case.
-    pub fn ports(self) -> Vec<PortSpec> {
+    pub fn ports(self) -> Result<Vec<PortSpec>, Failure> {
+        if let Some(far) = self.groups() {
+            return groups::ports(far);
+        }
         let (access, trunk) = (|| VlanMode::Access(VLAN), || VlanMode::Trunk(VlanSet::from_iter([VLAN])));
         let everything = || VlanMode::Trunk(VlanSet::all());
         let uplink =
             |id, name| PortSpec { bridge: None, kind: PortKind::Uplink, ..port(id, name, everything()) };
         let tunnel =
             |kind| PortSpec { kind: PortKind::Tunnel(tunnel(kind)), ..port(TUNNEL, "tun0", everything()) };
-        match self {
-            Case::Bare | Case::L2 | Case::Tuples | Case::Stateful | Case::NewConnections => {
-                vec![port(IN, "in", everything()), port(OUT, "out", everything())]
-            }
+        Ok(match self {
             Case::Push => vec![port(IN, "in", access()), port(OUT, "out", trunk())],
             Case::Pop => vec![port(IN, "in", trunk()), port(OUT, "out", access())],
             Case::Flood2 => {
@@ -139,7 +165,8 @@ impl Case {
                 vec![uplink(IN, "in"), port(OUT, "out", access()), tunnel(TunnelKind::Vxlan)]
             }
             Case::GreDecap => vec![uplink(IN, "in"), port(OUT, "out", access()), tunnel(TunnelKind::Gre)],
-        }
+            _ => vec![port(IN, "in", everything()), port(OUT, "out", everything())],
+        })
     }
 }
 

@@ -8,12 +8,17 @@
 //! thread had the core: `mpps / cpu_share` is the rate per second of CPU time.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
 use weft_benches::Failure;
-use weft_benches::case::{self, Case, IN};
+use weft_benches::case::{self, Case, IN, OUT};
+use weft_benches::groups::{self, Protocol};
 use weft_benches::switch::{Setup, Switch};
+use weft_benches::talker::{Talker, Turn};
+use weft_core::key::PortId;
 use weft_io::null::NullQueue;
 use weft_io::queue::Sent;
 use weft_io::replay::ReplayQueue;
@@ -28,9 +33,15 @@ struct Options {
     /// What the switch does with the packets.
     #[arg(long, value_enum)]
     case: Case,
-    /// The packets.
-    #[arg(long)]
-    pcap: PathBuf,
+    /// The packets; of the cases with groups, --connections says which.
+    #[arg(long, required_unless_present = "connections")]
+    pcap: Option<PathBuf>,
+    /// How many connections there are between the two ports, in the cases with groups.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    connections: Option<u32>,
+    /// What they carry.
+    #[arg(long, value_enum, default_value_t = Protocol::Udp)]
+    protocol: Protocol,
     /// Packets that come in once, before: what begins TCP connections.
     #[arg(long)]
     before: Option<PathBuf>,
@@ -54,12 +65,28 @@ struct Options {
     json: bool,
 }
 
+impl Options {
+    fn pcap(&self) -> Result<&Path, Failure> {
+        self.pcap.as_deref().ok_or_else(|| "this case needs a --pcap".into())
+    }
+
+    /// What the packets are, for people.
+    fn traffic(&self) -> String {
+        match (&self.pcap, self.connections) {
+            (Some(path), _) => path.display().to_string(),
+            (None, connections) => format!("{:?}, {} connections", self.protocol, connections.unwrap_or(0)),
+        }
+    }
+}
+
 /// One measurement.
 #[derive(Clone, Copy, Debug)]
 struct Rate {
     packets: u64,
     /// Packets whose flow was not cached.
     misses: u64,
+    /// Those among them that began a connection as others had before.
+    begun: u64,
     cpu: Duration,
     clock: Duration,
 }
@@ -77,6 +104,10 @@ impl Rate {
         100.0 * self.misses as f64 / self.packets as f64
     }
 
+    fn begun_percent(&self) -> f64 {
+        100.0 * self.begun as f64 / self.packets as f64
+    }
+
     fn cpu_share(&self) -> f64 {
         self.cpu.as_secs_f64() / self.clock.as_secs_f64()
     }
@@ -89,7 +120,7 @@ fn main() -> Result<(), Failure> {
     }
     let mut rates = match options.case {
         Case::Bare => bare(&options)?,
-        Case::NewConnections => first_packets(&options)?,
+        case if case.forgets() => first_packets(&options)?,
         _ => switched(&options)?,
     };
     rates.sort_by(|one, other| one.per_cpu_second().total_cmp(&other.per_cpu_second()));
@@ -111,19 +142,21 @@ fn print(options: &Options, rate: &Rate) {
                 "cpu_share": cpu_share,
                 "tsc_hz": tsc,
                 "miss_percent": rate.miss_percent(),
+                "begun_percent": rate.begun_percent(),
             })
         );
         return;
     }
     println!(
-        "{:?} {}: {:.2} Mpps, {:.0} cycles/packet of CPU time ({:.2} Mpps by the clock, {:.0} % of the core), {:.2} % misses",
+        "{:?} {}: {:.2} Mpps, {:.0} cycles/packet of CPU time ({:.2} Mpps by the clock, {:.0} % of the core), {:.2} % misses, {:.2} % begun",
         options.case,
-        options.pcap.display(),
+        options.traffic(),
         rate.per_cpu_second() / 1e6,
         tsc / rate.per_cpu_second(),
         rate.per_second() / 1e6,
         100.0 * rate.cpu_share(),
         rate.miss_percent(),
+        rate.begun_percent(),
     );
 }
 
@@ -131,27 +164,32 @@ fn print(options: &Options, rate: &Rate) {
 fn bare(options: &Options) -> Result<Vec<Rate>, Failure> {
     let pool = FramePool::new(FramePool::DEFAULT_FRAMES)?;
     let (mut frames, mut drops) = (pool.cache(), DropCounts::default());
-    let mut replay = replay(&options.pcap, options.burst)?;
+    let mut replay = replay(options.pcap()?, options.burst)?;
     let (mut null, mut burst) = (NullQueue, Burst::new());
     measure(options, || {
         replay.rx_burst(&mut frames, &mut burst, &mut drops);
-        (null.tx_burst(&mut frames, &mut burst, &mut drops).packets, 0)
+        (null.tx_burst(&mut frames, &mut burst, &mut drops).packets, [0; 2])
     })
 }
 
 /// Pass after pass over the packets, on a switch that knows no connection at the start of each.
 fn first_packets(options: &Options) -> Result<Vec<Rate>, Failure> {
-    let replay = replay(&options.pcap, options.burst)?;
-    let packets = replay.frames() as u64;
-    let mut switch = Switch::new(options.case, replay)?;
+    let input = match options.case.groups() {
+        // Who is answered has no first packets.
+        Some(_) => vec![talk(options, IN)?],
+        None => inputs(options)?,
+    };
+    let packets = input.iter().map(|input| input.again.frames() as u64).sum();
+    let mut switch = set_up(options, input.into_iter().map(Input::into_queue).collect())?;
     let mut pass = || -> Result<Rate, Failure> {
         switch.forget_connections();
-        let (misses, start, cpu_start, mut done) = (switch.misses(), Instant::now(), cpu_time()?, 0);
+        let (before, start, cpu_start, mut done) = (missed(&switch), Instant::now(), cpu_time()?, 0);
         while done < packets {
             done += switch.round();
         }
-        let (cpu, clock) = (cpu_time()? - cpu_start, start.elapsed());
-        Ok(Rate { packets: done, misses: switch.misses() - misses, cpu, clock })
+        let (cpu, clock, after) = (cpu_time()? - cpu_start, start.elapsed(), missed(&switch));
+        let [misses, begun] = [after[0] - before[0], after[1] - before[1]];
+        Ok(Rate { packets: done, misses, begun, cpu, clock })
     };
     let rates: Result<Vec<Rate>, Failure> = (0..options.rounds + 1).map(|_| pass()).collect();
     switch.check()?;
@@ -162,28 +200,120 @@ fn first_packets(options: &Options) -> Result<Vec<Rate>, Failure> {
 }
 
 fn switched(options: &Options) -> Result<Vec<Rate>, Failure> {
-    let flows = match &options.rules {
-        Some(path) => case::tables(path)?,
-        None => options.case.flows(),
+    let mut switch = match options.case.groups() {
+        Some(_) => talking(options)?,
+        None => {
+            let input = inputs(options)?;
+            let before = input.iter().filter_map(|input| input.before.as_ref());
+            let once: u64 = before.map(|queue| queue.frames() as u64).sum();
+            let mut switch = set_up(options, input.into_iter().map(Input::into_queue).collect())?;
+            receive(&mut switch, once);
+            switch
+        }
     };
-    let again = replay(&options.pcap, options.burst)?;
-    let first = options.before.as_deref().map(|path| ReplayQueue::open(path, false)).transpose()?;
-    let once = first.as_ref().map_or(0, ReplayQueue::frames) as u64;
-    let input: Box<dyn PortQueue> = match first {
-        Some(first) => Box::new(Succession { first: Some(first), again }),
-        None => Box::new(again),
-    };
-    let mut switch = Switch::with(Setup { case: options.case, flows, inputs: vec![(IN, input)] })?;
-    let mut done = 0;
-    while done < once {
-        done += switch.round();
-    }
     let rates = measure(options, || {
-        let misses = switch.misses();
-        (switch.round(), switch.misses() - misses)
+        let before = missed(&switch);
+        let (packets, after) = (switch.round(), missed(&switch));
+        (packets, [after[0] - before[0], after[1] - before[1]])
     })?;
     switch.check()?;
     Ok(rates)
+}
+
+/// A switch that knows all connections of the two ports. They are begun by one port at a time: of two that are busy, both
+/// with new flows, neither may have them all ([`weft_core::budget`]).
+fn talking(options: &Options) -> Result<Switch, Failure> {
+    let turn = Arc::new(Turn::default());
+    let talks = [IN, OUT].map(|port| talk(options, port));
+    let (mut once, mut inputs) = (Vec::new(), Vec::new());
+    for (own, talk) in talks.into_iter().enumerate() {
+        let Input { port, before, again } = talk?;
+        once.push(again.frames() as u64);
+        let stages = [before.map_or_else(|| pass(options, port), Ok)?, pass(options, port)?];
+        let talker = Talker { own, turn: Arc::clone(&turn), stages, again };
+        inputs.push((port, Box::new(talker) as Box<dyn PortQueue>));
+    }
+    let mut switch = set_up(options, inputs)?;
+    for stage in 0..2 * once.len() {
+        turn.store(stage, Ordering::Relaxed);
+        receive(&mut switch, once[stage % once.len()]);
+        // The other port is idle by then.
+        std::thread::sleep(Duration::from_millis(20));
+        switch.maintain();
+    }
+    turn.store(Talker::ALL, Ordering::Relaxed);
+    Ok(switch)
+}
+
+/// One pass over what comes in by one of the two ports that talk, once both have been heard.
+fn pass(options: &Options, port: PortId) -> Result<ReplayQueue, Failure> {
+    let [_, again] = groups::talk(port, options.connections.unwrap_or(1), options.protocol);
+    Ok(queue(options, &again, false))
+}
+
+/// Rounds until so many packets have come in.
+fn receive(switch: &mut Switch, packets: u64) {
+    let mut done = 0;
+    while done < packets {
+        done += switch.round();
+    }
+}
+
+/// Packets whose flow was not cached, and those among them that began a connection as others had before.
+fn missed(switch: &Switch) -> [u64; 2] {
+    [switch.misses(), switch.counters().begun.get()]
+}
+
+fn set_up(options: &Options, inputs: Vec<(PortId, Box<dyn PortQueue>)>) -> Result<Switch, Failure> {
+    let flows = match &options.rules {
+        Some(path) => case::tables(path)?,
+        None => options.case.flows()?,
+    };
+    Switch::with(Setup { case: options.case, flows, inputs })
+}
+
+/// What comes in by a port.
+struct Input {
+    port: PortId,
+    /// Once.
+    before: Option<ReplayQueue>,
+    /// And then over and over.
+    again: ReplayQueue,
+}
+
+impl Input {
+    fn into_queue(self) -> (PortId, Box<dyn PortQueue>) {
+        let Input { port, before, again } = self;
+        match before {
+            Some(first) => (port, Box::new(Succession { first: Some(first), again })),
+            None => (port, Box::new(again)),
+        }
+    }
+}
+
+/// All that comes in, of the cases without groups.
+fn inputs(options: &Options) -> Result<Vec<Input>, Failure> {
+    let before = options.before.as_deref().map(|path| ReplayQueue::open(path, false)).transpose()?;
+    Ok(vec![Input { port: IN, before, again: replay(options.pcap()?, options.burst)? }])
+}
+
+/// What comes in by one of the two ports that talk.
+fn talk(options: &Options, port: PortId) -> Result<Input, Failure> {
+    let connections = options.connections.ok_or("how many --connections?")?;
+    let [before, again] = groups::talk(port, connections, options.protocol);
+    Ok(match (before.is_empty(), options.case.forgets()) {
+        (true, _) => Input { port, before: None, again: queue(options, &again, true) },
+        (false, true) => Input { port, before: None, again: queue(options, &before, true) },
+        (false, false) => {
+            Input { port, before: Some(queue(options, &before, false)), again: queue(options, &again, true) }
+        }
+    })
+}
+
+fn queue(options: &Options, frames: &[Vec<u8>], repeat: bool) -> ReplayQueue {
+    let mut queue = ReplayQueue::from_frames(frames.iter().map(Vec::as_slice), repeat);
+    queue.set_burst(options.burst);
+    queue
 }
 
 fn replay(path: &Path, burst: usize) -> Result<ReplayQueue, Failure> {
@@ -216,26 +346,27 @@ impl PortQueue for Succession {
     }
 }
 
-/// All rounds; one before them warms up. `burst` says how many packets there were, and how many of them missed.
-fn measure(options: &Options, mut burst: impl FnMut() -> (u64, u64)) -> Result<Vec<Rate>, Failure> {
+/// All rounds; one before them warms up. `burst` says how many packets there were, and how many of them [`missed`].
+fn measure(options: &Options, mut burst: impl FnMut() -> (u64, [u64; 2])) -> Result<Vec<Rate>, Failure> {
     let rates: Result<Vec<Rate>, Failure> =
         (0..options.rounds + 1).map(|_| rate(options.seconds, &mut burst)).collect();
     Ok(rates?.split_off(1))
 }
 
 /// Bursts for at least `seconds`.
-fn rate(seconds: f64, mut burst: impl FnMut() -> (u64, u64)) -> Result<Rate, Failure> {
+fn rate(seconds: f64, mut burst: impl FnMut() -> (u64, [u64; 2])) -> Result<Rate, Failure> {
     let (start, cpu_start) = (Instant::now(), cpu_time()?);
-    let (mut packets, mut misses) = (0, 0);
+    let (mut packets, mut misses, mut begun) = (0, 0, 0);
     loop {
         for _ in 0..1024 {
             let (more, missed) = burst();
             packets += more;
-            misses += missed;
+            misses += missed[0];
+            begun += missed[1];
         }
         let clock = start.elapsed();
         if clock.as_secs_f64() >= seconds {
-            return Ok(Rate { packets, misses, cpu: cpu_time()? - cpu_start, clock });
+            return Ok(Rate { packets, misses, begun, cpu: cpu_time()? - cpu_start, clock });
         }
     }
 }

@@ -19,7 +19,6 @@ use weft_io::{FramePool, PortQueue};
 
 use crate::Failure;
 use crate::case::{self, BRIDGE, Case, IN, OUT, SECOND_OUT, TUNNEL, VLAN, VNI};
-use crate::frames;
 
 /// The FDB's secret: always the same, so that two runs do the same.
 const SECRET: [u64; 2] = [0x9e37_79b9_7f4a_7c15, 0xc2b2_ae3d_27d4_eb4f];
@@ -54,7 +53,7 @@ pub struct Switch {
 impl Switch {
     /// A switch that does what `case` says with what `replay` delivers; all destinations are known, if any is.
     pub fn new(case: Case, replay: ReplayQueue) -> Result<Self, Failure> {
-        Switch::with(Setup { case, flows: case.flows(), inputs: vec![(IN, Box::new(replay))] })
+        Switch::with(Setup { case, flows: case.flows()?, inputs: vec![(IN, Box::new(replay))] })
     }
 
     /// A switch with these rules and inputs; all destinations are known, if the case knows any.
@@ -63,20 +62,19 @@ impl Switch {
         let (mut datapath, mut workers) = Datapath::new(pool, 1)?;
         let worker = workers.pop().ok_or("no worker")?;
         let fdb = Fdb::new(&datapath.shared().epochs, FDB_LIMIT, SECRET)?;
-        if let Some(known) = case.known() {
-            for mac in frames::destinations() {
-                fdb.insert_static(case.vlan(), mac, known, 1);
-            }
+        for (mac, port) in case.stations() {
+            fdb.insert_static(case.vlan(), mac, port, 1);
         }
-        let mut ports = case.ports();
+        let mut ports = case.ports()?;
+        let is_silent = |port: &PortId| inputs.iter().all(|(id, _)| id != port);
+        let silent: Vec<PortId> = [OUT, SECOND_OUT].into_iter().filter(is_silent).collect();
         for (id, queue) in inputs {
             if ports.iter().all(|port| port.id != id) {
                 ports.push(case::port(id, &format!("in{}", id.0), VlanMode::Trunk(VlanSet::all())));
             }
             datapath.add_queue(id, queue, 0);
         }
-        datapath.add_queue(OUT, Box::new(NullQueue), 0);
-        datapath.add_queue(SECOND_OUT, Box::new(NullQueue), 0);
+        silent.into_iter().for_each(|id| datapath.add_queue(id, Box::new(NullQueue), 0));
         let bridge = BridgeSpec {
             id: BRIDGE,
             name: "br0".into(),
@@ -138,9 +136,10 @@ impl Switch {
 
     /// A bench that measured drops would be a fast one: every packet has to have left.
     pub fn check(&self) -> Result<(), Failure> {
-        let received = self.datapath.port_totals(IN).rx_packets;
-        let sent = [OUT, SECOND_OUT].map(|port| self.datapath.port_totals(port).tx_packets);
-        let (sent, expected) = (sent[0] + sent[1], self.case.copies() * received);
+        let totals = [IN, OUT, SECOND_OUT].map(|port| self.datapath.port_totals(port));
+        let received: u64 = totals.iter().map(|port| port.rx_packets).sum();
+        let sent: u64 = totals.iter().map(|port| port.tx_packets).sum();
+        let expected = self.case.copies() * received;
         let drops: Vec<_> = [IN, OUT, SECOND_OUT, TUNNEL]
             .iter()
             .flat_map(|&port| self.datapath.port_totals(port).drops.nonzero().collect::<Vec<_>>())

@@ -5,8 +5,9 @@
 
 use allocation_counter::measure;
 use weft_benches::Failure;
-use weft_benches::case::Case;
+use weft_benches::case::{Case, IN};
 use weft_benches::frames;
+use weft_benches::groups::{self, Protocol};
 use weft_benches::switch::Switch;
 
 /// Rounds, of 32 packets each, that are counted.
@@ -76,5 +77,19 @@ fn a_connection_that_begins_as_others_before_it_allocates_nothing() {
     assert_eq!(count(&mut switch, ROUNDS), (0, ROUNDS * PER_ROUND), "(allocations, misses)");
     // All but the very first.
     assert_eq!(switch.counters().begun.get(), (WARM + ROUNDS) * PER_ROUND - 1);
+    switch.check().unwrap();
+}
+
+#[test]
+fn neither_does_one_between_two_ports_of_security_groups() {
+    const WARM: u64 = 100;
+    // Servers listen on so many ports, each of which the rules know.
+    const KINDS: u64 = 16;
+    let connections = (WARM + ROUNDS) * PER_ROUND;
+    let [_, frames] = groups::talk(IN, connections as u32, Protocol::Udp);
+    let mut switch = switch(Case::NewGroups, frames).unwrap();
+    count(&mut switch, WARM);
+    assert_eq!(count(&mut switch, ROUNDS), (0, ROUNDS * PER_ROUND), "(allocations, misses)");
+    assert_eq!(switch.counters().begun.get(), connections - KINDS);
     switch.check().unwrap();
 }

@@ -12,6 +12,7 @@
 //! Owner: one worker's lane.
 
 pub mod beginnings;
+mod kinds;
 
 use weft_conntrack::Link;
 use weft_io::Packet;

@@ -281,6 +281,8 @@ pub struct Begun {
     pub mark: Masked<u32>,
     /// Bits of `ct_label` that were set.
     pub label: Masked<u128>,
+    /// How often the packet took part in it once more, each time as the second of an unanswered connection.
+    pub again: u8,
 }
 
 impl Asked {
@@ -292,6 +294,10 @@ impl Asked {
             (Asked::New(own), Some(Answer::New(zone))) if own == zone => self,
             (Asked::Nothing, Some(Answer::Begun(begun))) => Asked::Begun(begun),
             (Asked::New(own), Some(Answer::Begun(begun))) if own == begun.zone => Asked::Begun(begun),
+            (Asked::Begun(_), Some(Answer::Known)) => self,
+            (Asked::Begun(begun), Some(Answer::Again)) if begun.again < u8::MAX => {
+                Asked::Begun(Begun { again: begun.again + 1, ..begun })
+            }
             _ => Asked::Other,
         }
     }
@@ -304,6 +310,10 @@ pub enum Answer {
     New(u16),
     /// That it has begun one.
     Begun(Begun),
+    /// What it heard before of the one that it has begun.
+    Known,
+    /// That it belongs to the one that it has begun, and that this is still new: asked as if it were another packet.
+    Again,
 }
 
 /// The look-up that decided about a packet.

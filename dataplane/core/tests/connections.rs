@@ -150,7 +150,10 @@ fn what_a_new_rule_reads_tells_kinds_apart() {
     assert!(passes(&mut rig, true, from(1002)));
     assert!(!passes(&mut rig, true, from(77)));
     assert!(passes(&mut rig, true, from(1003)));
-    assert_eq!(begun(&rig), 1, "ports are read now");
+    assert_eq!(begun(&rig), 2, "ports that no rule asks for are all the same");
+    assert!(!passes(&mut rig, true, packet(true, Ip { ports: (77, 54), ..Ip::default() }, 20)));
+    assert!(passes(&mut rig, true, from(1004)));
+    assert_eq!(begun(&rig), 3);
 }
 
 #[test]

@@ -169,7 +169,7 @@ impl<'a, T: Tracer> Walk<'a, T> {
         });
         self.tracer.event(Event::Tracked { facts: Some(&facts), tracked: &tracked });
         self.before = Some(tracked.before());
-        let ordinary = self.ordinary(&tracked, &facts, commit.as_ref());
+        let ordinary = self.ordinary(&tracked, before, &facts, commit.as_ref());
         let begun = matches!(self.verdict.asked, Asked::Begun(_));
         self.verdict.asked = self.verdict.asked.and(ordinary);
         // It has begun a connection, so it is for this packet only, but others can't learn of it.
@@ -185,7 +185,13 @@ impl<'a, T: Tracer> Walk<'a, T> {
     }
 
     /// What the answer is to the first packet of an ordinary connection; `None` if it is none.
-    fn ordinary(&self, tracked: &Tracked, facts: &Facts, commit: Option<&Commit>) -> Option<Answer> {
+    fn ordinary(
+        &self,
+        tracked: &Tracked,
+        before: Option<Before>,
+        facts: &Facts,
+        commit: Option<&Commit>,
+    ) -> Option<Answer> {
         let zone = tracked.zone;
         let is_new = tracked.state == State::NEW | State::TRK && tracked.refused.is_none();
         let is_plain = commit.is_none_or(|commit| (commit.nat, commit.helper) == (None, None))
@@ -195,11 +201,21 @@ impl<'a, T: Tracer> Walk<'a, T> {
             && ENDS.into_iter().all(|(word, bits)| self.written.0[word] & bits == 0);
         match commit {
             _ if !(is_new && is_plain) => None,
-            // A connection that there was already, whose first packet wasn't answered yet.
-            _ if tracked.connection.is_connection() && !tracked.created => None,
+            // A connection that there was already, and that wasn't answered yet: if this walk has begun it, others will theirs.
+            _ if tracked.connection.is_connection() && !tracked.created => {
+                let begun = matches!(self.verdict.asked, Asked::Begun(begun) if begun.zone == zone);
+                let changes = |commit: &Commit| *commit != Commit::default();
+                let known = before.is_some_and(|before| before.connection.is_connection());
+                (begun && !commit.is_some_and(changes)).then_some(if known {
+                    Answer::Known
+                } else {
+                    Answer::Again
+                })
+            }
             None => Some(Answer::New(zone)),
             Some(Commit { mark, label, .. }) => {
-                Some(Answer::Begun(Begun { zone, mark: *mark, label: *label })).filter(|_| tracked.created)
+                Some(Answer::Begun(Begun { zone, mark: *mark, label: *label, again: 0 }))
+                    .filter(|_| tracked.created)
             }
         }
     }

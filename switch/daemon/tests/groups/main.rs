@@ -7,6 +7,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "a test")]
 
+mod first_packets;
 #[path = "../../../../dataplane/core/tests/sequences/packets.rs"]
 #[allow(dead_code, reason = "fragments and padding are others' business")]
 mod octets;
@@ -272,8 +273,8 @@ fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
 
-/// What came of packets, how often, and how many of all were served by cached flows.
-type Seen = (BTreeMap<Option<DropReason>, u64>, [u64; 2]);
+/// What came of packets, how often; how many of all were served by cached flows, and how many began as others before them.
+type Seen = (BTreeMap<Option<DropReason>, u64>, [u64; 3]);
 
 fn case(workers: usize, seed: u64) -> Seen {
     let mut dice = Dice(seed);
@@ -281,7 +282,8 @@ fn case(workers: usize, seed: u64) -> Seen {
     (0..120).for_each(|_| world.step(&mut dice));
     assert_eq!(world.counted(), world.words.permitted, "what rules have let pass");
     let packets: u64 = world.rig.datapath.counters().map(|counters| counters.worker.packets.get()).sum();
-    (std::mem::take(&mut world.seen), [packets - world.rig.misses(), packets])
+    let begun = world.begun();
+    (std::mem::take(&mut world.seen), [packets - world.rig.misses(), packets, begun])
 }
 
 fn play(workers: usize) {
@@ -293,12 +295,15 @@ fn play(workers: usize) {
             std::panic::resume_unwind(cause)
         });
         came.0.into_iter().for_each(|(outcome, count)| *seen.0.entry(outcome).or_default() += count);
-        seen.1 = [seen.1[0] + came.1[0], seen.1[1] + came.1[1]];
+        seen.1.iter_mut().zip(came.1).for_each(|(sum, more)| *sum += more);
     }
-    let (outcomes, [hits, packets]) = seen;
-    println!("{hits} of {packets} packets were served by cached flows: {outcomes:?}");
+    let (outcomes, [hits, packets, begun]) = seen;
+    println!(
+        "{hits} of {packets} packets were served by cached flows, {begun} began as others: {outcomes:?}"
+    );
     if cases >= CASES {
         assert!(hits * 2 > packets, "the cache has little to say");
+        assert!(begun > 100, "few began as others before them");
         assert!(OUTCOMES.iter().all(|reason| outcomes.contains_key(&Some(*reason))), "not all was met");
     }
 }

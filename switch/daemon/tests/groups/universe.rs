@@ -211,6 +211,10 @@ fn talk((from, to): (usize, usize), dice: &mut Dice) -> Body {
     let icmp = if six { 58 } else { 1 };
     let protocol = dice.pick(&[6, 6, 6, 17, 17, 17, icmp, icmp, 132, 47]);
     let mut ports = [dice.pick(&[4000, 4001, 4001]), dice.pick(&[22, 80, 80, 443])];
+    if dice.percent(40) {
+        // One of many clients.
+        ports[0] = 4002 + dice.below(1000) as u16;
+    }
     if dice.percent(20) {
         ports.swap(0, 1);
     }
