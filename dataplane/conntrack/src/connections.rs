@@ -114,12 +114,24 @@ impl Connections {
     /// the zone, that nothing expects, and that the zone has room for. If it isn't such a packet (`None`) nothing has
     /// happened (but that, of a full table, an unanswered connection may have made room), and [`Connections::track`] is to be asked. Of `commit` only mark and label count.
     pub fn begin(&self, zone: u16, facts: &Facts, commit: &Commit, second: u32) -> Option<Link> {
+        self.begin_seen(zone, facts, (commit, 0), second)
+    }
+
+    /// The same for a packet that takes part in the connection so often more, each time as if it were the next one.
+    #[inline]
+    pub fn begin_seen(
+        &self,
+        zone: u16,
+        facts: &Facts,
+        (commit, again): (&Commit, u8),
+        second: u32,
+    ) -> Option<Link> {
         let (translate, effects) = (false, true);
         Work::new(
             self,
             &Request { zone, facts, before: None, commit: Some(commit), translate, second, effects },
         )
-        .begin_at_once(commit)
+        .begin_at_once(commit, again)
     }
 
     /// Tells the processor that `step` will be called for this link soon.

@@ -102,7 +102,7 @@ impl Work<'_> {
     }
 
     /// Makes the connection of a packet that is nothing out of the ordinary; see [`Connections::begin`].
-    pub fn begin_at_once(&self, commit: &Commit) -> Option<Link> {
+    pub fn begin_at_once(&self, commit: &Commit, again: u8) -> Option<Link> {
         let Request { zone, facts, second, .. } = *self.request;
         let tracker = self.tracker;
         let tuple = facts.key().filter(|_| facts.inner.is_none() && protocol::may_begin(facts))?;
@@ -114,12 +114,25 @@ impl Work<'_> {
         }
         tracker.reserve(&Newcomer { zone, counted: true, second, parent: None }).ok()?;
         let wanted = Wanted { tuple: &tuple, home, commit, parent: None };
-        let made = self.plan(&wanted).ok().and_then(|image| self.insert(&image, home).ok());
+        let plan = self.plan(&wanted).ok().map(|image| self.seen_again(image, again));
+        let made = plan.and_then(|image| self.insert(&image, home).ok());
         match made {
             Some(_) => tracker.tally.add(home.bucket, Count::Created, 1),
             None => tracker.release(zone),
         }
         made
+    }
+
+    /// The connection after the packet that begins it has come so often more.
+    #[inline(always)]
+    fn seen_again(&self, mut image: Image, again: u8) -> Image {
+        for _ in 0..again {
+            let liberal = self.tracker.liberal.load(Ordering::Relaxed);
+            let segment = self.request.facts.tcp.as_ref();
+            let verdict = image.moving.progress.update(Direction::Original, segment, liberal);
+            image.moving.timeout = verdict.refresh.unwrap_or(image.moving.timeout);
+        }
+        image
     }
 
     /// The connection as it is to be.

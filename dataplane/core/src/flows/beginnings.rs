@@ -14,7 +14,7 @@
 //!
 //! Owner: one worker's lane.
 
-use weft_conntrack::{Commit, Facts, Request, State};
+use weft_conntrack::{Commit, Facts};
 use weft_io::Packet;
 use weft_wire::Protocol;
 
@@ -244,11 +244,7 @@ fn take_part(facts: &Facts, begun: &Begun, forward: &Forwarder) -> Option<()> {
         return None;
     }
     let commit = Commit { mark, label, ..Commit::default() };
-    connections.begin(zone, facts, &commit, second)?;
-    let request =
-        Request { zone, facts, before: None, commit: None, translate: false, second, effects: true };
-    // Not so if another worker's packet has answered it meanwhile: then a walk sees that.
-    (0..again).all(|_| connections.track(&request).state == State::NEW | State::TRK).then_some(())
+    connections.begin_seen(zone, facts, (&commit, again), second).map(drop)
 }
 
 /// What the tracker is told of a packet that nothing has changed yet; `None` if it can't be an ordinary first one.
