@@ -115,6 +115,7 @@ pub const TUNNEL: &[Key] = &[
     key("vlan", "0 to 4095", "none", "VLAN of an access port, or native VLAN, not with key=map"),
     key("trunks", "all, or as in 10,20-29", "all", "VLANs of a trunk, not with key=map"),
     key("priority_tags", "no|always|if-nonzero", "no", "send priority tags, not with key=map"),
+    key("fdb_limit", "1 to 1000000", "none", "addresses that are learned behind it"),
 ];
 
 /// Keys of `[conntrack]`; timeouts are seconds without a packet.

@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use weft_wire::{OfPort, PortName, TunnelKey, TunnelKind, Vid};
 
+use crate::port::FdbLimit;
 use crate::validate::Problem;
 use crate::value::{Bounded, NumberSet, Quoted, Value, ValueError, is_default, number, optional, scalar};
 use crate::vlan::{PriorityTags, Trunks, VlanMode, VlanModeName};
@@ -219,6 +220,9 @@ pub struct Tunnel {
     /// Whether a packet without a VLAN leaves with a priority tag; not with `key = "map"`.
     #[serde(default, skip_serializing_if = "is_default")]
     pub priority_tags: PriorityTags,
+    /// FDB entries that may be learned behind it, of all its remote ends together; as many as there is room for when absent.
+    #[serde(default, deserialize_with = "optional", skip_serializing_if = "Option::is_none")]
+    pub fdb_limit: Option<FdbLimit>,
 }
 
 impl Tunnel {
@@ -241,6 +245,7 @@ impl Tunnel {
             vlan: None,
             trunks: Trunks::default(),
             priority_tags: PriorityTags::No,
+            fdb_limit: None,
         }
     }
 

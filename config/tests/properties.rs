@@ -107,6 +107,7 @@ fn tunnel() -> impl Strategy<Value = Tunnel> {
         (tunnel.df, tunnel.csum, tunnel.ttl) = (df, csum, parse(ttl));
         tunnel.tos = tos.map_or(Tos::Inherit, Tos::Fixed);
         tunnel.dst_port = dst_port.filter(|_| vxlan).map(parse);
+        tunnel.fdb_limit = tos.filter(|limit| *limit > 0).map(parse);
         match fixed {
             Some((key, vlan, priority_tags)) => {
                 tunnel.key = if key % 4 == 0 { KeyMode::Flow } else { KeyMode::Fixed(TunnelKey(key)) };

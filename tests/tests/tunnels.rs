@@ -12,6 +12,7 @@ use weft_tests::{
 scenarios! {
     three_nodes_flood_once_and_only_where_the_vni_is needs [&NEEDS[..], &[Need::Tool("busybox")]].concat();
     what_is_too_big_for_a_tunnel_is_a_named_drop needs NEEDS;
+    a_remote_end_that_floods_addresses_has_as_many_as_it_may needs NEEDS;
     the_uplink_stays_the_hosts needs [&NEEDS[..], &[Need::Device("vxlan")]].concat();
 }
 
@@ -92,6 +93,40 @@ fn floods_of_each_vni(switches: &[Node], red: &Host, blue: &Host) -> Result {
     }
     let more: Vec<u64> = counts()?.iter().zip(&before).map(|(now, before)| now - before).collect();
     assert_eq!(more, [0, 20, 10], "tunnel packets at a, b and c");
+    Ok(())
+}
+
+fn a_remote_end_that_floods_addresses_has_as_many_as_it_may(lab: &Lab, workers: u32) -> Result {
+    let wire = Wire::new(lab)?;
+    let (a, b) = (node(lab, &wire, "a", A, workers)?, node(lab, &wire, "b", B, workers)?);
+    let (one, two) = (
+        a.vm(lab, "one", "vlan=10 mtu=1400", ("10.0.0.1/24", ""))?,
+        b.vm(lab, "two", "vlan=10 mtu=1400", ("10.0.0.2/24", ""))?,
+    );
+    a.weft.sh(&format!("tunnel add br0 tun type=vxlan local={A} remote={B} fdb_limit=16"))?;
+    b.weft.sh(&format!("tunnel add br0 tun type=vxlan local={B} remote={A}"))?;
+    clean_ping(&one, &two, "")?;
+    let stations: Vec<Vec<u8>> =
+        (0..100).map(|number| Tags::default().frame([2, 0, 0, 0, 9, number])).collect();
+    let learned = || Ok(a.weft.fdb()?.iter().filter(|entry| entry.starts_with("tun ")).count());
+    let flood = |expected: usize| -> Result {
+        wait_for("the addresses behind the tunnel", LIMIT, || {
+            two.ns().send_frames(two.device(), &stations)?;
+            Ok(learned()? == expected)
+        })
+    };
+    flood(16)?;
+    two.ns().send_frames(two.device(), &stations)?;
+    a.weft.settle()?;
+    assert_eq!(learned()?, 16);
+    assert!(a.weft.sh("top --once")?.contains("FDB of br0, learned at tun"));
+    // Who isn't learned is reached all the same; and the limit can go.
+    clean_ping(&two, &one, "")?;
+    a.weft.sh("tunnel set tun fdb_limit=")?;
+    flood(101)?;
+    assert!(a.weft.sh("tunnel set tun fdb_limit=0").is_err_and(|error| {
+        error.to_string().contains("tunnel tun: fdb_limit: 0 is out of range: 1 to 1000000")
+    }));
     Ok(())
 }
 

@@ -60,10 +60,12 @@ impl Switch {
         limits.flows.store(self.config.switch.port_flows.get(), Ordering::Relaxed);
         for bridge in &self.config.bridges {
             let Some(state) = self.bridges.get(&bridge.name) else { continue };
-            let limit_of = |port: &weft_config::port::Port| {
-                Some((self.ports.get(&port.name)?.id, port.fdb_limit?.get()))
-            };
-            let wanted: BTreeMap<PortId, u32> = bridge.ports.iter().filter_map(limit_of).collect();
+            let ports = bridge.ports.iter().map(|port| (&port.name, port.fdb_limit));
+            let tunnels = bridge.tunnels.iter().map(|tunnel| (&tunnel.name, tunnel.fdb_limit));
+            let wanted: BTreeMap<PortId, u32> = ports
+                .chain(tunnels)
+                .filter_map(|(name, limit)| Some((self.ports.get(name)?.id, limit?.get())))
+                .collect();
             for share in state.fdb.shares().iter().filter(|share| share.limit.is_some()) {
                 if !wanted.contains_key(&share.port) {
                     state.fdb.set_port_limit(share.port, None);
