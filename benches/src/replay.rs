@@ -248,7 +248,7 @@ fn talking(options: &Options) -> Result<Switch, Failure> {
 /// One pass over what comes in by one of the two ports that talk, once both have been heard.
 fn pass(options: &Options, port: PortId) -> Result<ReplayQueue, Failure> {
     let [_, again] = groups::talk(port, options.connections.unwrap_or(1), options.protocol);
-    Ok(queue(options, &again, false))
+    queue(options, &again, false)
 }
 
 /// Rounds until so many packets have come in.
@@ -302,18 +302,19 @@ fn talk(options: &Options, port: PortId) -> Result<Input, Failure> {
     let connections = options.connections.ok_or("how many --connections?")?;
     let [before, again] = groups::talk(port, connections, options.protocol);
     Ok(match (before.is_empty(), options.case.forgets()) {
-        (true, _) => Input { port, before: None, again: queue(options, &again, true) },
-        (false, true) => Input { port, before: None, again: queue(options, &before, true) },
+        (true, _) => Input { port, before: None, again: queue(options, &again, true)? },
+        (false, true) => Input { port, before: None, again: queue(options, &before, true)? },
         (false, false) => {
-            Input { port, before: Some(queue(options, &before, false)), again: queue(options, &again, true) }
+            let before = Some(queue(options, &before, false)?);
+            Input { port, before, again: queue(options, &again, true)? }
         }
     })
 }
 
-fn queue(options: &Options, frames: &[Vec<u8>], repeat: bool) -> ReplayQueue {
-    let mut queue = ReplayQueue::from_frames(frames.iter().map(Vec::as_slice), repeat);
+fn queue(options: &Options, frames: &[Vec<u8>], repeat: bool) -> Result<ReplayQueue, Failure> {
+    let mut queue = ReplayQueue::from_frames(frames.iter().map(Vec::as_slice), repeat)?;
     queue.set_burst(options.burst);
-    queue
+    Ok(queue)
 }
 
 fn replay(path: &Path, burst: usize) -> Result<ReplayQueue, Failure> {

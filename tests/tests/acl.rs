@@ -313,53 +313,50 @@ fn no_member_is_lost_when_the_switch_is_killed(lab: &Lab, workers: u32) -> Resul
     node.weft.start_again()
 }
 
+/// What is refused with a group `web` and ports `one` and `two`, and why.
+const REFUSED: &[(&str, &str)] = &[
+    ("acl rule add web ingress protocol=tcp ports=90-80", "the first is above the last"),
+    ("acl rule add web ingress protocol=tcp ports=70000", "70000 is out of range: 0 to 65535"),
+    ("acl rule add web ingress protocol=tpc", "'tpc' is not a protocol"),
+    ("acl rule add web ingress protocol=icmp icmp=8/256", "256 is out of range: 0 to 255"),
+    ("acl rule add web ingress ports=80", "can never match: protocol any has no ports"),
+    ("acl rule add web ingress protocol=icmp ports=80", "can never match: protocol icmp has no ports"),
+    ("acl rule add web ingress protocol=tcp icmp=8", "can never match: protocol tcp has no ICMP type"),
+    ("acl rule add web ingress protocol=icmpv6", "can never match: there is no protocol icmpv6 in ipv4"),
+    ("acl rule add web ingress remote=2001:db8::/32", "can never match: 2001:db8::/32 is no ipv4 network"),
+    ("acl rule add web ingress protocol=icmp icmp=0", "can never match: ICMP 0 begins no connection"),
+    ("acl rule add web ingress protocol=icmp icmp=3/4", "can never match: ICMP 3/4 begins no connection"),
+    (
+        "acl rule add web ingress ethertype=ipv6 protocol=icmpv6 icmp=134",
+        "can never match: ingress ICMPv6 of type 134 passes every port",
+    ),
+    ("acl rule add web egress protocol=udp ports=0", "can never match: no udp connection is to port 0"),
+    (
+        "acl rule add web ingress ethertype=ipv6 protocol=60",
+        "can never match: 60 is an extension header in ipv6",
+    ),
+    ("acl rule add web ingress remote=224.0.0.1", "can never match: no packet comes from 224.0.0.1"),
+    ("acl rule add web egress remote=0.0.0.0", "can never match: no packet goes to 0.0.0.0"),
+    ("acl rule add web ingress remote=10.0.0.1/24", "bits beyond its length are set: expected 10.0.0.0/24"),
+    ("acl rule add web ingress remote=nobody", "there is no group 'nobody'"),
+    ("acl rule add nobody ingress", "there is no group 'nobody'"),
+    ("acl rule add web sideways", "ingress (to the port) or egress (from the port)"),
+    ("acl rule del web 7", "group web has no rule 7"),
+    ("acl member add web 10.0.0.1/24", "bits beyond its length are set"),
+    ("acl member del web 10.0.0.1", "group web has no member 10.0.0.1 of its own"),
+    ("acl group add web", "there is a group 'web' already"),
+    ("acl group add 10.0.0.1", "is not the name of a group"),
+    ("acl group del nobody", "there is no group 'nobody'"),
+    ("acl bind one web nobody", "there is no group 'nobody'"),
+    ("acl bind one web web", "'web' is not listed once: it is there twice"),
+    ("acl bind nobody web", "there is no port 'nobody'"),
+    ("acl show nobody", "there is no group or port 'nobody'"),
+];
+
 fn bad_groups_are_refused_in_one_line(lab: &Lab, workers: u32) -> Result {
     let (node, _one, _two) = two_vms(lab, workers)?;
     node.weft.sh("acl group add web")?;
-    for (line, expected) in [
-        ("acl rule add web ingress protocol=tcp ports=90-80", "the first is above the last"),
-        ("acl rule add web ingress protocol=tcp ports=70000", "70000 is out of range: 0 to 65535"),
-        ("acl rule add web ingress protocol=tpc", "'tpc' is not a protocol"),
-        ("acl rule add web ingress protocol=icmp icmp=8/256", "256 is out of range: 0 to 255"),
-        ("acl rule add web ingress ports=80", "can never match: protocol any has no ports"),
-        ("acl rule add web ingress protocol=icmp ports=80", "can never match: protocol icmp has no ports"),
-        ("acl rule add web ingress protocol=tcp icmp=8", "can never match: protocol tcp has no ICMP type"),
-        ("acl rule add web ingress protocol=icmpv6", "can never match: there is no protocol icmpv6 in ipv4"),
-        (
-            "acl rule add web ingress remote=2001:db8::/32",
-            "can never match: 2001:db8::/32 is no ipv4 network",
-        ),
-        ("acl rule add web ingress protocol=icmp icmp=0", "can never match: ICMP 0 begins no connection"),
-        ("acl rule add web ingress protocol=icmp icmp=3/4", "can never match: ICMP 3/4 begins no connection"),
-        (
-            "acl rule add web ingress ethertype=ipv6 protocol=icmpv6 icmp=134",
-            "can never match: ingress ICMPv6 of type 134 passes every port",
-        ),
-        ("acl rule add web egress protocol=udp ports=0", "can never match: no udp connection is to port 0"),
-        (
-            "acl rule add web ingress ethertype=ipv6 protocol=60",
-            "can never match: 60 is an extension header in ipv6",
-        ),
-        ("acl rule add web ingress remote=224.0.0.1", "can never match: no packet comes from 224.0.0.1"),
-        ("acl rule add web egress remote=0.0.0.0", "can never match: no packet goes to 0.0.0.0"),
-        (
-            "acl rule add web ingress remote=10.0.0.1/24",
-            "bits beyond its length are set: expected 10.0.0.0/24",
-        ),
-        ("acl rule add web ingress remote=nobody", "there is no group 'nobody'"),
-        ("acl rule add nobody ingress", "there is no group 'nobody'"),
-        ("acl rule add web sideways", "ingress (to the port) or egress (from the port)"),
-        ("acl rule del web 7", "group web has no rule 7"),
-        ("acl member add web 10.0.0.1/24", "bits beyond its length are set"),
-        ("acl member del web 10.0.0.1", "group web has no member 10.0.0.1 of its own"),
-        ("acl group add web", "there is a group 'web' already"),
-        ("acl group add 10.0.0.1", "is not the name of a group"),
-        ("acl group del nobody", "there is no group 'nobody'"),
-        ("acl bind one web nobody", "there is no group 'nobody'"),
-        ("acl bind one web web", "'web' is not listed once: it is there twice"),
-        ("acl bind nobody web", "there is no port 'nobody'"),
-        ("acl show nobody", "there is no group or port 'nobody'"),
-    ] {
+    for (line, expected) in REFUSED {
         let refused = node.weft.refused(line)?;
         assert!(refused.contains(expected), "{line}: {refused}");
     }

@@ -108,7 +108,8 @@ fn a_remote_end_that_floods_addresses_has_as_many_as_it_may(lab: &Lab, workers: 
     clean_ping(&one, &two, "")?;
     let stations: Vec<Vec<u8>> =
         (0..100).map(|number| Tags::default().frame([2, 0, 0, 0, 9, number])).collect();
-    let learned = || Ok(a.weft.fdb()?.iter().filter(|entry| entry.starts_with("tun ")).count());
+    let learned =
+        || -> Result<usize> { Ok(a.weft.fdb()?.iter().filter(|entry| entry.starts_with("tun ")).count()) };
     let flood = |expected: usize| -> Result {
         wait_for("the addresses behind the tunnel", LIMIT, || {
             two.ns().send_frames(two.device(), &stations)?;

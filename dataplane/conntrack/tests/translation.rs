@@ -7,8 +7,8 @@ use std::collections::HashMap;
 
 use proptest::prelude::*;
 use weft_conntrack::{
-    Before, Choice, Commit, Connections, Direction, Expected, Facts, Family, Filter, Helper, Link, Masked, Nat,
-    Partial, Refusal, Request, Settings, Side, State, Stream, Tracked, Tuple, Unexpected, ZoneLimit,
+    Before, Choice, Commit, Connections, Direction, Expected, Facts, Family, Filter, Helper, Link, Masked,
+    Nat, Partial, Refusal, Request, Settings, Side, State, Stream, Tracked, Tuple, Unexpected, ZoneLimit,
 };
 
 const CLIENT: Tuple = Tuple {

@@ -3,7 +3,7 @@
 //! A packet that begins a connection walks, and its own flow isn't cached: the next packet of it sees another state. But
 //! all that begin one in the same zone, and differ in nothing that a rule tells apart, walk the same way. So what the first of
 //! them did is kept, under its *kind*: its key without what tracking alone reads ([`crate::masks::Seen::apart`]), and
-//! without addresses and ports that no rule on its way matches ([`kinds`]). The next one has its connection made at once
+//! without addresses and ports that no rule on its way matches (`kinds.rs`). The next one has its connection made at once
 //! ([`weft_conntrack::Connections::begin`]), and does the same.
 //!
 //! A packet between two guarded ports takes part in the connection twice: the receiver's rules ask for it as the sender's do.
