@@ -289,7 +289,7 @@ impl Store {
     /// Keeps `changes`, which have made what was kept last into `next`.
     pub fn keep(&mut self, changes: &[Change], next: &Config, flush: Flush) -> Result<(), StoreError> {
         (self.stirred, self.unseen) = (true, true);
-        let line = journal::line(changes);
+        let line = journal::line(changes, flush);
         if let Some(journal) = self.journal.as_mut().filter(|journal| !self.doubtful && journal.takes(&line))
         {
             let before = journal.length();

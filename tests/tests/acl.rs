@@ -302,7 +302,7 @@ fn no_member_is_lost_when_the_switch_is_killed(lab: &Lab, workers: u32) -> Resul
     std::fs::write(&journal, [&whole[..], b"5f5f5f5f [{\"acl_member_add\":{\"gro"].concat())?;
     node.weft.start_again()?;
     assert_eq!(friends(&node)? as u32, next);
-    let said = "the journal ends with 33 octets of a change that was never acknowledged: left out";
+    let said = "the journal ends with 33 octets that never were on the disk as a whole: left out";
     assert_eq!(node.weft.log().lines().filter(|line| line.contains(said)).count(), 1, "{}", node.weft.log());
     // A clean end leaves everything in the state file.
     node.weft.stop()?;

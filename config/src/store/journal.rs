@@ -7,7 +7,8 @@
 //! 01234567 [{"acl_member_add":{"group":"web","member":"10.0.0.7"}}]
 //! ```
 //!
-//! A line holds the checksum of its changes. The last one may be torn: nobody was told that it is kept. A journal that goes on
+//! A line holds the checksum of its changes. The last one may be torn: nobody was told that it is kept. So may one behind which
+//! only lines with a `~` in place of the blank follow, which were to be flushed soon: those are lost with it. A journal that goes on
 //! from another state file is an old one, and says nothing. What is appended can be flushed before anybody is told, or soon
 //! after: a thread of the journal's own does that, within the time that the disk takes.
 
@@ -19,7 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 
-use super::crc32;
+use super::{Flush, crc32};
 use crate::change::Change;
 
 /// Octets that a journal may have at least: some thousand changes. With more, it may be as long as the state file: so what
@@ -77,21 +78,30 @@ pub(super) fn read(octets: &[u8], base: Base) -> Result<Read, &'static str> {
     let mut found = Read::default();
     for line in lines.split_inclusive(|octet| *octet == b'\n') {
         match transaction(line) {
+            // A disk writes in its own order what it was not told to write at once.
+            Some((Flush::Soon, _)) if found.torn > 0 => found.torn += line.len(),
             Some(_) if found.torn > 0 => return Err(GAP),
-            Some(changes) => found.transactions.push(changes.ok_or(STRANGE)?),
+            Some((_, changes)) => found.transactions.push(changes.ok_or(STRANGE)?),
             None => found.torn += line.len(),
         }
     }
     Ok(found)
 }
 
-/// The changes of a whole line; `Some(None)` if they are right, and not understood.
-fn transaction(line: &[u8]) -> Option<Option<Vec<Change>>> {
+/// The changes of a whole line, and when it was flushed; no changes if they are right, and not understood.
+fn transaction(line: &[u8]) -> Option<(Flush, Option<Vec<Change>>)> {
     let (sum, changes) = line.strip_suffix(b"\n")?.split_at_checked(9)?;
-    let sum = std::str::from_utf8(sum).ok()?.strip_suffix(' ')?;
-    let right = u32::from_str_radix(sum, 16).ok()? == crc32(changes);
-    right.then(|| serde_json::from_slice(changes).ok())
+    let (sum, flush) = match sum.split_last()? {
+        (b' ', sum) => (sum, Flush::First),
+        (&SOON, sum) => (sum, Flush::Soon),
+        _ => return None,
+    };
+    let right = u32::from_str_radix(std::str::from_utf8(sum).ok()?, 16).ok()? == crc32(changes);
+    right.then(|| (flush, serde_json::from_slice(changes).ok()))
 }
+
+/// What stands behind the checksum of a line that is on the disk soon; of others it is a blank.
+const SOON: u8 = b'~';
 
 fn header(Base { number, sum }: Base) -> String {
     format!("{START}{number} crc32={sum:08x}\n")
@@ -160,7 +170,8 @@ impl Journal {
 
     /// When it returns, all that was appended is on the disk.
     pub fn flush(&self) -> io::Result<()> {
-        self.file.sync_data()
+        // The kernel says so once: what was to be on the disk soon may be lost as well.
+        self.file.sync_data().inspect_err(|_| self.failed.store(true, Ordering::Release))
     }
 
     /// All that was appended is on the disk soon.
@@ -195,12 +206,13 @@ impl Journal {
 }
 
 /// A transaction as a line.
-pub(super) fn line(changes: &[Change]) -> Vec<u8> {
+pub(super) fn line(changes: &[Change], flush: Flush) -> Vec<u8> {
     let text = match serde_json::to_string(changes) {
         Ok(text) => text,
         Err(error) => unreachable!("changes have string keys and plain numbers only: {error}"),
     };
-    format!("{:08x} {text}\n", crc32(text.as_bytes())).into_bytes()
+    let mark = if flush == Flush::Soon { char::from(SOON) } else { ' ' };
+    format!("{:08x}{mark}{text}\n", crc32(text.as_bytes())).into_bytes()
 }
 
 #[cfg(test)]
@@ -213,7 +225,8 @@ mod tests {
     }
 
     fn journal(base: Base) -> Vec<u8> {
-        [header(base).into_bytes(), line(&changes(1)), line(&changes(2))].concat()
+        let lines = [1, 2].map(|number| line(&changes(number), Flush::First));
+        [header(base).into_bytes(), lines.concat()].concat()
     }
 
     const BASE: Base = Base { number: 7, sum: 0x1234 };
@@ -221,7 +234,7 @@ mod tests {
     #[test]
     fn wherever_a_journal_is_cut_its_whole_lines_count() {
         let whole = journal(BASE);
-        let first = header(BASE).len() + line(&changes(1)).len();
+        let first = header(BASE).len() + line(&changes(1), Flush::First).len();
         for cut in 0..=whole.len() {
             let read = read(&whole[..cut], BASE).unwrap_or_else(|why| panic!("{cut}: {why}"));
             let expected = if cut == whole.len() { 2 } else { usize::from(cut >= first) };
@@ -239,7 +252,7 @@ mod tests {
             let mut bad = whole.clone();
             bad[at] ^= 4;
             // Without the end of the first line, both are one.
-            let end = first + line(&changes(1)).len() - 1;
+            let end = first + line(&changes(1), Flush::First).len() - 1;
             if at == end {
                 assert_eq!(read(&bad, BASE).map(|read| read.transactions.len()), Ok(0));
                 continue;
@@ -253,6 +266,25 @@ mod tests {
         let zeros = [&whole[..], &[0; 4096]].concat();
         let read = read(&zeros, BASE).unwrap_or_default();
         assert_eq!((read.transactions.len(), read.torn), (2, 4096));
+    }
+
+    #[test]
+    fn behind_damage_what_was_to_be_on_the_disk_soon_is_left_out_and_what_was_there_first_shows_a_gap() {
+        for (last, expected) in [(Flush::Soon, true), (Flush::First, false)] {
+            let flushes = [Flush::First, Flush::Soon, last];
+            let lines = flushes.map(|flush| line(&changes(1), flush));
+            let mut whole = [header(BASE).into_bytes(), lines.concat()].concat();
+            assert_eq!(read(&whole, BASE).unwrap_or_default().transactions.len(), 3);
+            let length = whole.len();
+            whole[length - lines[2].len() - 20] ^= 4;
+            match read(&whole, BASE) {
+                Ok(read) => assert!(
+                    expected && read.transactions.len() == 1 && read.torn == 2 * lines[2].len(),
+                    "{read:?}"
+                ),
+                Err(why) => assert!(!expected && why == GAP, "{why}"),
+            }
+        }
     }
 
     #[test]

@@ -236,6 +236,7 @@ fn what_a_guard_refuses_does_not_come_in_fragments_either() {
         own(from, 100, "udp,udp_src=67,udp_dst=68", &rogue),
         own(from, 100, "udp6,udp_src=547,udp_dst=546", &rogue),
         own(from, 100, "icmp6,icmp_type=134", &[Action::Own(Own::Drop(DropReason::RogueRa))]),
+        own(from, 100, "icmp6,icmp_type=135,nw_frag=yes", &[Action::Own(Own::Drop(DropReason::SpoofedNd))]),
         own(from, 0, "", &[PERMIT]),
     ];
     let mut rig = guarded([Guard { from: true, to: false }, Guard::default()], &rules);
@@ -256,6 +257,13 @@ fn what_a_guard_refuses_does_not_come_in_fragments_either() {
     let advert = six(true, 58, &advert, 2);
     assert!(send(&mut rig, 0, &advert, &[0, 1]).0.is_empty());
     assert!(rig.drops(0).contains(&(DropReason::RogueRa, 2)), "{:?}", rig.drops(0));
+    // In whatever order they come: the later one doesn't say itself what it is a part of.
+    for (id, order) in [(3, [0, 1]), (5, [1, 0])] {
+        let mut solicitation = vec![0; 2000];
+        solicitation[0] = 135;
+        assert!(send(&mut rig, 0, &six(true, 58, &solicitation, id), &order).0.is_empty());
+    }
+    assert!(rig.drops(0).contains(&(DropReason::SpoofedNd, 4)), "{:?}", rig.drops(0));
     // And all others come whole.
     let fragments = cut(&whole(true, UDP, 4000), 1480, 3);
     assert_eq!(send(&mut rig, 0, &fragments, &[2, 0, 1]).0.len(), 3);

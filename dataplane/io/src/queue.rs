@@ -25,9 +25,10 @@ pub type Burst = ArrayVec<Packet, BURST>;
 /// Empties a burst packet by packet, where they lie: who takes none of a packet but its length moves none of it.
 #[inline(always)]
 pub fn unload(burst: &mut Burst) -> impl ExactSizeIterator<Item = Unloaded<'_>> {
-    let (packets, first) = (burst.len(), burst.as_mut_ptr());
+    let packets = burst.len();
     // SAFETY: no packet is left behind the new length, which is 0, that has not been initialised.
     unsafe { burst.set_len(0) };
+    let first = burst.as_mut_ptr();
     // SAFETY: the first `packets` elements are initialised (they were the burst's until now) and ManuallyDrop has a packet's
     // layout; the burst, which calls them its own no longer, is borrowed as long as the slice lives.
     let packets = unsafe { std::slice::from_raw_parts_mut(first.cast::<ManuallyDrop<Packet>>(), packets) };
@@ -43,8 +44,17 @@ impl Unloaded<'_> {
     /// The packet itself.
     #[inline(always)]
     pub fn take(self) -> Packet {
+        let mut slot = ManuallyDrop::new(self);
         // SAFETY: `unload` has made one of these for each packet, and this one ends here: nobody takes the packet again.
-        unsafe { ManuallyDrop::take(self.0) }
+        unsafe { ManuallyDrop::take(slot.0) }
+    }
+}
+
+#[cfg(debug_assertions)]
+impl Drop for Unloaded<'_> {
+    fn drop(&mut self) {
+        // SAFETY: `take` forgets what it has taken from, so the packet is still there. Dropped, it is counted as lost.
+        unsafe { ManuallyDrop::drop(self.0) };
     }
 }
 

@@ -127,6 +127,9 @@ impl std::fmt::Debug for ReplayQueue {
 
 impl PortQueue for ReplayQueue {
     fn rx_burst(&mut self, frames: &mut FrameCache, burst: &mut Burst, drops: &mut DropCounts) {
+        if self.ends.is_empty() {
+            return;
+        }
         let mut room = self.burst.min(burst.remaining_capacity());
         while room > 0 {
             if self.next == self.ends.len() {

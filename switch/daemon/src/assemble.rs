@@ -73,7 +73,7 @@ pub fn run(places: &Places) -> Result<(), Fatal> {
     if store.torn() > 0 {
         let octets = store.torn();
         tracing::warn!(
-            "the journal ends with {octets} octets of a change that was never acknowledged: left out"
+            "the journal ends with {octets} octets that never were on the disk as a whole: left out"
         );
     }
     let pins = wanted.switch.workers.pins();

@@ -7,12 +7,13 @@
 //! lens, and there are few of them.
 //!
 //! A **survey** is what the rules of a bridge's tables compare, at one version of them. Of a walk through another version
-//! the kind is whole ([`Lens::WHOLE`]), until the next sweep makes the survey anew. A kind that was made by an older one
+//! the kind is whole ([`Lens::WHOLE`]), until a sweep makes the survey anew: one at a time, and the less often the more rules
+//! there are. A kind that was made by an older one
 //! is right as long as its program stands without further doubts: what has changed since concerns no packet on its way.
 //!
 //! Owner: one worker's lane.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use arrayvec::ArrayVec;
 use weft_flow::action::{Ct, CtZone};
@@ -30,6 +31,12 @@ const LENSES: usize = 8;
 const BRIDGES: usize = 2;
 /// Bridges that are surveyed.
 const SURVEYS: usize = 16;
+/// Rules of a bridge that is surveyed: some five milliseconds' work.
+const RULES: usize = 32 << 10;
+/// Rules of one that is surveyed by the walk that comes there first, and not by the next sweep.
+const FEW: usize = 2 << 10;
+/// Surveyed rules for which a sweep passes without a survey.
+const PACE: usize = 256;
 /// New lenses between two sweeps: each takes some hundred microseconds where there are thousands of rules.
 const NEW_LENSES: u8 = 2;
 /// Different masks of addresses in a lens.
@@ -151,9 +158,10 @@ fn reads_ends(mask: &KeyMask) -> bool {
 /// What the rules of a bridge's tables compare. See the module's text.
 #[derive(Debug)]
 struct Survey {
-    tables: Arc<FlowTables>,
-    /// At which version of them.
-    version: u64,
+    /// No survey keeps the tables of a bridge that is gone.
+    tables: Weak<FlowTables>,
+    /// At which version of them; `None` if they were too many to be looked at.
+    version: Option<u64>,
     /// Other patterns have another one.
     serial: u32,
     /// By table, those alone that read addresses or ports.
@@ -164,22 +172,31 @@ struct Survey {
 
 impl Survey {
     fn of(tables: &Arc<FlowTables>, serial: u32) -> Survey {
-        let (version, patterns) = Survey::look_at(tables);
-        Survey { tables: Arc::clone(tables), version, serial, patterns, is_outdated: false }
+        let patterns = Vec::new();
+        let tables_of = Arc::downgrade(tables);
+        let mut survey = Survey { tables: tables_of, version: None, serial, patterns, is_outdated: true };
+        if tables.load().len() <= FEW {
+            survey.renew(serial);
+        }
+        survey
     }
 
-    fn look_at(tables: &FlowTables) -> (u64, Vec<(TableId, Patterns)>) {
+    /// Looks at the rules as they are, and returns how many.
+    fn renew(&mut self, serial: u32) -> usize {
+        self.is_outdated = false;
+        let Some(tables) = self.tables.upgrade() else { return 0 };
         let root = tables.load();
-        let patterns = root.tables().filter_map(|table| Some((table.id, Patterns::of(table)?)));
-        (root.version, patterns.collect())
-    }
-
-    fn renew(&mut self, serial: u32) {
-        let (version, patterns) = Survey::look_at(&self.tables);
+        if root.len() > RULES {
+            self.version = None;
+            return 0;
+        }
+        let patterns: Vec<_> =
+            root.tables().filter_map(|table| Some((table.id, Patterns::of(table)?))).collect();
         if self.patterns != patterns {
             (self.patterns, self.serial) = (patterns, serial);
         }
-        (self.version, self.is_outdated) = (version, false);
+        self.version = Some(root.version);
+        root.len()
     }
 }
 
@@ -312,9 +329,11 @@ impl Lens {
         }
         if has_ports(protocol) {
             for (side, shift) in PORT_SHIFTS.into_iter().enumerate() {
-                // Another one is 0, which no connection has.
-                if !known.has_port(side, (words[PORTS.0] >> shift) as u16) {
-                    own[PORTS.0] &= !(0xffff << shift);
+                // Another one is 0, which no connection has; one that is known is whole, so that it can't be taken for that
+                // where rules compare a few of its bits.
+                own[PORTS.0] &= !(0xffff << shift);
+                if known.has_port(side, (words[PORTS.0] >> shift) as u16) {
+                    own[PORTS.0] |= words[PORTS.0] & 0xffff << shift;
                 }
             }
         }
@@ -332,12 +351,14 @@ pub struct Kinds {
     last: u32,
     /// How many lenses may come until the next sweep.
     allowance: u8,
+    /// Sweeps until a survey may be made anew.
+    pause: usize,
 }
 
 impl Default for Kinds {
     fn default() -> Self {
         let whole = Lens { id: Lens::WHOLE, asked: Asked::new(), known: None };
-        Kinds { surveys: Vec::new(), lenses: vec![whole], last: 0, allowance: NEW_LENSES }
+        Kinds { surveys: Vec::new(), lenses: vec![whole], last: 0, allowance: NEW_LENSES, pause: 0 }
     }
 }
 
@@ -388,7 +409,7 @@ impl Kinds {
         let mut asked = Asked::new();
         for (bridge, visited) in (0..).zip(&verdict.visited) {
             let survey = self.survey(&visited.tables)?;
-            if survey.version != visited.version {
+            if survey.version != Some(visited.version) {
                 survey.is_outdated = true;
                 return None;
             }
@@ -404,7 +425,7 @@ impl Kinds {
     }
 
     fn survey(&mut self, tables: &Arc<FlowTables>) -> Option<&mut Survey> {
-        let is_it = |survey: &Survey| Arc::ptr_eq(&survey.tables, tables);
+        let is_it = |survey: &Survey| Weak::as_ptr(&survey.tables) == Arc::as_ptr(tables);
         if self.surveys.len() < SURVEYS && !self.surveys.iter().any(is_it) {
             let serial = self.next();
             self.surveys.push(Survey::of(tables, serial));
@@ -416,7 +437,8 @@ impl Kinds {
         asked.iter().flat_map(|&(serial, tables)| {
             let survey = self.surveys.iter().filter(move |survey| survey.serial == serial);
             let all = survey.flat_map(|survey| survey.patterns.iter().enumerate());
-            all.filter(move |(at, _)| tables >> at & 1 != 0).map(|(_, (_, patterns))| patterns)
+            all.filter(move |&(at, _)| 1u64.checked_shl(at as u32).is_some_and(|bit| tables & bit != 0))
+                .map(|(_, (_, patterns))| patterns)
         })
     }
 
@@ -428,10 +450,15 @@ impl Kinds {
     /// Brings surveys up to date that walks have found outdated, and forgets those of bridges that are gone.
     pub fn sweep(&mut self) {
         self.allowance = NEW_LENSES;
-        self.surveys.retain(|survey| Arc::strong_count(&survey.tables) > 1);
-        for survey in self.surveys.iter_mut().filter(|survey| survey.is_outdated) {
-            self.last += 1;
-            survey.renew(self.last);
+        self.surveys.retain(|survey| survey.tables.strong_count() > 0);
+        self.pause = self.pause.saturating_sub(1);
+        let Some(at) = self.surveys.iter().position(|survey| survey.is_outdated) else { return };
+        if self.pause == 0 {
+            // The next time it is another one's turn.
+            let mut survey = self.surveys.remove(at);
+            let serial = self.next();
+            self.pause = survey.renew(serial) / PACE;
+            self.surveys.push(survey);
         }
     }
 }
@@ -503,7 +530,7 @@ mod tests {
     const TABLES: u16 = 3;
 
     /// What rules compare, and values of packets that meet some of it.
-    const MATCHES: [&str; 20] = [
+    const MATCHES: [&str; 22] = [
         "ip",
         "tcp",
         "udp",
@@ -524,6 +551,8 @@ mod tests {
         "ipv6,ipv6_src=2001:db8::1",
         "tcp6,tp_src=0x8000/0x8000,ipv6_dst=2001:db8::/64",
         "ip,nw_src=0.0.0.1/255.0.0.255",
+        "tcp,tp_dst=0/0xfc00",
+        "udp,tp_src=0/0x8000",
     ];
 
     fn tables(rules: &[(u16, usize)]) -> Arc<FlowTables> {
@@ -575,8 +604,14 @@ mod tests {
             let patterns = survey.patterns.iter().filter(|(table, _)| is_asked(*table));
             let known = Known::of(patterns.map(|(_, patterns)| patterns)).unwrap();
             let lens = Lens { id: 1, asked: Asked::new(), known: Some(Box::new(known)) };
+            // Whole kinds have what some rule compares, and no more.
+            let root = flows.load();
+            let read = |at: usize| root.tables().fold(0, |read, table| read | table.reads().0[at]);
+            let whole = |words: &[u64; WORDS]| -> [u64; WORDS] {
+                std::array::from_fn(|at| words[at] & if at == 3 { u64::MAX } else { read(at) })
+            };
             for (one, two) in packets.iter().zip(packets.iter().skip(1)) {
-                if lens.kind(one, one) != lens.kind(two, two) {
+                if lens.kind(&whole(one), one) != lens.kind(&whole(two), two) {
                     continue;
                 }
                 for table in (0..TABLES).map(TableId).filter(|table| is_asked(*table)) {

@@ -231,6 +231,11 @@ fn sent(out: &mut Out) {
     for kind in [135, 136] {
         out.add(table::SERVICE, 80, when().icmp6(kind), &[refuse(DropReason::SpoofedNd)]);
     }
+    // No fragment but the first says whose addresses it shows, and nobody has to take them (RFC 6980, section 5).
+    for kind in [133, 135, 136, 137] {
+        let piece = when().icmp6(kind).masked(Field::IpFrag, 1, 1);
+        out.add(table::SERVICE, 95, piece, &[refuse(DropReason::SpoofedNd)]);
+    }
     let silent = when().icmp6(135).is(Field::Icmpv6Code, 0u8).is(Field::NdSll, 0u8);
     out.add(table::SERVICE, 90, silent, &[go(table::EGRESS)]);
     // Who asks for an address has none, and neither has who looks whether one is free (RFC 4862, section 5.4).
