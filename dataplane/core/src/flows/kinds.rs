@@ -655,6 +655,23 @@ mod tests {
     }
 
     #[test]
+    fn where_rules_compare_some_bits_of_a_port_one_that_has_none_of_them_is_no_stranger() {
+        // "tcp,tp_dst=0/0xfc00", and nobody reads more of a port.
+        let flows = tables(&[(0, 20)]);
+        let survey = Survey::of(&flows, 1);
+        let known = Known::of(survey.patterns.iter().map(|(_, patterns)| patterns)).unwrap();
+        let lens = Lens { id: 1, asked: Asked::new(), known: Some(Box::new(known)) };
+        let kind = |port| {
+            let words = packet((false, 6, [7, 8], [1000, port]));
+            let mut whole = words;
+            whole[PORTS.0] &= 0xfc00 << PORT_SHIFTS[1];
+            lens.kind(&whole, &words)
+        };
+        assert_eq!(kind(8080), kind(9090));
+        assert_ne!(kind(8080), kind(22));
+    }
+
+    #[test]
     fn what_reads_a_packets_ends_is_not_blind() {
         for (text, blind) in [
             ("output:1", true),
