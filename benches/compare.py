@@ -6,9 +6,10 @@
   benches/compare.py --only ovs           one side alone
 
 A round is one window of OVS (replay by net_pcap from memory, out by net_null) and then one of weft (weft-replay); while
-one runs, the other is stopped. The table shows the median over the rounds of rates and of each round's own ratio, because
-on a shared machine only what ran side by side compares. Rates are per second of CPU time, so that other work on the core
-costs both only what it does to the caches; the last line says how much of the core they had. Needs root, two cores, and what it names when it lacks. Huge pages
+one runs, the other is stopped. Each receives in bursts as its ports do: OVS of up to 32 packets, weft of up to 64. The table
+shows the median over the rounds of rates and of each round's own ratio, because on a shared machine only what ran side by side
+compares. Rates are per second of CPU time, so that other work on the core costs both only what it does to the caches; the last
+line says how much of the core they had. Needs root, two cores, and what it names when it lacks. Huge pages
 that OVS wants are taken for the run and given back; without any it runs in small pages, and the table says so.
 """
 import argparse

@@ -23,7 +23,7 @@ use weft_io::null::NullQueue;
 use weft_io::queue::Sent;
 use weft_io::replay::ReplayQueue;
 use weft_io::thread::{cpu_time, pin, tsc_hz};
-use weft_io::{Burst, FrameCache, FramePool, PortQueue};
+use weft_io::{BURST, Burst, FrameCache, FramePool, PortQueue};
 use weft_wire::DropCounts;
 
 /// Switches a pcap from memory to nowhere, as fast as one core can.
@@ -57,8 +57,8 @@ struct Options {
     /// The core to run on.
     #[arg(long)]
     core: Option<usize>,
-    /// Packets per burst.
-    #[arg(long, default_value_t = 32)]
+    /// Packets per burst: as many as a busy port gives, unless told otherwise.
+    #[arg(long, default_value_t = BURST)]
     burst: usize,
     /// Print one JSON object.
     #[arg(long)]
