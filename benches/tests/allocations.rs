@@ -88,8 +88,11 @@ fn neither_does_one_between_two_ports_of_security_groups() {
     let connections = (WARM + ROUNDS) * PER_ROUND;
     let [_, frames] = groups::talk(IN, connections as u32, Protocol::Udp);
     let mut switch = switch(Case::NewGroups, frames).unwrap();
-    count(&mut switch, WARM);
+    // So many rules are looked at by a sweep, and not by the walk that comes there first.
+    count(&mut switch, 1);
+    switch.maintain();
+    count(&mut switch, WARM - 1);
     assert_eq!(count(&mut switch, ROUNDS), (0, ROUNDS * PER_ROUND), "(allocations, misses)");
-    assert_eq!(switch.counters().begun.get(), connections - KINDS);
+    assert_eq!(switch.counters().begun.get(), connections - PER_ROUND - KINDS);
     switch.check().unwrap();
 }
