@@ -65,7 +65,7 @@ drop_reasons! {
     SpoofedIp => "spoofed_ip",
     /// An ARP packet claims an address that is not the port's.
     SpoofedArp => "spoofed_arp",
-    /// A neighbour discovery packet claims an address that is not the port's.
+    /// A neighbour discovery packet claims an address that is not the port's, or comes in fragments (RFC 6980).
     SpoofedNd => "spoofed_nd",
     /// A router advertisement from a guarded port.
     RogueRa => "rogue_ra",
