@@ -251,10 +251,11 @@ impl<const W: usize, const L: usize> Lane<W, L> {
 fn connect<const W: usize, const L: usize>(found: Found, cache: &mut Cache<W, L>, connections: &Connections) {
     if let Found::Candidate(place) = found
         && let Some(flow) = cache.flow(place)
-        && let Some((&first, further)) = flow.links.split_first()
     {
-        connections.prefetch(first);
-        further.iter().filter(|&&link| link != Link::NONE).for_each(|&link| connections.prefetch(link));
+        flow.links
+            .iter()
+            .take_while(|&&link| link != Link::NONE)
+            .for_each(|&link| connections.prefetch(link));
     }
 }
 
@@ -297,7 +298,7 @@ impl<const W: usize> Read<'_, W> {
         key: &mut [u64; W],
     ) -> Option<KeyHash> {
         let total = packet.total_len();
-        Some(self.put(parse::words(packet.data(), total, ingress)?, (tunnel, total), key))
+        Some(self.put(parse::any_words(packet.data(), total, ingress)?, (tunnel, total), key))
     }
 
     /// Puts the words of a packet of `total` octets there, masked, and returns their hash.

@@ -98,8 +98,9 @@ pub(crate) fn plain<const W: usize>(frame: &[u8], total: usize, ingress: Ingress
     Some(key.0)
 }
 
+/// The same of any packet.
 #[inline(always)]
-fn any_words<const W: usize>(frame: &[u8], total: usize, ingress: Ingress) -> Option<[u64; W]> {
+pub(crate) fn any_words<const W: usize>(frame: &[u8], total: usize, ingress: Ingress) -> Option<[u64; W]> {
     let mut key = Words([0; W]);
     let [first, second] = ethernet(frame, ingress)?;
     key.put(0, first);
