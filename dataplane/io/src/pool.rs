@@ -163,9 +163,7 @@ impl FrameCache {
     /// An empty packet in a free frame, with headroom for outer headers; `None` when the pool is empty.
     #[inline]
     pub fn alloc(&mut self) -> Option<Packet> {
-        let id = self.take_id()?;
-        let offset = DATA_OFFSET as u32 + (id % COLOURS) * 64;
-        Some(self.adopt(id, offset as u16, 0))
+        self.fresh(0)
     }
 
     /// The most octets that a fresh packet of one frame takes, whatever the frame's colour.
@@ -178,11 +176,17 @@ impl FrameCache {
         if octets.len() > Self::LONGEST {
             return None;
         }
-        let id = self.take_id()?;
-        let offset = DATA_OFFSET as u32 + (id % COLOURS) * 64;
-        let mut packet = self.adopt(id, offset as u16, octets.len() as u16);
+        let mut packet = self.fresh(octets.len() as u16)?;
         packet.data_mut().copy_from_slice(octets);
         Some(packet)
+    }
+
+    /// A packet of `len` octets in a free frame, at most [`FrameCache::LONGEST`]; they are what the frame had there.
+    #[inline]
+    fn fresh(&mut self, len: u16) -> Option<Packet> {
+        let id = self.take_id()?;
+        let offset = DATA_OFFSET as u32 + (id % COLOURS) * 64;
+        Some(self.adopt(id, offset as u16, len))
     }
 
     /// Gives a packet's frames back.
