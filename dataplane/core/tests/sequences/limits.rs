@@ -1,17 +1,16 @@
 //! Limits and timeouts of zones: the same packets begin a connection, and the same connections are over at the same second.
 
-use weft_tests::{Lab, Need, Result};
+use weft_tests::Result;
 
+use crate::Counts;
 use crate::case::{Case, Recorded, Setting, Step};
 use crate::ours::Weft;
 use crate::packets::{self, Ends, Form, UDP};
 use crate::policy::{Nat, Path, Policy};
 use crate::rig::dice::Dice;
 use crate::stock::Stock;
+use crate::suite::{Peers, Suite};
 use crate::talks::Talk;
-use crate::{Counts, Peers, Suite, case};
-
-const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/data/limits-truth.txt");
 
 /// Paths that commit nothing with `force`: what it replaces counts in Open vSwitch until the sweep.
 pub const UNFORCED: [Path; 11] = [
@@ -93,26 +92,28 @@ fn play(stock: &mut Stock, seed: u64) -> Result<Recorded> {
     stock.play(&Case { name: format!("{seed}"), rules, steps })
 }
 
-const SUITE: Suite =
-    Suite { recorded: 10, cases: 40, play, compare: |counts, recorded| counts.compare(recorded) };
+const SUITE: Suite = Suite {
+    name: "limits",
+    head: HEAD,
+    recorded: 10,
+    cases: 40,
+    play,
+    compare: |counts, recorded| counts.compare(recorded),
+};
 
 #[test]
 fn limits_and_timeouts_count_as_they_did_in_stock_ovs() {
-    let cases = case::parse(&std::fs::read_to_string(FILE).unwrap());
-    let mut counts = Counts::default();
-    cases.iter().for_each(|recorded| counts.compare(recorded));
-    assert!(counts.cases == SUITE.recorded as usize && counts.frames > 500 && counts.refused > 20);
+    let counts = SUITE.replay();
+    assert!(counts.frames > 500 && counts.refused > 20);
     counts.finish();
 }
 
 #[test]
 fn limits_and_timeouts_count_as_they_do_in_stock_ovs() -> Result {
-    let needs = ["ovs-vswitchd", "ovsdb-server", "ovs-vsctl", "ovs-ofctl"].map(Need::Tool);
-    let Some(lab) = Lab::open("sequences-limits", &needs)? else { return Ok(()) };
-    let (mut peers, mut counts) = (Peers::start(lab)?, Counts::default());
-    if let Some(text) = SUITE.run(&mut peers, &mut counts)? {
-        std::fs::write(FILE, HEAD.to_owned() + &text)?;
-    }
+    let Some(mut peers) = Peers::open(SUITE.name)? else { return Ok(()) };
+    let mut counts = Counts::default();
+    let text = SUITE.run(&mut peers, &mut counts)?;
+    SUITE.record(text)?;
     println!("{} connections refused", counts.refused);
     counts.finish();
     for (steps, ours, theirs) in differences() {

@@ -29,6 +29,7 @@ mod range;
 mod ranges;
 mod services;
 mod stock;
+mod suite;
 mod talks;
 
 use std::collections::BTreeMap;
@@ -39,13 +40,9 @@ use ours::Weft;
 use policy::Policy;
 use rig::dice::Dice;
 use rig::octets::hex;
-use stock::Stock;
+use suite::Suite;
 use talks::Talk;
-use weft_tests::{Lab, Need, Result};
-
-const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/data/sequences-truth.txt");
-/// Cases that are in the file.
-const RECORDED: u64 = 12;
+use weft_tests::Result;
 
 /// States that packets of the recorded cases have to have: new, established, related and invalid, each way, translated as
 /// source and as destination.
@@ -195,10 +192,8 @@ fn number(name: &str, default: u64) -> u64 {
 
 #[test]
 fn sequences_go_as_they_went_through_stock_ovs() {
-    let cases = case::parse(&std::fs::read_to_string(FILE).unwrap());
-    let mut counts = Counts::default();
-    cases.iter().for_each(|recorded| counts.compare(recorded));
-    assert!(counts.cases == RECORDED as usize && counts.frames > 1000 && counts.connections > 10);
+    let counts = SUITE.replay();
+    assert!(counts.frames > 1000 && counts.connections > 10);
     let unseen: Vec<&u8> = STATES.iter().filter(|state| !counts.states.contains_key(state)).collect();
     assert!(unseen.is_empty(), "{unseen:x?} of {:x?}", counts.states);
     counts.finish();
@@ -206,99 +201,17 @@ fn sequences_go_as_they_went_through_stock_ovs() {
 
 #[test]
 fn sequences_go_as_they_go_through_stock_ovs() -> Result {
-    let needs = ["ovs-vswitchd", "ovsdb-server", "ovs-vsctl", "ovs-ofctl"].map(Need::Tool);
-    let Some(lab) = Lab::open("sequences", &needs)? else { return Ok(()) };
-    let mut counts = Counts::default();
-    let text = SUITE.run(&mut Peers::start(lab)?, &mut counts)?;
-    if let Some(text) = text {
-        std::fs::write(FILE, HEAD.to_owned() + &text)?;
-    }
-    counts.finish();
-    Ok(())
+    SUITE.beside_ovs()
 }
 
 const SUITE: Suite = Suite {
-    recorded: RECORDED,
+    name: "sequences",
+    head: HEAD,
+    recorded: 12,
     cases: 60,
     play: |stock, seed| stock.play(&random(seed)),
     compare: |counts, recorded| counts.compare(recorded),
 };
-
-/// Random cases of a kind.
-struct Suite {
-    /// How many are in its file, from seed 1 on.
-    recorded: u64,
-    /// How many are made if nothing is said.
-    cases: u64,
-    play: fn(&mut Stock, u64) -> Result<Recorded>,
-    compare: fn(&mut Counts, &Recorded),
-}
-
-impl Suite {
-    /// Plays cases and compares them; as they are recorded, if that is asked for.
-    fn run(&self, peers: &mut Peers, counts: &mut Counts) -> Result<Option<String>> {
-        let records = std::env::var_os("WEFT_OVS_RECORD").is_some();
-        let (first, count) = match records {
-            true => (1, self.recorded),
-            false => (number("WEFT_SEED", 1000), number("WEFT_CASES", self.cases)),
-        };
-        let mut text = String::new();
-        for seed in first.. {
-            let played = if records { counts.cases as u64 } else { seed - first };
-            if played == count {
-                break;
-            }
-            let Some(recorded) = peers.play(seed, self.play)? else {
-                counts.died += 1;
-                continue;
-            };
-            text += &recorded.print();
-            let (before, cases) = (counts.unexplained.len(), counts.cases);
-            (self.compare)(counts, &recorded);
-            if counts.unexplained.len() > before {
-                // Open vSwitch sweeps when it likes: once more, in a new one.
-                peers.renew()?;
-                if let Some(again) = peers.play(seed, self.play)? {
-                    counts.unexplained.truncate(before);
-                    counts.cases = cases;
-                    (self.compare)(counts, &again);
-                }
-            }
-        }
-        Ok(records.then_some(text))
-    }
-}
-
-/// Open vSwitch, and another one when it dies.
-struct Peers {
-    current: Stock,
-    lab: Lab,
-    number: u32,
-}
-
-impl Peers {
-    fn start(lab: Lab) -> Result<Peers> {
-        Ok(Peers { current: Stock::start(&lab, "ovs")?, lab, number: 0 })
-    }
-
-    fn renew(&mut self) -> Result {
-        self.number += 1;
-        self.current = Stock::start(&self.lab, &format!("ovs{}", self.number))?;
-        Ok(())
-    }
-
-    /// What becomes of a random case; `None` if Open vSwitch doesn't survive it.
-    fn play(&mut self, seed: u64, case: fn(&mut Stock, u64) -> Result<Recorded>) -> Result<Option<Recorded>> {
-        match case(&mut self.current, seed) {
-            Ok(recorded) => Ok(Some(recorded)),
-            Err(error) => {
-                println!("Open vSwitch dies of case {seed}: {error}");
-                self.renew()?;
-                Ok(None)
-            }
-        }
-    }
-}
 
 const HEAD: &str = "\
 # What stock Open vSwitch's connection tracking makes of sequences of packets.

@@ -7,9 +7,9 @@
 
 use std::collections::HashSet;
 
-use weft_tests::{Lab, Need, Result};
+use weft_tests::Result;
 
-use crate::case::{self, Case, Recorded, Step};
+use crate::case::{Case, Recorded, Step};
 use crate::explained::{self, Difference, Then};
 use crate::names::{Learned, Names};
 use crate::ours::Weft;
@@ -18,12 +18,9 @@ use crate::policy::{Nat, Path, Policy, outer};
 use crate::range::Range;
 use crate::rig::dice::Dice;
 use crate::stock::Stock;
+use crate::suite::{self, Peers, Suite};
 use crate::talks::Talk;
-use crate::{Counts, Peers, Suite, show};
-
-const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/data/ranges-truth.txt");
-/// Random cases that are in the file.
-const RECORDED: u64 = 8;
+use crate::{Counts, show};
 
 const ONE: &str = "nothing is free at the address that one of the two has chosen, at the other's there is";
 const ORPHAN: &str = "what comes to an address of a translation that is over begins another connection";
@@ -34,23 +31,10 @@ fn play(stock: &mut Stock, seed: u64) -> Result<Recorded> {
     let mut dice = Dice(seed);
     let policy = Policy::ranged(&mut dice);
     let case = Case { name: format!("{seed}"), rules: policy.rules(&mut dice), steps: vec![] };
-    let mut talks: Vec<Talk> = (0..3 + dice.below(7)).map(|_| Talk::ranged(&mut dice, &policy)).collect();
-    let mut recorded = Recorded { case, ..Recorded::default() };
-    let side = Range::of(&recorded.case.rules).side;
-    stock.begin(&recorded.case.rules)?;
-    for _ in 0..60 + dice.below(60) {
-        if dice.percent(2) {
-            let wait = Step::Wait(dice.pick(&[1, 29, 31, 61, 900, 86_400]));
-            stock.add(&mut recorded, &[wait])?;
-        }
-        let talk = dice.below(talks.len());
-        for packet in talks[talk].next(&mut dice) {
-            stock.add(&mut recorded, &[Step::Packet(packet.clone())])?;
-            talks[talk].hear(&packet, (recorded.outcomes.last().unwrap(), side));
-        }
-    }
-    recorded.connections = stock.connections()?;
-    Ok(recorded)
+    let talks: Vec<Talk> = (0..3 + dice.below(7)).map(|_| Talk::ranged(&mut dice, &policy)).collect();
+    let (side, rounds) = (Range::of(&case.rules).side, 60 + dice.below(60));
+    let hear = |talk: &mut Talk, packet: &[u8], frames: &_| talk.hear(packet, (frames, side));
+    suite::converse((stock, &mut dice), case, (talks, rounds), hear)
 }
 
 /// As many connections as there may be, and more.
@@ -222,24 +206,22 @@ fn answers(line: &str) -> (String, String, String) {
 
 #[test]
 fn ranges_are_used_as_they_were_by_stock_ovs() {
-    let cases = case::parse(&std::fs::read_to_string(FILE).unwrap());
     let mut counts = Counts::default();
     let fills: Vec<Fill> = fills().into_iter().filter(|fill| fill.recorded).collect();
-    let (random, full) = cases.split_at(RECORDED as usize);
-    for recorded in random {
+    let (random, full) = SUITE.read();
+    for recorded in &random {
         compare(&mut counts, recorded);
     }
     assert_eq!(full.len(), fills.len());
-    fills.iter().zip(full).for_each(|(fill, recorded)| fill.check(compare(&mut counts, recorded)));
+    fills.iter().zip(&full).for_each(|(fill, recorded)| fill.check(compare(&mut counts, recorded)));
     assert!(counts.frames > 500);
     counts.finish();
 }
 
 #[test]
 fn ranges_are_used_as_they_are_by_stock_ovs() -> Result {
-    let needs = ["ovs-vswitchd", "ovsdb-server", "ovs-vsctl", "ovs-ofctl"].map(Need::Tool);
-    let Some(lab) = Lab::open("sequences-ranges", &needs)? else { return Ok(()) };
-    let (mut peers, mut counts) = (Peers::start(lab)?, Counts::default());
+    let Some(mut peers) = Peers::open(SUITE.name)? else { return Ok(()) };
+    let mut counts = Counts::default();
     let mut text = SUITE.run(&mut peers, &mut counts)?;
     for (number, fill) in fills().iter().enumerate() {
         let recorded = peers.current.play(&fill.case(number))?;
@@ -251,15 +233,15 @@ fn ranges_are_used_as_they_are_by_stock_ovs() -> Result {
             fill.check(made);
         }
     }
-    if let Some(text) = text {
-        std::fs::write(FILE, HEAD.to_owned() + &text)?;
-    }
+    SUITE.record(text)?;
     counts.finish();
     Ok(())
 }
 
 const SUITE: Suite = Suite {
-    recorded: RECORDED,
+    name: "ranges",
+    head: HEAD,
+    recorded: 8,
     cases: 60,
     play,
     compare: |counts, recorded| {

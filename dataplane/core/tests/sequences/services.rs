@@ -3,17 +3,15 @@
 //!
 //! Packets are made one by one: answers go to where the last frame of the first one's packet came from.
 
-use weft_tests::{Lab, Need, Result};
+use weft_tests::Result;
 
-use crate::case::{Case, Recorded, Step};
+use crate::case::{Case, Recorded};
 use crate::packets::Ends;
 use crate::policy::{Path, outer};
 use crate::rig::dice::Dice;
 use crate::stock::Stock;
+use crate::suite::{self, Suite};
 use crate::talks::Talk;
-use crate::{Counts, Peers, Suite, case};
-
-const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/data/services-truth.txt");
 
 /// Paths beside those of [`crate::policy::PATHS`].
 pub const SERVICES: [Path; 13] = [
@@ -178,47 +176,30 @@ fn play(stock: &mut Stock, seed: u64) -> Result<Recorded> {
         rules: scene.rules(theme.iter().flatten().any(|path| *path == Path::BareNat)),
         steps: vec![],
     };
-    let mut talks: Vec<Talk> = (0..2 + dice.below(5)).map(|_| scene.talk(&mut dice, theme)).collect();
-    let mut recorded = Recorded { case, ..Recorded::default() };
-    stock.begin(&recorded.case.rules)?;
-    for _ in 0..50 + dice.below(40) {
-        if dice.percent(2) {
-            let wait = Step::Wait(dice.pick(&[1, 29, 31, 61, 900, 86_400]));
-            stock.add(&mut recorded, &[wait])?;
-        }
-        let talk = dice.below(talks.len());
-        for packet in talks[talk].next(&mut dice) {
-            stock.add(&mut recorded, &[Step::Packet(packet.clone())])?;
-            talks[talk].hear_last(&packet, recorded.outcomes.last().unwrap());
-        }
-    }
-    recorded.connections = stock.connections()?;
-    Ok(recorded)
+    let talks: Vec<Talk> = (0..2 + dice.below(5)).map(|_| scene.talk(&mut dice, theme)).collect();
+    let rounds = 50 + dice.below(40);
+    suite::converse((stock, &mut dice), case, (talks, rounds), Talk::hear_last)
 }
 
-const SUITE: Suite =
-    Suite { recorded: 12, cases: 50, play, compare: |counts, recorded| counts.compare(recorded) };
+const SUITE: Suite = Suite {
+    name: "services",
+    head: HEAD,
+    recorded: 12,
+    cases: 50,
+    play,
+    compare: |counts, recorded| counts.compare(recorded),
+};
 
 #[test]
 fn services_are_reached_as_they_were_through_stock_ovs() {
-    let cases = case::parse(&std::fs::read_to_string(FILE).unwrap());
-    let mut counts = Counts::default();
-    cases.iter().for_each(|recorded| counts.compare(recorded));
-    assert!(counts.cases == SUITE.recorded as usize && counts.frames > 500);
+    let counts = SUITE.replay();
+    assert!(counts.frames > 500);
     counts.finish();
 }
 
 #[test]
 fn services_are_reached_as_they_are_through_stock_ovs() -> Result {
-    let needs = ["ovs-vswitchd", "ovsdb-server", "ovs-vsctl", "ovs-ofctl"].map(Need::Tool);
-    let Some(lab) = Lab::open("sequences-services", &needs)? else { return Ok(()) };
-    let mut counts = Counts::default();
-    let text = SUITE.run(&mut Peers::start(lab)?, &mut counts)?;
-    if let Some(text) = text {
-        std::fs::write(FILE, HEAD.to_owned() + &text)?;
-    }
-    counts.finish();
-    Ok(())
+    SUITE.beside_ovs()
 }
 
 const HEAD: &str = "\
