@@ -2,33 +2,19 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod folder;
+
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use folder::Folder;
 use weft_config::model::Bridge;
 use weft_config::{Bounded, Change, Config, Flush, Store, StoreError};
 use weft_wire::PortName;
-
-/// A folder of its own for each test, gone at the end.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("weft-store-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&path);
-        Folder(path)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
 
 /// A configuration that holds a number and is large enough to take several writes.
 fn numbered(number: u32) -> Result<Config, String> {
@@ -72,8 +58,7 @@ fn child_that_adds_members_forever() -> Result<(), Box<dyn std::error::Error>> {
     let mut store = Store::open(Path::new(&folder))?;
     let mut config = match store.load()? {
         Some(config) => config,
-        None => Config::default()
-            .apply(&[serde_json::from_str(r#"{"acl_group_add": {"group": {"name": "web"}}}"#)?])?,
+        None => with_group(),
     };
     store.save(&config)?;
     for next in members(&config) as u32 + 1.. {
@@ -84,6 +69,12 @@ fn child_that_adds_members_forever() -> Result<(), Box<dyn std::error::Error>> {
         println!("\nsaved {next}");
     }
     Ok(())
+}
+
+/// A configuration of one group without members.
+fn with_group() -> Config {
+    let add = serde_json::from_str(r#"{"acl_group_add": {"group": {"name": "web"}}}"#).unwrap();
+    Config::default().apply(&[add]).unwrap()
 }
 
 fn joins(number: u32) -> Change {
@@ -164,8 +155,7 @@ fn killing_who_appends_loses_nothing_that_was_acknowledged() {
 fn changes_are_appended_until_the_journal_is_long_and_a_torn_one_is_left_out() {
     let folder = Folder::new("journal");
     let mut store = Store::open(&folder.0).unwrap();
-    let add: Change = serde_json::from_str(r#"{"acl_group_add": {"group": {"name": "web"}}}"#).unwrap();
-    let mut config = Config::default().apply(&[add]).unwrap();
+    let mut config = with_group();
     store.save(&config).unwrap();
     let journal = folder.0.join("state.journal");
     let length = || fs::metadata(&journal).unwrap().len();
@@ -213,8 +203,7 @@ fn changes_are_appended_until_the_journal_is_long_and_a_torn_one_is_left_out() {
 fn a_long_journal_is_made_short_while_nothing_is_kept_and_only_then() {
     let folder = Folder::new("rest");
     let mut store = Store::open(&folder.0).unwrap();
-    let add: Change = serde_json::from_str(r#"{"acl_group_add": {"group": {"name": "web"}}}"#).unwrap();
-    let mut config = Config::default().apply(&[add]).unwrap();
+    let mut config = with_group();
     store.save(&config).unwrap();
     let mut add = |store: &mut Store, numbers: std::ops::Range<u32>| {
         for next in numbers {
@@ -239,8 +228,7 @@ fn a_long_journal_is_made_short_while_nothing_is_kept_and_only_then() {
 fn a_journal_may_be_as_long_as_the_state_file() {
     let folder = Folder::new("size");
     let mut store = Store::open(&folder.0).unwrap();
-    let add: Change = serde_json::from_str(r#"{"acl_group_add": {"group": {"name": "web"}}}"#).unwrap();
-    let mut config = Config::default().apply(&[add]).unwrap();
+    let mut config = with_group();
     config = config.apply(&(0..8000).map(joins).collect::<Vec<_>>()).unwrap();
     store.save(&config).unwrap();
     let state = fs::metadata(store.path()).unwrap().len();
@@ -263,8 +251,7 @@ fn a_journal_may_be_as_long_as_the_state_file() {
 fn a_change_is_kept_much_faster_than_the_whole() {
     let folder = Folder::new("speed");
     let mut store = Store::open(&folder.0).unwrap();
-    let add: Change = serde_json::from_str(r#"{"acl_group_add": {"group": {"name": "web"}}}"#).unwrap();
-    let mut config = Config::default().apply(&[add]).unwrap();
+    let mut config = with_group();
     config = config.apply(&(1..=1000).map(joins).collect::<Vec<_>>()).unwrap();
     let median = |times: &mut Vec<Duration>| {
         times.sort();

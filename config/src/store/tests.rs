@@ -1,25 +1,13 @@
+#[path = "../../tests/folder/mod.rs"]
+mod folder;
+
+use folder::Folder;
+
 use super::*;
 
 #[test]
 fn the_checksum_is_that_of_ethernet() {
     assert_eq!(crc32(b"123456789"), 0xcbf4_3926);
-}
-
-/// A folder of its own for each test, gone at the end.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("weft-store-{name}-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&path);
-        Folder(path)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
 }
 
 fn open(folder: &Folder) -> Store {
