@@ -183,10 +183,8 @@ fn first_packets(options: &Options) -> Result<Vec<Rate>, Failure> {
     let mut switch = set_up(options, input.into_iter().map(Input::into_queue).collect())?;
     let mut pass = || -> Result<Rate, Failure> {
         switch.forget_connections();
-        let (before, start, cpu_start, mut done) = (missed(&switch), Instant::now(), cpu_time()?, 0);
-        while done < packets {
-            done += switch.round();
-        }
+        let (before, start, cpu_start) = (missed(&switch), Instant::now(), cpu_time()?);
+        let done = receive(&mut switch, packets);
         let (cpu, clock, after) = (cpu_time()? - cpu_start, start.elapsed(), missed(&switch));
         let [misses, begun] = [after[0] - before[0], after[1] - before[1]];
         Ok(Rate { packets: done, misses, begun, cpu, clock })
@@ -213,7 +211,7 @@ fn switched(options: &Options) -> Result<Vec<Rate>, Failure> {
     };
     let rates = measure(options, || {
         let before = missed(&switch);
-        let (packets, after) = (switch.round(), missed(&switch));
+        let (packets, after) = (switch.work(), missed(&switch));
         (packets, [after[0] - before[0], after[1] - before[1]])
     })?;
     switch.check()?;
@@ -251,12 +249,13 @@ fn pass(options: &Options, port: PortId) -> Result<ReplayQueue, Failure> {
     queue(options, &again, false)
 }
 
-/// Rounds until so many packets have come in.
-fn receive(switch: &mut Switch, packets: u64) {
+/// Rounds until at least so many packets have come in; how many.
+fn receive(switch: &mut Switch, packets: u64) -> u64 {
     let mut done = 0;
     while done < packets {
-        done += switch.round();
+        done += switch.work();
     }
+    done
 }
 
 /// Packets whose flow was not cached, and those among them that began a connection as others had before.

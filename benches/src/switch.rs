@@ -8,6 +8,7 @@ use weft_core::counters::WorkerCounters;
 use weft_core::datapath::Datapath;
 use weft_core::fdb::Fdb;
 use weft_core::key::PortId;
+use weft_core::runtime::MAINTAIN_EVERY;
 use weft_core::shared::Now;
 use weft_core::snapshot::{BridgeSpec, Model};
 use weft_core::tables::FlowTables;
@@ -25,7 +26,7 @@ const SECRET: [u64; 2] = [0x9e37_79b9_7f4a_7c15, 0xc2b2_ae3d_27d4_eb4f];
 /// Entries that the FDB has room for.
 pub const FDB_LIMIT: u32 = 131_072;
 /// How many rounds share a look at the clock.
-const ROUNDS_PER_LOOK: u32 = 1024;
+const ROUNDS_PER_LOOK: u32 = 128;
 
 /// What a switch is to be, besides the ports of its case.
 #[derive(Debug)]
@@ -47,6 +48,8 @@ pub struct Switch {
     case: Case,
     start: Instant,
     now: Now,
+    /// When it was last maintained.
+    maintained: Duration,
     turn: u32,
 }
 
@@ -84,7 +87,8 @@ impl Switch {
             flows,
         };
         datapath.publish(Model { bridges: vec![bridge], ports, ..Model::default() })?;
-        Ok(Switch { datapath, worker, case, start: Instant::now(), now: Now::default(), turn: 0 })
+        let (start, now, maintained) = (Instant::now(), Now::default(), Duration::ZERO);
+        Ok(Switch { datapath, worker, case, start, now, maintained, turn: 0 })
     }
 
     /// One round of the worker; the packets that it received.
@@ -97,9 +101,20 @@ impl Switch {
         self.worker.round(self.now) as u64
     }
 
+    /// One round, and the maintenance when it is due, as [`weft_core::runtime`] does them.
+    #[inline]
+    pub fn work(&mut self) -> u64 {
+        let packets = self.round();
+        if self.now.uptime.saturating_sub(self.maintained) >= MAINTAIN_EVERY {
+            self.maintain();
+        }
+        packets
+    }
+
     /// What a worker does ten times a second.
     pub fn maintain(&mut self) {
         self.now = Now { uptime: self.start.elapsed() };
+        self.maintained = self.now.uptime;
         self.worker.maintain(self.now);
     }
 

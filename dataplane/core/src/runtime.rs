@@ -33,7 +33,8 @@ const NAP: Duration = Duration::from_micros(40);
 const NAP_UNTIL: Duration = Duration::from_millis(1);
 const LONGEST_NAP: Duration = Duration::from_millis(1);
 const SLEEP: Duration = Duration::from_millis(500);
-const MAINTAIN_EVERY: Duration = Duration::from_millis(100);
+/// Time between two of a worker's [`Worker::maintain`].
+pub const MAINTAIN_EVERY: Duration = Duration::from_millis(100);
 const BELL: Token = Token(usize::MAX);
 
 /// Runs a worker on this thread until it's told to stop. `start` is the process's start.
