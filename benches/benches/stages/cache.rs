@@ -44,6 +44,7 @@ fn filled<const W: usize, const L: usize>(flows: usize) -> (Cache<W, L>, Vec<[u6
         .collect();
     for key in keys.iter().take(flows) {
         cache.insert((KeyHash::of(key), key), (PortId(0), 0));
+        cache.make_room();
     }
     // Fisher and Yates, with a generator that is the same in every run.
     let mut random = 0x9e37_79b9_7f4a_7c15u64;
@@ -64,14 +65,14 @@ fn burst<const W: usize, const L: usize>(
     }
     let keys = &keys[*next..*next + BURST];
     *next += BURST;
-    let mut hashes = [KeyHash::default(); BURST];
-    for (hash, key) in hashes.iter_mut().zip(keys) {
+    let mut hashes = [(0, KeyHash::default()); BURST];
+    for ((bucket, hash), key) in hashes.iter_mut().zip(keys) {
         *hash = KeyHash::of(black_box(key));
-        cache.prefetch(*hash);
+        *bucket = cache.prefetch(*hash);
     }
     let mut places = [None; BURST];
-    for (place, hash) in places.iter_mut().zip(&hashes) {
-        *place = cache.candidate(*hash);
+    for (place, &(bucket, hash)) in places.iter_mut().zip(&hashes) {
+        *place = cache.candidate(bucket, hash);
     }
     let mut hits = 0;
     for (place, key) in places.iter().zip(keys) {

@@ -8,6 +8,8 @@
 //! A flow whose bucket is full goes to its *neighbour*, whose tags are in the same cache line: so the table can be filled
 //! to nine tenths before flows push each other out.
 //!
+//! The table is as large as its flows need (`cache/size.rs`).
+//!
 //! One more place, [`Cache::spare`], is for the flow of a packet that is not to be cached: no key leads there.
 //!
 //! Bounded: a full bucket with a full neighbour gives up one of its flows: one of a port that has more than twice as many
@@ -16,6 +18,8 @@
 //! is also why the hash needs no secret. Who has how many is counted beside, where no hit looks.
 //!
 //! Owner: one worker, alone.
+
+mod size;
 
 use bytemuck::Zeroable;
 use weft_conntrack::Link;
@@ -77,9 +81,23 @@ pub struct Cache<const W: usize, const L: usize> {
     flows: HugeTable<Flow<W, L>>,
     /// Up to which of its program's doubts each flow was compared.
     compared: HugeTable<u32>,
-    /// Number of buckets minus 1.
+    /// Buckets that there are now; the others are empty.
+    buckets: usize,
+    /// There are never fewer.
+    fewest: usize,
+    /// The lowest power of two that is no less than the number of buckets, minus 1.
     bucket_mask: usize,
     used: usize,
+    /// With more flows than this there are too few buckets.
+    roomy: usize,
+    /// The number of buckets stays as it is.
+    still: bool,
+    /// The bucket at which the next sweep starts.
+    swept: usize,
+    /// When the sweeps' present way round the table began: a number of the caller's.
+    round_began: u64,
+    /// When the last whole one did.
+    swept_since: u64,
     /// How many flows a port may have; the cache's capacity is no limit.
     pub limit: u32,
     /// The port by which each flow came in.
@@ -141,15 +159,39 @@ impl KeyHash {
 }
 
 impl<const W: usize, const L: usize> Cache<W, L> {
-    /// A cache for at least `capacity` flows.
+    /// A cache for at least `capacity` flows, that is as large as its flows need.
     pub fn new(capacity: usize) -> std::io::Result<Self> {
-        let buckets = capacity.max(WAYS).div_ceil(WAYS).next_power_of_two();
-        let places = buckets * WAYS + 1;
-        let (tags, flows) = (HugeTable::new(buckets)?, HugeTable::new(places)?);
-        let compared = HugeTable::new(places)?;
-        let (owners, held) = (HugeTable::new(buckets)?, vec![0; PortId::COUNT]);
-        let (limit, bucket_mask) = ((buckets * WAYS) as u32, buckets - 1);
-        Ok(Cache { tags, flows, compared, bucket_mask, used: 0, limit, owners, held, turn: 0 })
+        Self::with(capacity, size::FEWEST)
+    }
+
+    /// A cache for at least `capacity` flows, whose flows never change places.
+    pub fn fixed(capacity: usize) -> std::io::Result<Self> {
+        Self::with(capacity, usize::MAX)
+    }
+
+    fn with(capacity: usize, fewest: usize) -> std::io::Result<Self> {
+        let most = capacity.max(WAYS).div_ceil(WAYS).next_power_of_two();
+        let (places, buckets) = (most * WAYS + 1, most.min(fewest));
+        let mut cache = Cache {
+            tags: HugeTable::new(most)?,
+            flows: HugeTable::new(places)?,
+            compared: HugeTable::new(places)?,
+            owners: HugeTable::new(most)?,
+            held: vec![0; PortId::COUNT],
+            limit: (most * WAYS) as u32,
+            bucket_mask: buckets - 1,
+            fewest: buckets,
+            buckets,
+            used: 0,
+            roomy: 0,
+            still: false,
+            swept: 0,
+            round_began: 0,
+            swept_since: 0,
+            turn: 0,
+        };
+        cache.set_roomy();
+        Ok(cache)
     }
 
     /// How many flows there is room for.
@@ -157,9 +199,14 @@ impl<const W: usize, const L: usize> Cache<W, L> {
         self.flows.len() - 1
     }
 
-    /// How many buckets a sweep has to look at.
+    /// How many buckets there are at this moment.
     pub fn buckets(&self) -> usize {
-        self.tags.len()
+        self.buckets
+    }
+
+    /// Every flow that there is has been shown to a sweep since then.
+    pub fn swept_since(&self) -> u64 {
+        self.swept_since
     }
 
     /// Where a flow is put that is not to be found again.
@@ -179,7 +226,9 @@ impl<const W: usize, const L: usize> Cache<W, L> {
 
     #[inline(always)]
     fn bucket(&self, hash: KeyHash) -> usize {
-        hash.0 as usize & self.bucket_mask
+        let bucket = hash.0 as usize & self.bucket_mask;
+        // What isn't split yet goes by one bit less. No branch: while a table is being split, nobody could foretell it.
+        bucket & !(usize::from(bucket >= self.buckets).wrapping_neg() & self.bucket_mask.div_ceil(2))
     }
 
     /// The bucket that takes what this one has no room for; the other way round, too.
@@ -188,18 +237,20 @@ impl<const W: usize, const L: usize> Cache<W, L> {
         (bucket ^ 1) & self.bucket_mask
     }
 
-    /// Brings the bucket's tags near, and its neighbour's.
+    /// Brings the tags of the bucket near to which a hash leads, and its neighbour's. The bucket, until flows change places.
     #[inline(always)]
-    pub fn prefetch(&self, hash: KeyHash) {
-        if let Some(tags) = self.tags.get(self.bucket(hash)) {
+    pub fn prefetch(&self, hash: KeyHash) -> u32 {
+        let bucket = self.bucket(hash);
+        if let Some(tags) = self.tags.get(bucket) {
             prefetch(tags);
         }
+        bucket as u32
     }
 
-    /// The first flow whose tag fits, to be compared by [`Cache::flow`]'s caller; brings it near.
+    /// The first flow whose tag fits, to be compared by [`Cache::flow`]'s caller; brings it near. `bucket` is that of the hash.
     #[inline(always)]
-    pub fn candidate(&self, hash: KeyHash) -> Option<Place> {
-        let mut bucket = self.bucket(hash);
+    pub fn candidate(&self, bucket: u32, hash: KeyHash) -> Option<Place> {
+        let mut bucket = bucket as usize;
         let mut ways = equal_lanes(self.tags.get(bucket)?, hash.tag());
         if ways == 0 {
             bucket = self.neighbour(bucket);
@@ -324,30 +375,52 @@ impl<const W: usize, const L: usize> Cache<W, L> {
         }
     }
 
-    /// Shows every flow of `buckets` buckets to `keep`, from bucket `from` on, round the table; those that it doesn't want
-    /// are taken out. Returns where to go on.
-    pub fn sweep(
-        &mut self,
-        from: usize,
-        buckets: usize,
-        mut keep: impl FnMut(&Flow<W, L>, &mut u32) -> bool,
-    ) -> usize {
-        for bucket in (from..from + buckets).map(|bucket| bucket & self.bucket_mask) {
-            let Some(tags) = self.tags.get_mut(bucket) else { continue };
-            let places = bucket * WAYS..(bucket + 1) * WAYS;
-            let flows = self.flows[places.clone()].iter().zip(&mut self.compared[places]);
-            let owners = self.owners.get(bucket).into_iter().flatten();
-            for ((tag, (flow, compared)), &owner) in tags.iter_mut().zip(flows).zip(owners) {
-                if *tag != 0 && !keep(flow, compared) {
-                    *tag = 0;
-                    self.used -= 1;
-                    if let Some(held) = self.held.get_mut(usize::from(owner)) {
-                        *held = held.saturating_sub(1);
-                    }
+    /// Shows every flow of `buckets` buckets to `keep`, from where the last sweep ended, round the table; those that it doesn't
+    /// want are taken out. `now` is a number that rises from sweep to sweep. A table that is too large gets smaller.
+    pub fn sweep(&mut self, buckets: usize, now: u64, mut keep: impl FnMut(&Flow<W, L>, &mut u32) -> bool) {
+        for _ in 0..buckets.min(self.buckets) {
+            self.show(self.swept, &mut keep);
+            self.swept += 1;
+            self.end_round(now);
+        }
+        for _ in 0..buckets / 2 {
+            if !self.is_sparse() {
+                break;
+            }
+            // The sweep may be past where these go.
+            for bucket in self.last_pair() {
+                self.show(bucket, &mut keep);
+            }
+            if !self.merge() {
+                break;
+            }
+            self.end_round(now);
+        }
+    }
+
+    /// Starts again behind the last bucket.
+    fn end_round(&mut self, now: u64) {
+        if self.swept >= self.buckets {
+            self.swept = 0;
+            (self.swept_since, self.round_began) = (self.round_began, now);
+        }
+    }
+
+    /// Takes those flows of a bucket out that `keep` doesn't want.
+    fn show(&mut self, bucket: usize, keep: &mut impl FnMut(&Flow<W, L>, &mut u32) -> bool) {
+        let Some(tags) = self.tags.get_mut(bucket) else { return };
+        let places = bucket * WAYS..(bucket + 1) * WAYS;
+        let flows = self.flows[places.clone()].iter().zip(&mut self.compared[places]);
+        let owners = self.owners.get(bucket).into_iter().flatten();
+        for ((tag, (flow, compared)), &owner) in tags.iter_mut().zip(flows).zip(owners) {
+            if *tag != 0 && !keep(flow, compared) {
+                *tag = 0;
+                self.used -= 1;
+                if let Some(held) = self.held.get_mut(usize::from(owner)) {
+                    *held = held.saturating_sub(1);
                 }
             }
         }
-        (from + buckets) & self.bucket_mask
     }
 
     /// The flows of `buckets` buckets, from bucket `from` on, for people to look at.
@@ -442,7 +515,7 @@ mod tests {
             assert!(!refused || victim == Some(2) || place == cache.spare());
         }
         assert_eq!((cache.held(PortId(2)), cache.len()), (64, 64));
-        assert_eq!(cache.sweep(0, cache.buckets(), |_, _| false), 0);
+        cache.sweep(cache.buckets(), 0, |_, _| false);
         assert_eq!((cache.held(PortId(2)), cache.len()), (0, 0));
     }
 

@@ -96,13 +96,13 @@ impl Doubts {
         seen >= self.dropped && !since.any(|doubt| doubt.terms.iter().all(meets))
     }
 
-    /// Forgets all, if the latest is from before maintenance number `now` less `round`: all flows have been compared since.
-    /// Whether there are none then.
-    pub fn dispel(&mut self, (now, round): (u64, u64)) -> bool {
+    /// Forgets all, if the latest is from before maintenance number `swept_since`, since which all flows have been compared; `now` is
+    /// the number of this one. Whether there are none then.
+    pub fn dispel(&mut self, (now, swept_since): (u64, u64)) -> bool {
         if std::mem::take(&mut self.fresh) {
             self.since = now;
         }
-        if now.saturating_sub(self.since) > round {
+        if self.since < swept_since {
             self.list.clear();
             self.dropped = 0;
         }
@@ -150,12 +150,12 @@ mod tests {
     fn doubts_are_dispelled_when_all_flows_have_been_compared() {
         let mut doubts = Doubts::default();
         doubts.add(place(5), terms(5));
-        assert!(!doubts.dispel((100, 10)));
-        assert!(!doubts.dispel((110, 10)));
-        assert!(doubts.dispel((111, 10)));
+        assert!(!doubts.dispel((100, 90)));
+        assert!(!doubts.dispel((110, 100)));
+        assert!(doubts.dispel((111, 101)));
         assert_eq!(doubts.latest(), 0);
         doubts.add(place(5), terms(5));
-        assert_eq!((doubts.latest(), doubts.dispel((111, 10))), (2, false));
+        assert_eq!((doubts.latest(), doubts.dispel((111, 101))), (2, false));
     }
 
     proptest! {

@@ -62,6 +62,8 @@ pub struct Forwarder {
     pub second: u32,
     /// How often the worker has done what is due now and then.
     pub maintenance: u64,
+    /// All flows of all caches have been compared with their programs' doubts since that maintenance.
+    pub swept_since: u64,
     /// The time.
     pub now: Duration,
     /// Compiled programs.
@@ -131,6 +133,7 @@ impl Forwarder {
             learned: 0,
             second: 1,
             maintenance: 0,
+            swept_since: 0,
             now: Duration::ZERO,
             programs: Programs::default(),
             held: Held::default(),

@@ -30,8 +30,6 @@ pub struct Lane<const W: usize, const L: usize> {
     hashes: [KeyHash; BURST],
     /// Behind the burst's own there are some that say nothing.
     found: [Found; BURST + AHEAD],
-    /// The bucket at which the next sweep starts.
-    swept: usize,
 }
 
 /// How many packets *probe* is behind *key*: while so many are parsed a bucket comes from the memory.
@@ -47,6 +45,8 @@ const IDLE: u32 = 300;
 /// The outcome of the phases *key* and *probe* for one packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Found {
+    /// Not yet asked: in this bucket, if it is there.
+    Bucket(u32),
     /// Perhaps this flow's.
     Candidate(Place),
     /// No flow's.
@@ -61,7 +61,7 @@ impl<const W: usize, const L: usize> Lane<W, L> {
         let flows = Flows::new(flows)?;
         let (keys, hashes, found) =
             ([[0; W]; BURST], [KeyHash::default(); BURST], [Found::Nothing; BURST + AHEAD]);
-        Ok(Box::new(Lane { flows, keys, hashes, found, swept: 0 }))
+        Ok(Box::new(Lane { flows, keys, hashes, found }))
     }
 
     /// Takes out some of the flows that are stale or idle: nobody would find them otherwise, and each keeps a program.
@@ -69,15 +69,14 @@ impl<const W: usize, const L: usize> Lane<W, L> {
         forward.forget_current();
         let shared = Arc::clone(&forward.shared);
         let (second, published) = (forward.second, forward.published);
-        let round = 2 * self.flows.cache.buckets().div_ceil(SWEEP) as u64;
         let stands = |flow: &Flow<W, L>, forward: &mut Forwarder| {
-            forward.programs.dispel(flow.program, (forward.maintenance, round));
+            forward.programs.dispel(flow.program, (forward.maintenance, forward.swept_since));
             second.saturating_sub(flow.stamp) < IDLE
                 && flow.deps.iter().all(|&dep| shared.epochs.holds(dep))
                 && flow.links.iter().all(|&link| shared.connections.holds(link, second))
                 && forward.programs.valid(flow.program, &shared.epochs, published)
         };
-        self.swept = self.flows.cache.sweep(self.swept, SWEEP, |flow, compared| {
+        self.flows.cache.sweep(SWEEP, forward.maintenance, |flow, compared| {
             let keeps = stands(flow, forward) && forward.has_compared(flow.program, compared, &flow.key);
             if !keeps {
                 forward.release(flow.program);
@@ -85,6 +84,11 @@ impl<const W: usize, const L: usize> Lane<W, L> {
             keeps
         });
         self.flows.beginnings.sweep(SWEEP, forward, stands);
+    }
+
+    /// Every flow that there is has been looked at by a sweep since that maintenance.
+    pub fn swept_since(&self) -> u64 {
+        self.flows.cache.swept_since().min(self.flows.beginnings.swept_since())
     }
 
     /// Switches a burst from a bridge port.
@@ -153,8 +157,7 @@ impl<const W: usize, const L: usize> Lane<W, L> {
         *found = match read(key) {
             Ok(read) => {
                 *hash = read;
-                self.flows.cache.prefetch(read);
-                Found::Nothing
+                Found::Bucket(self.flows.cache.prefetch(read))
             }
             Err(reason) => Found::Broken(reason),
         };
@@ -165,14 +168,12 @@ impl<const W: usize, const L: usize> Lane<W, L> {
     #[inline(always)]
     fn probe(&mut self, at: usize, doubts: bool, [last, before]: &mut [(KeyHash, Found); 2]) {
         let (Some(&hash), Some(found)) = (self.hashes.get(at), self.found.get_mut(at)) else { return };
-        if *found != Found::Nothing {
-            return;
-        }
+        let Found::Bucket(bucket) = *found else { return };
         if hash != last.0 {
             std::mem::swap(last, before);
         }
         if hash != last.0 || last.1 == Found::Nothing {
-            let place = self.flows.cache.candidate(hash);
+            let place = self.flows.cache.candidate(bucket, hash);
             *last = (hash, place.map_or(Found::Nothing, Found::Candidate));
             if doubts && let Some(place) = place {
                 self.flows.cache.prefetch_compared(place);
@@ -215,7 +216,7 @@ impl<const W: usize, const L: usize> Lane<W, L> {
             }
             let hit = match found {
                 Found::Candidate(place) => self.flows.hit(place, key, &packet, forward),
-                Found::Nothing => None,
+                Found::Nothing | Found::Bucket(_) => None,
                 Found::Broken(reason) => {
                     forward.drop(port, reason, packet.take());
                     continue;
@@ -243,6 +244,7 @@ impl<const W: usize, const L: usize> Lane<W, L> {
         }
         intake.note(packets, hits);
         forward.put_intake(port, intake);
+        self.flows.cache.make_room();
     }
 }
 

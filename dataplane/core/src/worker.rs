@@ -231,6 +231,8 @@ impl Worker {
         self.forward.maintenance += 1;
         self.forward.settle(SETTLE);
         self.forward.shared.connections.expire(self.forward.second, EXPIRE);
+        self.forward.swept_since =
+            self.narrow.swept_since().min(self.middle.swept_since()).min(self.wide.swept_since());
         self.narrow.sweep(&mut self.forward);
         self.middle.sweep(&mut self.forward);
         self.wide.sweep(&mut self.forward);
@@ -347,6 +349,7 @@ impl Worker {
                 }
                 // The control thread waits for each answer: an older question is one that it has given up.
                 self.scan = Some(Scan::new(question));
+                self.stand_still(true);
             }
             Command::Drops(reply) => {
                 while !self.forward.settle(SETTLE) {}
@@ -433,10 +436,19 @@ impl Worker {
             Width::Middle => scan.go_on(&middle.flows.cache, forward),
             Width::Wide => scan.go_on(&wide.flows.cache, forward),
         };
-        match done {
-            true => scan.finish(forward),
-            false => self.scan = Some(scan),
+        if !done {
+            self.scan = Some(scan);
+            return;
         }
+        scan.finish(forward);
+        self.stand_still(false);
+    }
+
+    /// No flow changes its place while a scan is on its way through them.
+    fn stand_still(&mut self, still: bool) {
+        self.narrow.flows.cache.stand_still(still);
+        self.middle.flows.cache.stand_still(still);
+        self.wide.flows.cache.stand_still(still);
     }
 
     /// The flows that packets of the port still find. What is stale, or of another mask than today's, waits to be swept.

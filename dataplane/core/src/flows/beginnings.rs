@@ -57,16 +57,14 @@ pub struct Beginnings<const W: usize, const L: usize> {
     zone: Option<u16>,
     /// The snapshot whose masks they are under.
     generation: u64,
-    /// The bucket at which the next sweep starts.
-    swept: usize,
 }
 
 impl<const W: usize, const L: usize> Beginnings<W, L> {
     /// None; flows without connections have none ever.
     pub fn new() -> std::io::Result<Self> {
-        let cache = Cache::new(if L == 0 { 1 } else { KINDS })?;
+        let cache = Cache::fixed(if L == 0 { 1 } else { KINDS })?;
         let begun = vec![Entry::default(); cache.capacity() + 1];
-        Ok(Beginnings { cache, begun, kinds: Kinds::default(), zone: None, generation: 0, swept: 0 })
+        Ok(Beginnings { cache, begun, kinds: Kinds::default(), zone: None, generation: 0 })
     }
 
     /// Makes the connection that a packet begins, if others like it have begun theirs. Where it says what else happens.
@@ -184,7 +182,7 @@ impl<const W: usize, const L: usize> Beginnings<W, L> {
             return self.clear(forward);
         }
         self.kinds.sweep();
-        self.swept = self.cache.sweep(self.swept, buckets, |flow, compared| {
+        self.cache.sweep(buckets, forward.maintenance, |flow, compared| {
             let keeps = stands(flow, forward) && has_no_doubts_since(flow.program, *compared, forward);
             if !keeps {
                 forward.release(flow.program);
@@ -193,14 +191,17 @@ impl<const W: usize, const L: usize> Beginnings<W, L> {
         });
     }
 
+    /// Every kind that there is has been looked at by a sweep since that maintenance.
+    pub fn swept_since(&self) -> u64 {
+        self.cache.swept_since()
+    }
+
     fn clear(&mut self, forward: &mut Forwarder) {
         let buckets = self.cache.buckets();
-        if !self.cache.is_empty() {
-            self.cache.sweep(0, buckets, |flow, _| {
-                forward.release(flow.program);
-                false
-            });
-        }
+        self.cache.sweep(buckets, forward.maintenance, |flow, _| {
+            forward.release(flow.program);
+            false
+        });
     }
 
     /// Another burst starts: in which zone its unknown packets may begin connections, if they are as those of the last one.
