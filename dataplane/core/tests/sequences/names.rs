@@ -73,11 +73,12 @@ impl Names {
         self.age += 1;
     }
 
-    /// Whether a packet goes to where a translation might lead, but none does: to weft it could be another connection's.
+    /// Whether a packet goes to where a translation might lead, but none does, or only one that is over, and weft has
+    /// chosen the same for another since: to weft it could be another connection's.
     pub fn is_unknown(&mut self, frame: &[u8]) -> bool {
         let Some(flow) = Flow::of(frame).or_else(|| Flow::quoted(frame)) else { return false };
         let is_outer = flow.ends.addresses.iter().any(|&address| self.range.has(address));
-        let is_unknown = is_outer && self.choice(&flow).is_none();
+        let is_unknown = is_outer && self.known_as(&flow).is_none_or(|choice| self.is_taken_over(choice));
         if is_unknown {
             self.lost.iter_mut().for_each(|lost| lost.push(flow));
         }
@@ -224,16 +225,24 @@ impl Names {
         self.range.choice != ",persistent" || self.known.iter().all(|a| self.known.iter().all(|b| same(a, b)))
     }
 
+    /// The latest connection that has become this flow in Open vSwitch, or whose answers it is.
+    fn known_as(&self, flow: &Flow) -> Option<&Choice> {
+        self.known.iter().rev().find(|choice| [*flow, flow.turned()].contains(&choice.theirs))
+    }
+
+    /// Whether weft has made of a later connection what it had made of this one.
+    fn is_taken_over(&self, choice: &Choice) -> bool {
+        let is_later = |other: &Choice| other.age > choice.age && other.age != OVER;
+        self.known.iter().any(|other| other.ours == choice.ours && is_later(other))
+    }
+
     /// What became of a flow, and what weft has made of it.
     fn choice(&self, flow: &Flow) -> Option<(Ends, Ends)> {
-        let turned = flow.turned();
-        self.known.iter().rev().find_map(|choice| {
-            let (theirs, ours) = (choice.theirs, choice.ours);
-            if theirs == *flow {
-                return Some((theirs.ends, ours.ends));
-            }
-            (theirs == turned).then(|| (theirs.ends.turned(), ours.ends.turned()))
-        })
+        let Choice { theirs, ours, .. } = self.known_as(flow)?;
+        match theirs == flow {
+            true => Some((theirs.ends, ours.ends)),
+            false => Some((theirs.ends.turned(), ours.ends.turned())),
+        }
     }
 
     /// The frame as it would be if Open vSwitch had chosen as weft has.
