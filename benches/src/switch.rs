@@ -26,7 +26,7 @@ const SECRET: [u64; 2] = [0x9e37_79b9_7f4a_7c15, 0xc2b2_ae3d_27d4_eb4f];
 /// Entries that the FDB has room for.
 pub const FDB_LIMIT: u32 = 131_072;
 /// How many rounds share a look at the clock.
-const ROUNDS_PER_LOOK: u32 = 128;
+const ROUNDS_PER_LOOK: u32 = 1024;
 
 /// What a switch is to be, besides the ports of its case.
 #[derive(Debug)]

@@ -92,6 +92,8 @@ pub struct Cache<const W: usize, const L: usize> {
     roomy: usize,
     /// The number of buckets stays as it is.
     still: bool,
+    /// A flow has found its buckets full, and the table isn't twice as large yet.
+    crowded: bool,
     /// The bucket at which the next sweep starts.
     swept: usize,
     /// When the sweeps' present way round the table began: a number of the caller's.
@@ -159,7 +161,7 @@ impl KeyHash {
 }
 
 impl<const W: usize, const L: usize> Cache<W, L> {
-    /// A cache for at least `capacity` flows, that is as large as its flows need.
+    /// A cache with room for at least `capacity` flows, and as many buckets as those need that are there.
     pub fn new(capacity: usize) -> std::io::Result<Self> {
         Self::with(capacity, size::FEWEST)
     }
@@ -185,6 +187,7 @@ impl<const W: usize, const L: usize> Cache<W, L> {
             used: 0,
             roomy: 0,
             still: false,
+            crowded: false,
             swept: 0,
             round_began: 0,
             swept_since: 0,
@@ -227,7 +230,10 @@ impl<const W: usize, const L: usize> Cache<W, L> {
     #[inline(always)]
     fn bucket(&self, hash: KeyHash) -> usize {
         let bucket = hash.0 as usize & self.bucket_mask;
-        // What isn't split yet goes by one bit less. No branch: while a table is being split, nobody could foretell it.
+        if self.buckets > self.bucket_mask {
+            return bucket;
+        }
+        // What isn't split yet goes by one bit less. No branch: nobody could foretell which it is.
         bucket & !(usize::from(bucket >= self.buckets).wrapping_neg() & self.bucket_mask.div_ceil(2))
     }
 
@@ -237,7 +243,8 @@ impl<const W: usize, const L: usize> Cache<W, L> {
         (bucket ^ 1) & self.bucket_mask
     }
 
-    /// Brings the tags of the bucket near to which a hash leads, and its neighbour's. The bucket, until flows change places.
+    /// Brings the tags of the bucket near to which a hash leads, and its neighbour's. Returns the bucket, which is right until
+    /// flows change places.
     #[inline(always)]
     pub fn prefetch(&self, hash: KeyHash) -> u32 {
         let bucket = self.bucket(hash);
@@ -328,7 +335,11 @@ impl<const W: usize, const L: usize> Cache<W, L> {
             let ways = equal_lanes(self.tags.get(bucket)?, 0);
             (ways != 0).then(|| (bucket, ways.trailing_zeros() as usize))
         };
-        let free = free(home).or_else(|| free(self.neighbour(home))).filter(|_| !refused);
+        let free = free(home).or_else(|| free(self.neighbour(home)));
+        if free.is_none() {
+            self.set_crowded();
+        }
+        let free = free.filter(|_| !refused);
         let way = free.or_else(|| Some((home, self.victim(home, port, (!refused).then_some(second))?)));
         let Some((bucket, way)) = way else {
             return Inserted { place: self.spare(), victim: None, refused };
@@ -376,7 +387,7 @@ impl<const W: usize, const L: usize> Cache<W, L> {
     }
 
     /// Shows every flow of `buckets` buckets to `keep`, from where the last sweep ended, round the table; those that it doesn't
-    /// want are taken out. `now` is a number that rises from sweep to sweep. A table that is too large gets smaller.
+    /// want are taken out. `now` is a number that never falls. A table that is too large gets smaller.
     pub fn sweep(&mut self, buckets: usize, now: u64, mut keep: impl FnMut(&Flow<W, L>, &mut u32) -> bool) {
         for _ in 0..buckets.min(self.buckets) {
             self.show(self.swept, &mut keep);
@@ -425,7 +436,7 @@ impl<const W: usize, const L: usize> Cache<W, L> {
 
     /// The flows of `buckets` buckets, from bucket `from` on, for people to look at.
     pub fn part(&self, from: usize, buckets: usize) -> impl Iterator<Item = &Flow<W, L>> {
-        let buckets = (from..self.buckets()).take(buckets);
+        let buckets = (from..self.buckets).take(buckets);
         buckets.flat_map(move |bucket| {
             let tags = self.tags.get(bucket).copied().unwrap_or_default();
             let used = tags.into_iter().enumerate().filter(|&(_, tag)| tag != 0);
@@ -435,10 +446,7 @@ impl<const W: usize, const L: usize> Cache<W, L> {
 
     /// Every flow that is cached, for people to look at.
     pub fn iter(&self) -> impl Iterator<Item = &Flow<W, L>> {
-        let used = |&(place, _): &(usize, &Flow<W, L>)| {
-            self.tags.get(place / WAYS).is_some_and(|tags| tags[place % WAYS] != 0)
-        };
-        self.flows.iter().enumerate().filter(used).map(|(_, flow)| flow)
+        self.part(0, self.buckets)
     }
 }
 

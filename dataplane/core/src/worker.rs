@@ -349,7 +349,6 @@ impl Worker {
                 }
                 // The control thread waits for each answer: an older question is one that it has given up.
                 self.scan = Some(Scan::new(question));
-                self.stand_still(true);
             }
             Command::Drops(reply) => {
                 while !self.forward.settle(SETTLE) {}
@@ -436,19 +435,15 @@ impl Worker {
             Width::Middle => scan.go_on(&middle.flows.cache, forward),
             Width::Wide => scan.go_on(&wide.flows.cache, forward),
         };
-        if !done {
-            self.scan = Some(scan);
-            return;
+        // No flow changes its place while the scan is on its way through them.
+        let looks_at = |width: Width| !done && scan.width() == width;
+        narrow.flows.cache.stand_still(looks_at(Width::Narrow));
+        middle.flows.cache.stand_still(looks_at(Width::Middle));
+        wide.flows.cache.stand_still(looks_at(Width::Wide));
+        match done {
+            true => scan.finish(forward),
+            false => self.scan = Some(scan),
         }
-        scan.finish(forward);
-        self.stand_still(false);
-    }
-
-    /// No flow changes its place while a scan is on its way through them.
-    fn stand_still(&mut self, still: bool) {
-        self.narrow.flows.cache.stand_still(still);
-        self.middle.flows.cache.stand_still(still);
-        self.wide.flows.cache.stand_still(still);
     }
 
     /// The flows that packets of the port still find. What is stale, or of another mask than today's, waits to be swept.

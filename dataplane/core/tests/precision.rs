@@ -301,3 +301,41 @@ fn a_walk_that_only_keeps_a_learned_rule_from_ending_is_no_publication() {
     rig.exchange(0, frame(mac(7), mac(2)));
     assert_eq!(published(&rig), before + 2);
 }
+
+#[test]
+fn a_cache_that_grows_loses_no_flow_and_each_meets_a_rule_that_comes_later() {
+    let mut rig =
+        Rig::two_stations(&["priority=1,udp,tp_src=1,tp_dst=1 actions=drop", "priority=0 actions=NORMAL"]);
+    rig.exchange(1, frame(mac(2), mac(1)));
+    // How many of 70,000 flows arrive, and how many of those aren't cached.
+    let pass = |rig: &mut Rig| {
+        let before = rig.misses();
+        let flows = (2..352).flat_map(|source| (2..202).map(move |destination| (source, destination)));
+        let mut arrived = 0;
+        for burst in flows.collect::<Vec<_>>().chunks(60) {
+            for &ports in burst {
+                rig.send(0, ip_frame(mac(1), mac(2), Ip { ports, ..Ip::default() }, 10));
+            }
+            rig.run();
+            arrived += rig.sent(1).len();
+        }
+        (arrived, rig.misses() - before)
+    };
+    assert_eq!(pass(&mut rig), (70_000, 70_000));
+    let flows = || rig.datapath.counters().map(|counters| counters.worker.flows.get()).sum::<u64>();
+    assert!(flows() > 69_990, "more than the least size has places: {}", flows());
+    let (arrived, missed) = pass(&mut rig);
+    assert!(arrived == 70_000 && missed < 10, "{missed} are walked again");
+    // One program, whose flows are in all parts of the table; flows of a plain bridge's kind are in another, smaller one.
+    rig.change(
+        0,
+        &[Change::Flow(
+            parse_flow("priority=5,udp,tp_src=7 actions=drop", FlowCommand::Add, &NoNames).unwrap(),
+        )],
+    );
+    // Sweeps go round all caches meanwhile, and forget that there was a doubt when they have asked every flow.
+    (0..2200).for_each(|_| rig.run());
+    let (arrived, missed) = pass(&mut rig);
+    assert_eq!(arrived, 70_000 - 200);
+    assert!(missed < 220, "{missed} are walked again, of which 200 meet the rule");
+}

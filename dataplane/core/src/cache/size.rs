@@ -4,12 +4,16 @@
 //! By linear hashing (Litwin, VLDB 1980): a table that is three eighths full is split, pair by pair of neighbours, a few pairs after
 //! a burst; one that is a sixteenth full is put together again the same way by sweeps. Nothing ever stops for it. In a table of
 //! `b` buckets with `2^n <= b < 2^(n+1)` those below `b - 2^n`, and those from `2^n` on, have been split by one more bit of the hash.
+//!
+//! A pair of buckets that is full before the table is (by chance one in many thousands, else because somebody aims at it) doubles the
+//! table, too: who aims makes it as large as it can be, where he meets one pair of thousands. While he does, it stays so.
 
 use super::{Cache, Flow, KeyHash, WAYS};
 
-/// Buckets that a table starts with and never goes below, if it may have as many.
-pub(super) const FEWEST: usize = 128;
-/// Pairs of buckets that are split after one burst, which makes 64 flows at most: some ten microseconds' work.
+/// Buckets that a table starts with and never goes below, if it may have as many. With fewer nothing is gained, and sweeps would be round
+/// them so soon that a rule change ends flows which only pause.
+pub(super) const FEWEST: usize = 8 << 10;
+/// Pairs of buckets that are split after one burst, in which 64 flows come at most: some ten microseconds' work.
 const SPLITS: usize = 32;
 
 impl<const W: usize, const L: usize> Cache<W, L> {
@@ -27,12 +31,20 @@ impl<const W: usize, const L: usize> Cache<W, L> {
         self.set_roomy();
     }
 
-    /// With how many flows the buckets that haven't been split are three eighths full, or would be.
+    /// A flow has found its pair of buckets full.
+    pub(super) fn set_crowded(&mut self) {
+        self.crowded = self.buckets < self.tags.len();
+        self.set_roomy();
+    }
+
+    /// How many flows are at their ease: as many as fill three eighths of the buckets, if none had been split.
     pub(super) fn set_roomy(&mut self) {
-        let is_full_size = self.buckets == self.tags.len();
-        self.roomy = match self.still || is_full_size {
-            true => usize::MAX,
-            false => (1 << self.buckets.ilog2()) * WAYS * 3 / 8,
+        self.roomy = if self.still || self.buckets == self.tags.len() {
+            usize::MAX
+        } else if self.crowded {
+            0
+        } else {
+            (1 << self.buckets.ilog2()) * WAYS * 3 / 8
         };
     }
 
@@ -63,12 +75,13 @@ impl<const W: usize, const L: usize> Cache<W, L> {
             }
         }
         self.buckets += 2;
+        self.crowded &= !self.buckets.is_power_of_two();
         self.set_roomy();
     }
 
     /// Whether so few flows are there that half as many buckets would do.
     pub(super) fn is_sparse(&self) -> bool {
-        !self.still && self.buckets > self.fewest && self.used < self.buckets * WAYS / 16
+        !self.still && !self.crowded && self.buckets > self.fewest && self.used < self.buckets * WAYS / 16
     }
 
     /// The two buckets that [`Cache::merge`] would do away with.
@@ -76,7 +89,8 @@ impl<const W: usize, const L: usize> Cache<W, L> {
         [self.buckets - 2, self.buckets - 1]
     }
 
-    /// Puts the flows of the last two buckets back to where these were split off, if there is room.
+    /// Puts the flows of the last two buckets back to where these were split off; whether there was room. Somebody who keeps it full
+    /// keeps the table large.
     pub(super) fn merge(&mut self) -> bool {
         let bit = 1 << (self.buckets - 1).ilog2();
         let pairs = self.last_pair().map(|from| (from, from - bit));
@@ -93,6 +107,7 @@ impl<const W: usize, const L: usize> Cache<W, L> {
                     let way = self.tags[bucket].iter().position(|&tag| tag == 0)?;
                     Some((bucket, way))
                 });
+                debug_assert!(free.is_some(), "there are as many free places as flows");
                 if let Some(free) = free {
                     self.shift((from, way), free);
                 }
@@ -126,10 +141,20 @@ mod tests {
     use proptest::prelude::*;
 
     const CAPACITY: usize = 64 << 10;
+    const LEAST: usize = 128;
 
-    fn key(number: u64) -> [u64; 3] {
-        [number, number.wrapping_mul(0x9e37_79b9_7f4a_7c15), 0]
+    fn small(capacity: usize) -> Cache<3, 0> {
+        Cache::with(capacity, LEAST).unwrap()
     }
+
+    /// The key of a flow. Those of numbers from [`AIMED`] on lead to the first two buckets of a table of the least size.
+    fn key(number: u64) -> [u64; 3] {
+        let key = |salt: u64| [number, number.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ salt, 0];
+        let fits = |key: &[u64; 3]| number < AIMED || KeyHash::of(key).0 as usize % LEAST < 2;
+        (0..).map(key).find(fits).unwrap()
+    }
+
+    const AIMED: u64 = 1 << 20;
 
     /// Puts a flow in, whose numbers are all its own, and returns the program of the one that it has pushed out.
     fn put(cache: &mut Cache<3, 0>, number: u64) -> Option<u32> {
@@ -149,7 +174,7 @@ mod tests {
 
     #[test]
     fn a_table_grows_with_its_flows_and_gets_small_again() {
-        let mut cache = Cache::<3, 0>::new(CAPACITY).unwrap();
+        let mut cache = small(CAPACITY);
         let (mut pushed_out, mut fullest) = (0, 0.0f64);
         for burst in 0..400 {
             pushed_out += (0..64).filter(|one| put(&mut cache, burst * 64 + one).is_some()).count();
@@ -170,26 +195,51 @@ mod tests {
             cache.buckets()
         );
         (256..600).for_each(|now| cache.sweep(32, now, |flow, _| flow.program < 50));
-        assert_eq!(cache.buckets(), FEWEST);
+        assert_eq!(cache.buckets(), LEAST);
         assert!((0..50).filter(|&number| find(&mut cache, number).is_some()).count() >= 48);
     }
 
     #[test]
     fn a_table_that_stands_still_stays_as_large_as_it_is() {
-        let mut cache = Cache::<3, 0>::new(CAPACITY).unwrap();
+        let mut cache = small(CAPACITY);
         cache.stand_still(true);
         for number in 0..600 {
             put(&mut cache, number);
             cache.make_room();
         }
-        assert_eq!(cache.buckets(), FEWEST);
+        assert_eq!(cache.buckets(), LEAST);
         cache.stand_still(false);
         cache.make_room();
-        assert!(cache.buckets() > FEWEST);
+        assert!(cache.buckets() > LEAST);
         let before = cache.buckets();
         cache.stand_still(true);
         cache.sweep(before, 1, |_, _| false);
         assert_eq!((cache.buckets(), cache.len()), (before, 0));
+    }
+
+    #[test]
+    fn a_full_pair_of_buckets_doubles_the_table() {
+        let mut cache = small(CAPACITY);
+        let aim = |cache: &mut Cache<3, 0>, numbers: std::ops::Range<u64>| {
+            let pushed_out = numbers.filter(|number| put(cache, AIMED + number).is_some()).count();
+            (0..8).for_each(|_| cache.make_room());
+            (pushed_out, cache.buckets())
+        };
+        assert_eq!(aim(&mut cache, 0..16), (0, LEAST), "the pair is full, and nobody has missed a place");
+        assert_eq!(aim(&mut cache, 16..17), (1, 2 * LEAST));
+        // Some went on to the new pair.
+        let (pushed_out, buckets) = aim(&mut cache, 17..20);
+        assert!(pushed_out == 0 && buckets == 2 * LEAST);
+        assert_eq!((0..20).filter(|number| find(&mut cache, AIMED + number).is_some()).count(), 19);
+        (0..100).for_each(|now| cache.sweep(32, now, |_, _| false));
+        assert_eq!((cache.buckets(), cache.len()), (LEAST, 0));
+        // As large as it can be, it gets small again all the same.
+        (20..2000).for_each(|number| {
+            aim(&mut cache, number..number + 1);
+        });
+        assert_eq!(cache.buckets(), CAPACITY / WAYS);
+        (0..600).for_each(|now| cache.sweep(32, now, |_, _| false));
+        assert_eq!((cache.buckets(), cache.len()), (LEAST, 0));
     }
 
     #[derive(Clone, Debug)]
@@ -205,6 +255,7 @@ mod tests {
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
             (0..20_000u64, 1..600u64).prop_map(|(from, count)| Step::Come(from, count)),
+            (AIMED..AIMED + 100, 1..40u64).prop_map(|(from, count)| Step::Come(from, count)),
             (1..2000usize, 0..3u32).prop_map(|(buckets, remainder)| Step::Sweep(buckets, remainder)),
             (1..400usize).prop_map(Step::Look),
         ]
@@ -215,7 +266,7 @@ mod tests {
         /// what was kept beside it, and a round of sweeps shows them all.
         #[test]
         fn no_flow_is_lost_and_none_escapes_a_sweep(steps in proptest::collection::vec(step(), 1..80)) {
-            let mut cache = Cache::<3, 0>::new(8 << 10).unwrap();
+            let mut cache = small(8 << 10);
             // By number, the sweep that saw it last, or the one before it came.
             let mut there: HashMap<u64, u64> = HashMap::new();
             let mut now = 0;

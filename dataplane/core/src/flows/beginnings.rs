@@ -179,6 +179,7 @@ impl<const W: usize, const L: usize> Beginnings<W, L> {
         stands: impl Fn(&Flow<W, L>, &mut Forwarder) -> bool,
     ) {
         if self.generation != forward.snapshot.generation {
+            self.generation = forward.snapshot.generation;
             return self.clear(forward);
         }
         self.kinds.sweep();

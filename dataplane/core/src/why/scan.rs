@@ -1,6 +1,6 @@
 //! The cached flows of a subject: those whose packets are dropped, and those that leave, added up by what is done to them.
 //!
-//! A scan looks at `PIECE` buckets a round, so that packets don't wait for it: all three caches take some 400 rounds. It
+//! A scan looks at `PIECE` buckets a round, so that packets don't wait for it: caches of the least size take some 400 rounds. It
 //! finds flows that packets still find; those that it has passed when they come are for the next question.
 
 use std::net::Ipv4Addr;
@@ -22,7 +22,7 @@ use crate::snapshot::BridgeId;
 use crate::tables::{Rule, TableId};
 
 /// Buckets that are looked at in a round: some ten microseconds' work.
-const PIECE: usize = 256;
+const PIECE: usize = 64;
 /// Rows of an answer, of each kind.
 pub const ROWS: usize = 64;
 /// Outputs that a row names.

@@ -293,11 +293,14 @@ fn is_translated_to_itself(difference: &Difference<'_>, _: &Header<'_>) -> bool 
 }
 
 fn is_overflow(difference: &Difference<'_>, header: &Header<'_>) -> bool {
-    let [ours, theirs] = first_states(difference);
     let is_answer =
         header.protocol == TCP && header.message.get(13).is_some_and(|flags| flags & 0x17 == 0x12);
     let is_affected = is_answer || header.protocol == TCP && difference.wide;
-    is_affected && ours & ESTABLISHED != 0 && theirs & INVALID != 0
+    // A second look at the same packet may be the first to say so.
+    let mut pairs = difference.ours.iter().zip(difference.theirs).filter(|(ours, theirs)| ours != theirs);
+    let becomes_invalid =
+        |(ours, theirs): (&Vec<u8>, &Vec<u8>)| state(ours) & ESTABLISHED != 0 && state(theirs) & INVALID != 0;
+    is_affected && pairs.next().is_some_and(becomes_invalid)
 }
 
 /// A SYN that asks for a scale and has the widest window.
@@ -339,6 +342,13 @@ fn is_forced_answer(difference: &Difference<'_>, header: &Header<'_>) -> bool {
     header.is_forced() && (is_answer || theirs == TRACKED && ours == INVALID | TRACKED)
 }
 
+/// Whether it is FTP's word of where a data connection will go.
+fn announces(header: &Header<'_>) -> bool {
+    let words: [&[u8]; 4] = [b"PORT", b"EPRT", b"227 ", b"229 "];
+    let text = header.message.get(20..).unwrap_or_default();
+    header.protocol == TCP && words.iter().any(|word| text.starts_with(word))
+}
+
 /// Why the two may know different things of connections from here on, though nothing is to be seen of it yet.
 pub fn doubt(step: &Step, theirs: &Outcome, drops: &[DropReason]) -> Option<&'static str> {
     let Step::Packet(octets) = step else { return None };
@@ -354,6 +364,10 @@ pub fn doubt(step: &Step, theirs: &Outcome, drops: &[DropReason]) -> Option<&'st
         Some("force: in Open vSwitch an answer doesn't replace a translated connection")
     } else if drops.contains(&DropReason::ConnectionClash) {
         Some("Open vSwitch makes two connections with one tuple")
+    } else if has(Path::Mark) && announces(&header) {
+        Some(
+            "an expected connection has the mark that its parent has when a server is announced: at the first ct, in Open vSwitch",
+        )
     } else {
         (has(Path::HairpinOne) || is_again)
             .then_some("a second ct behind nat takes part in the state again, in Open vSwitch")
