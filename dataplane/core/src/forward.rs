@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use weft_conntrack::Link;
-use weft_io::{FrameCache, Packet, PortQueue};
+use weft_io::{FrameCache, Packet, PortQueue, load};
 use weft_wire::{DropCounts, DropReason};
 
 use crate::budget::Budget;
@@ -352,7 +352,9 @@ impl Forwarder {
         let Some(batch) = self.outputs.begin(out) else {
             return self.drop(ingress, DropReason::TxPortDown, packet.into());
         };
-        batch.push(packet.into());
+        if let Err(packet) = load(batch, packet) {
+            return self.drop(ingress, DropReason::TxPortDown, packet);
+        }
         if batch.is_full() {
             self.flush_port(out);
         }

@@ -43,4 +43,4 @@ pub mod xdp;
 
 pub use packet::{Offload, Packet};
 pub use pool::{FrameCache, FramePool};
-pub use queue::{BURST, Burst, PortQueue, Sent, unload};
+pub use queue::{BURST, Burst, PortQueue, Sent, load, unload};

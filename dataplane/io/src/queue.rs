@@ -22,6 +22,18 @@ pub const BURST: usize = 64;
 /// Packets that are handled together.
 pub type Burst = ArrayVec<Packet, BURST>;
 
+/// Puts a packet behind a burst's last one, or gives it back if there is no room. It is copied once: `ArrayVec::push` keeps it on the
+/// stack, too, for the case that there is none.
+#[inline(always)]
+pub fn load(burst: &mut Burst, packet: impl Into<Packet>) -> Result<(), Packet> {
+    if burst.is_full() {
+        return Err(packet.into());
+    }
+    // SAFETY: the burst isn't full.
+    unsafe { burst.push_unchecked(packet.into()) };
+    Ok(())
+}
+
 /// Empties a burst packet by packet, where they lie: who takes none of a packet but its length moves none of it.
 #[inline(always)]
 pub fn unload(burst: &mut Burst) -> impl ExactSizeIterator<Item = Unloaded<'_>> {
