@@ -153,7 +153,9 @@ impl Names {
         let before = self.known.iter().position(|choice| choice.asked == asked);
         let before = before.map(|at| self.known.remove(at));
         for (whose, lost) in self.lost.iter_mut().enumerate() {
-            lost.extend([asked].into_iter().chain(before.map(|choice| choice.of(whose))));
+            // What it was may be another's by now.
+            let is_free = |flow: &Flow| self.known.iter().all(|other| other.of(whose) != *flow);
+            lost.extend([asked].into_iter().chain(before.map(|choice| choice.of(whose)).filter(is_free)));
         }
         self.lost[whose].push(chosen);
     }
