@@ -282,7 +282,7 @@ impl<const W: usize> Read<'_, W> {
     ) -> Option<KeyHash> {
         if W <= NARROW {
             // A narrow key needs no length.
-            return Some(self.put(parse::words(packet.data(), 0, ingress)?, (tunnel, 0), key));
+            return Some(self.put(parse::any_words(packet.data(), 0, ingress)?, (tunnel, 0), key));
         }
         let total = packet.total_len();
         // Apart from the others, so that what is 0 in every plain packet is neither masked nor hashed.

@@ -65,15 +65,14 @@ impl Outputs {
         }
     }
 
-    /// A port's batch, which has room: it is about to get a packet, and is flushed when it is full. `None` if there is no
-    /// such port.
+    /// A port's batch, which is about to get a packet, and is flushed when it is full. `None` if there is no such port.
     #[inline(always)]
     pub fn begin(&mut self, port: PortId) -> Option<&mut Burst> {
         let batch = self.batches.get_mut(port.index())?.as_deref_mut()?;
         if batch.is_empty() {
             self.waiting.push(port);
         }
-        (!batch.is_full()).then_some(batch)
+        Some(batch)
     }
 
     /// A port that has something to send.

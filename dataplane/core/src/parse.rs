@@ -45,16 +45,7 @@ pub fn words<const W: usize>(frame: &[u8], total: usize, ingress: Ingress) -> Op
     if W <= NARROW {
         return any_words(frame, total, ingress);
     }
-    match plain(frame, total, ingress) {
-        Some(key) => Some(key),
-        None => other_words(frame, total, ingress),
-    }
-}
-
-/// Out of the way of the usual case.
-#[inline(never)]
-fn other_words<const W: usize>(frame: &[u8], total: usize, ingress: Ingress) -> Option<[u64; W]> {
-    any_words(frame, total, ingress)
+    plain(frame, total, ingress).or_else(|| any_words(frame, total, ingress))
 }
 
 /// The same of what most packets are: untagged IPv4 without options, no fragment, with a whole header of TCP or UDP. All is

@@ -33,6 +33,11 @@ fn switch() -> Rig {
     rig
 }
 
+/// A rule is added.
+fn added(rule: &str) -> Change {
+    Change::Flow(parse_flow(rule, FlowCommand::Add, &NoNames).unwrap())
+}
+
 /// How many of the flows are not cached (any more).
 fn missing(rig: &mut Rig, flows: &[Flow]) -> u64 {
     let before = rig.misses();
@@ -286,8 +291,7 @@ fn a_walk_that_only_keeps_a_learned_rule_from_ending_is_no_publication() {
     (0..3).for_each(|id| rig.add_device(id, access(10)));
     rig.publish();
     let learn = "learn(table=9,hard_timeout=300,NXM_OF_ETH_DST[]=NXM_OF_ETH_SRC[],output:NXM_OF_IN_PORT[])";
-    let flow = |line: &str| Change::Flow(parse_flow(line, FlowCommand::Add, &NoNames).unwrap());
-    rig.change(0, &[flow(&format!("priority=9 actions={learn},output:2"))]);
+    rig.change(0, &[added(&format!("priority=9 actions={learn},output:2"))]);
     let published = |rig: &Rig| rig.datapath.shared().epochs.published();
     let before = published(&rig);
     rig.exchange(0, frame(mac(1), mac(2)));
@@ -326,13 +330,8 @@ fn a_cache_that_grows_loses_no_flow_and_each_meets_a_rule_that_comes_later() {
     assert!(flows() > 69_990, "more than the least size has places: {}", flows());
     let (arrived, missed) = pass(&mut rig);
     assert!(arrived == 70_000 && missed < 10, "{missed} are walked again");
-    // One program, whose flows are in all parts of the table; flows of a plain bridge's kind are in another, smaller one.
-    rig.change(
-        0,
-        &[Change::Flow(
-            parse_flow("priority=5,udp,tp_src=7 actions=drop", FlowCommand::Add, &NoNames).unwrap(),
-        )],
-    );
+    // One program, whose flows are in all parts of a table that is larger than the other caches'.
+    rig.change(0, &[added("priority=5,udp,tp_src=7 actions=drop")]);
     // Sweeps go round all caches meanwhile, and forget that there was a doubt when they have asked every flow.
     (0..2200).for_each(|_| rig.run());
     let (arrived, missed) = pass(&mut rig);

@@ -126,7 +126,6 @@ impl<const W: usize, const L: usize> Beginnings<W, L> {
         }
         if self.generation != forward.snapshot.generation {
             self.clear(forward);
-            self.generation = forward.snapshot.generation;
         }
         let (kind, lens) = self.kind_of(key, decision, forward)?;
         let hash = KeyHash::of(&kind);
@@ -179,7 +178,6 @@ impl<const W: usize, const L: usize> Beginnings<W, L> {
         stands: impl Fn(&Flow<W, L>, &mut Forwarder) -> bool,
     ) {
         if self.generation != forward.snapshot.generation {
-            self.generation = forward.snapshot.generation;
             return self.clear(forward);
         }
         self.kinds.sweep();
@@ -197,7 +195,9 @@ impl<const W: usize, const L: usize> Beginnings<W, L> {
         self.cache.swept_since()
     }
 
+    /// Starts anew with the snapshot of now.
     fn clear(&mut self, forward: &mut Forwarder) {
+        self.generation = forward.snapshot.generation;
         let buckets = self.cache.buckets();
         self.cache.sweep(buckets, forward.maintenance, |flow, _| {
             forward.release(flow.program);

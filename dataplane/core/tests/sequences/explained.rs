@@ -28,6 +28,13 @@ pub struct Difference<'d> {
     pub drops: &'d [DropReason],
 }
 
+impl Difference<'_> {
+    /// The first two frames, ours and theirs, that are not the same.
+    fn first_pair(&self) -> Option<(&Vec<u8>, &Vec<u8>)> {
+        self.ours.iter().zip(self.theirs).find(|(ours, theirs)| ours != theirs)
+    }
+}
+
 /// What is to be done after a difference.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Then {
@@ -252,14 +259,12 @@ fn is_of_choice(difference: &Difference<'_>, header: &Header<'_>) -> bool {
     };
     let is_new = |frame: &[u8]| state(frame) & NEW != 0 && state(frame) & TRANSLATED != 0;
     // In the next zone it may be of another connection then.
-    let mut pairs = difference.ours.iter().zip(difference.theirs).filter(|(ours, theirs)| ours != theirs);
-    pairs.next().is_some_and(|(ours, theirs)| form(ours) == form(theirs) && is_new(theirs))
+    difference.first_pair().is_some_and(|(ours, theirs)| form(ours) == form(theirs) && is_new(theirs))
 }
 
 /// What begins anew is translated by weft, and not by Open vSwitch; a reply that does so has no state there at all.
 fn is_taken_still(difference: &Difference<'_>, _: &Header<'_>) -> bool {
-    let mut pairs = difference.ours.iter().zip(difference.theirs).filter(|(ours, theirs)| ours != theirs);
-    pairs.next().is_some_and(|(ours, theirs)| {
+    difference.first_pair().is_some_and(|(ours, theirs)| {
         let begins = state(ours) & NEW != 0 && state(ours) != state(theirs);
         begins && [state(ours) & !TRANSLATED, TRACKED, TRACKED | RELATED].contains(&state(theirs))
     })
@@ -267,17 +272,15 @@ fn is_taken_still(difference: &Difference<'_>, _: &Header<'_>) -> bool {
 
 /// In Open vSwitch it stays, for whoever comes.
 fn is_expected_again(difference: &Difference<'_>, _: &Header<'_>) -> bool {
-    let mut pairs = difference.ours.iter().zip(difference.theirs).filter(|(ours, theirs)| ours != theirs);
-    pairs.next().is_some_and(|(ours, theirs)| {
+    difference.first_pair().is_some_and(|(ours, theirs)| {
         state(ours) & NEW != 0 && state(ours) | RELATED == state(theirs) && state(ours) != state(theirs)
     })
 }
 
 fn is_command_of_the_other(difference: &Difference<'_>, header: &Header<'_>) -> bool {
-    let mut pairs = difference.ours.iter().zip(difference.theirs).filter(|(ours, theirs)| ours != theirs);
     let is_ftp = header.protocol == TCP
         && header.message.get(20..23).is_some_and(|text| text == b"227" || text == b"229");
-    is_ftp && pairs.next().is_some_and(|(ours, theirs)| state(ours) | INVALID == state(theirs))
+    is_ftp && difference.first_pair().is_some_and(|(ours, theirs)| state(ours) | INVALID == state(theirs))
 }
 
 fn is_translated_to_itself(difference: &Difference<'_>, _: &Header<'_>) -> bool {
@@ -297,10 +300,9 @@ fn is_overflow(difference: &Difference<'_>, header: &Header<'_>) -> bool {
         header.protocol == TCP && header.message.get(13).is_some_and(|flags| flags & 0x17 == 0x12);
     let is_affected = is_answer || header.protocol == TCP && difference.wide;
     // A second look at the same packet may be the first to say so.
-    let mut pairs = difference.ours.iter().zip(difference.theirs).filter(|(ours, theirs)| ours != theirs);
     let becomes_invalid =
         |(ours, theirs): (&Vec<u8>, &Vec<u8>)| state(ours) & ESTABLISHED != 0 && state(theirs) & INVALID != 0;
-    is_affected && pairs.next().is_some_and(becomes_invalid)
+    is_affected && difference.first_pair().is_some_and(becomes_invalid)
 }
 
 /// A SYN that asks for a scale and has the widest window.
@@ -317,10 +319,9 @@ fn is_orphan(difference: &Difference<'_>, header: &Header<'_>) -> bool {
     let Step::Packet(octets) = difference.step else { return false };
     let is_outer = Place::of(octets)
         .is_some_and(|place| place.ends(octets).addresses.iter().any(|&end| is_outer(header.six, end)));
-    let mut pairs = difference.ours.iter().zip(difference.theirs).filter(|(ours, theirs)| ours != theirs);
     is_outer
-        && pairs
-            .next()
+        && difference
+            .first_pair()
             .is_some_and(|(ours, theirs)| state(ours) == NEW | TRACKED && state(theirs) == INVALID | TRACKED)
 }
 
